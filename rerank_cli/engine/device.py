@@ -1,0 +1,59 @@
+"""Where a model runs and in which precision, and sizes that suit the place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from rerank_cli.errors import UsageError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_SMALL_MODEL = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Defaults that go by device: tokens in a packed row, pairs in a chunk."""
+
+    batch_tokens: int
+    chunk_pairs: int
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; a device that is not there is a UsageError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise UsageError(f"--device {name}: no such device (expected auto, cpu, cuda, cuda:N or mps)")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: not here (torch sees {torch.cuda.device_count()} CUDA devices)")
+    if device.type == "mps" and not _has_mps():
+        raise UsageError("--device mps: not available on this machine")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is fp16 on CUDA, as the bge authors run their models, and fp32 elsewhere."""
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return next(name for name, value in DTYPES.items() if value == dtype)
+
+
+def sizes_for(device: torch.device, parameters: int) -> Sizes:
+    """Rows that fit a CPU's caches or fill a GPU; chunks that a slow device finishes in about half a minute."""
+    if device.type == "cuda":
+        return Sizes(batch_tokens=32_768, chunk_pairs=8_192)
+    if device.type == "mps":
+        return Sizes(batch_tokens=8_192, chunk_pairs=1_024)
+    return Sizes(batch_tokens=2_048, chunk_pairs=1_024 if parameters < _SMALL_MODEL else 256)
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()

@@ -1,0 +1,42 @@
+"""Which pairs share a packed row.
+
+Sorted by true token length over all pairs given, longest first (so that a row too large for the device shows at once),
+and cut where the token budget is reached. Depends on lengths and budget alone, so a plan can be made again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Index = npt.NDArray[np.int64]
+
+
+def plan_rows(lengths: Index, budget: int, *, padded: bool = False) -> list[Index]:
+    """Cut pairs of these token lengths, [m], into rows of at most `budget` tokens, at least one pair each.
+
+    With `padded` a row costs its longest sequence times its sequences.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    if padded:
+        return _cut_padded(order, lengths, budget)
+    return _cut_packed(order, lengths, budget)
+
+
+def _cut_packed(order: Index, lengths: Index, budget: int) -> list[Index]:
+    ends = np.cumsum(lengths[order])
+    rows, start, spent = [], 0, 0
+    while start < len(order):
+        stop = max(start + 1, int(np.searchsorted(ends, spent + budget, side="right")))
+        rows.append(order[start:stop])
+        start, spent = stop, int(ends[stop - 1])
+    return rows
+
+
+def _cut_padded(order: Index, lengths: Index, budget: int) -> list[Index]:
+    rows, start = [], 0
+    while start < len(order):
+        fits = max(1, budget // max(1, int(lengths[order[start]])))
+        rows.append(order[start : start + fits])
+        start += fits
+    return rows

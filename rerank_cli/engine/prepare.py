@@ -1,0 +1,128 @@
+"""Pairs of texts to packed rows: each distinct text tokenized once, exact duplicates kept once, sorted by length.
+
+Runs on a background thread while the device works on the pairs before. Knows no model, only its tokenizer and limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rerank_cli.engine.plan import Index, plan_rows
+from rerank_cli.models.pairs import Fit, Ids, Limits, PairTemplate, fit_lengths
+from rerank_cli.models.rows import TokenRow
+from rerank_cli.models.tokens import TextTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class PairTexts:
+    """n pairs to score. `caps` is the most tokens each passage may keep, 0 for no cap of its own."""
+
+    queries: Sequence[str]
+    passages: Sequence[str]
+    caps: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A row and the distinct pairs it holds, in the row's order."""
+
+    row: TokenRow
+    pairs: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """n pairs ready for the device as m distinct ones.
+
+    `distinct` [n] names each pair's distinct one, `tokens` and `truncated` are [n]; `texts` counts distinct texts.
+    """
+
+    rows: Sequence[PlannedRow]
+    distinct: Index
+    tokens: Index
+    truncated: npt.NDArray[np.bool_]
+    texts: int
+
+    @property
+    def distinct_pairs(self) -> int:
+        return sum(len(row.pairs) for row in self.rows)
+
+
+def prepare(
+    pairs: PairTexts, tokenizer: TextTokenizer, limits: Limits, batch_tokens: int, *, padded: bool = False
+) -> Prepared:
+    """Tokenize, truncate, deduplicate and plan; deterministic in its arguments."""
+    query_of, queries = _number(pairs.queries)
+    passage_of, passages = _number(pairs.passages)
+    ids = tokenizer.encode([*queries, *passages])
+    query_ids, passage_ids = ids[: len(queries)], ids[len(queries) :]
+    caps = np.array(pairs.caps, dtype=np.int64)
+    caps[caps <= 0] = limits.max_length
+    template = tokenizer.template
+    kept = fit_lengths(
+        _lengths(query_ids)[query_of], _lengths(passage_ids)[passage_of], caps, template.specials, limits
+    )
+    first, distinct = _deduplicate(query_of, passage_of, kept)
+    lengths = kept.query + kept.passage + template.specials
+    rows = []
+    for members in plan_rows(lengths[first], batch_tokens, padded=padded):
+        source = first[members]
+        sequences = [
+            (query_ids[q][:a], passage_ids[p][:b])
+            for q, p, a, b in zip(
+                query_of[source].tolist(),
+                passage_of[source].tolist(),
+                kept.query[source].tolist(),
+                kept.passage[source].tolist(),
+                strict=True,
+            )
+        ]
+        rows.append(PlannedRow(pack(sequences, template), members))
+    return Prepared(rows, distinct, lengths, kept.truncated, len(queries) + len(passages))
+
+
+def pack(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate) -> TokenRow:
+    """Join (query ids, passage ids) pairs, already cut to length, into one packed row."""
+    pieces: list[Ids] = []
+    for query, passage in sequences:
+        pieces += (template.prefix, query, template.middle, passage, template.suffix)
+    sizes = np.array([(len(query), len(passage)) for query, passage in sequences], dtype=np.int64)
+    ids = np.concatenate(pieces)
+    return TokenRow(ids, _segments(sizes, template), sizes.sum(axis=1) + template.specials)
+
+
+def _segments(sizes: npt.NDArray[np.int64], template: PairTemplate) -> Ids:
+    """Segment ids of a row whose queries and passages have these sizes, [n, 2]."""
+    before, between, after = template.special_types
+    pattern = np.array([*before, template.query_type, *between, template.passage_type, *after], dtype=np.int32)
+    if not pattern.any():
+        return np.zeros(int(sizes.sum()) + len(sizes) * template.specials, dtype=np.int32)
+    counts = np.ones((len(sizes), len(pattern)), dtype=np.int64)
+    counts[:, len(before)] = sizes[:, 0]
+    counts[:, len(before) + 1 + len(between)] = sizes[:, 1]
+    return np.repeat(np.tile(pattern, len(sizes)), counts.ravel())
+
+
+def _number(texts: Iterable[str]) -> tuple[Index, list[str]]:
+    """Each text's number among the distinct ones, in order of first appearance, and those."""
+    seen: dict[str, int] = {}
+    numbers = [seen.setdefault(text, len(seen)) for text in texts]
+    return np.array(numbers, dtype=np.int64), list(seen)
+
+
+def _lengths(ids: Sequence[Ids]) -> Index:
+    return np.array([len(text) for text in ids], dtype=np.int64)
+
+
+def _deduplicate(query_of: Index, passage_of: Index, kept: Fit) -> tuple[Index, Index]:
+    """Position of the first pair of each distinct kind, [m], and each pair's kind, [n]."""
+    keys = np.stack((query_of, passage_of, kept.query, kept.passage), axis=1)
+    _, first, kind = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return first.astype(np.int64), kind.reshape(-1).astype(np.int64)

@@ -1,0 +1,117 @@
+"""Prepared rows to scores on a device: overlapped copies, out-of-memory back-off, rescue of non-finite scores.
+
+The engine knows nothing of files, records or terminals. It is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rerank_cli.engine.prepare import PlannedRow, Prepared
+from rerank_cli.errors import ModelError
+from rerank_cli.models.encoder import CrossEncoder
+from rerank_cli.models.rows import TokenRow
+
+log = logging.getLogger(__name__)
+
+
+class StopRequested(Exception):  # noqa: N818 - not an error
+    """Somebody asked to stop between two rows; the pairs at hand have no scores."""
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(slots=True)
+class Work:
+    """What the device was given: rows, real tokens, tokens computed (padding included), and what had to be mended."""
+
+    rows: int = 0
+    tokens: int = 0
+    computed: int = 0
+    out_of_memory: int = 0
+    rescued: int = 0
+
+
+class Scorer:
+    """Scores prepared pairs with one model.
+
+    `rescue`, if given, loads the same model in fp32: scores that come out non-finite are computed again with it.
+    """
+
+    def __init__(self, model: CrossEncoder, rescue: Callable[[], CrossEncoder] | None = None) -> None:
+        self._model = model
+        self._rescue = rescue
+        self._ceiling: int | None = None
+        self.work = Work()
+
+    def score(self, prepared: Prepared, should_stop: Callable[[], bool] = never) -> npt.NDArray[np.float32]:
+        """Logits of all pairs, float32 [n], in their order; NaN where even fp32 gives no finite number.
+
+        Raises StopRequested when `should_stop` says so between rows, ModelError when one pair alone does not fit.
+        """
+        logits = np.empty(prepared.distinct_pairs, dtype=np.float32)
+        waiting: tuple[PlannedRow, torch.Tensor] | None = None
+        for row in prepared.rows:
+            if should_stop():
+                raise StopRequested
+            scores = self._run(self._model, row.row)
+            if waiting:
+                _collect(logits, *waiting)
+            waiting = (row, scores)
+        if waiting:
+            _collect(logits, *waiting)
+        self._mend(prepared, logits)
+        return logits[prepared.distinct]
+
+    def _run(self, model: CrossEncoder, row: TokenRow) -> torch.Tensor:
+        """Score one row, in parts where the device has shown that it cannot take it whole."""
+        if self._ceiling is not None and row.tokens > self._ceiling and len(row.lengths) > 1:
+            return torch.cat([self._run(model, part) for part in row.halves()])
+        try:
+            scores = model.score(row)
+        except torch.OutOfMemoryError:
+            self._give_way(row)
+        else:
+            self._count(row)
+            return scores
+        return torch.cat([self._run(model, part) for part in row.halves()])
+
+    def _give_way(self, row: TokenRow) -> None:
+        if len(row.lengths) == 1:
+            raise ModelError(
+                f"out of memory on a single pair of {row.tokens} tokens. Fix: --max-length, or a smaller --dtype"
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.work.out_of_memory += 1
+        self._ceiling = max(1, row.tokens // 2)
+        log.warning("out of memory at %d tokens a row, going on with %d", row.tokens, self._ceiling)
+
+    def _count(self, row: TokenRow) -> None:
+        self.work.rows += 1
+        self.work.tokens += row.tokens
+        self.work.computed += row.tokens if self._model.packed else int(row.lengths.max()) * len(row.lengths)
+
+    def _mend(self, prepared: Prepared, logits: npt.NDArray[np.float32]) -> None:
+        bad = ~np.isfinite(logits)
+        if not bad.any() or self._rescue is None:
+            return
+        log.warning("%d scores were not finite, computing them again in fp32", int(bad.sum()))
+        exact = self._rescue()
+        for row in prepared.rows:
+            if bad[row.pairs].any():
+                chosen = np.flatnonzero(bad[row.pairs])
+                logits[row.pairs[chosen]] = self._run(exact, row.row.take(chosen)).cpu().numpy()
+        self.work.rescued += int((bad & np.isfinite(logits)).sum())
+
+
+def _collect(logits: npt.NDArray[np.float32], row: PlannedRow, scores: torch.Tensor) -> None:
+    logits[row.pairs] = scores.cpu().numpy()

@@ -1,0 +1,128 @@
+"""From a name to files on disk: a folder, the built-in `mini`, or a model on the Hugging Face Hub.
+
+Only data is fetched and read: configuration, tokenizer and weights, never code. Knows nothing of what a family does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from rerank_cli.errors import ModelError
+
+MINI = "mini"
+_TEXT_FILES = ["*.json", "*.txt", "*.model"]
+_OTHER_BACKENDS = ["onnx/*", "openvino/*", "coreml/*", "*/*.bin", "*/*.safetensors"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk. `revision` is the Hub commit, or a hash that stands for a local folder's contents."""
+
+    name: str
+    folder: Path
+    revision: str
+    config: Mapping[str, Any]
+
+
+def resolve(name: str, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
+    """Find the checkpoint; with `weights=False` only configuration and tokenizer are fetched.
+
+    Raises ModelError when there is no such model, no access, or no network and nothing on disk.
+    """
+    folder = local_folder(name)
+    if folder is None:
+        folder, commit = _from_hub(name, revision, weights=weights)
+        return Checkpoint(name, folder, commit, read_config(folder, name))
+    if revision is not None:
+        raise ModelError(f"{name}: a folder has no revisions. Fix: leave out --revision")
+    return Checkpoint(name, folder, folder_identity(folder), read_config(folder, name))
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder a name means, or None for a Hub id. A path that is not there is an error, not a Hub id."""
+    if name == MINI:
+        return Path(__file__).parent.parent / "checkpoints" / MINI
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
+    if looks_local or not name:
+        raise ModelError(f"{name or '(empty)'}: no such model folder (expected a folder with config.json)")
+    return None
+
+
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        hint = " (a PEFT adapter: merge it first)" if (folder / "adapter_config.json").is_file() else ""
+        raise ModelError(f"{name}: no config.json in {folder}{hint}") from None
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ModelError(f"{path}: unreadable configuration ({error})") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: not a configuration (got {type(config).__name__}, expected an object)")
+    return config
+
+
+def folder_identity(folder: Path) -> str:
+    """A hash of a folder's configuration, tokenizer, and its weights' sizes and sampled blocks.
+
+    Reads at most a megabyte of each weight file, so that it stays instant for large models.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.glob("*")):
+        if path.suffix not in {".json", ".safetensors", ".bin", ".model", ".txt"} or not path.is_file():
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}:".encode())
+        with path.open("rb") as file:
+            for block in range(16):
+                file.seek(block * size // 16)
+                digest.update(file.read(65536))
+    return digest.hexdigest()
+
+
+def _from_hub(name: str, revision: str | None, *, weights: bool) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    def fetch(*patterns: str) -> Path:
+        wanted = [*_TEXT_FILES, *patterns]
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_OTHER_BACKENDS)
+        )
+
+    try:
+        folder = fetch("*.safetensors") if weights else fetch()
+        if weights and not any(folder.glob("*.safetensors")):
+            folder = fetch("*.bin")
+    except GatedRepoError as error:
+        raise ModelError(f"{name}: access must be granted on its Hub page first. Fix: log in with HF_TOKEN") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{name}: no revision {revision!r} on the Hub") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{name}: no such model on the Hub, and no such folder here") from error
+    except HFValidationError as error:
+        raise ModelError(f"{name}: neither a folder nor a Hub id (expected NAME, owner/NAME or a path)") from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"{name}: the Hub cannot be reached and the model is not on disk. "
+            "Fix: check the network, set HF_ENDPOINT, or use --model mini or a folder"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelError(f"{name}: download failed ({' '.join(str(error).split())[:200]})") from error
+    return folder, folder.name

@@ -1,0 +1,236 @@
+"""Sequence-classification cross-encoders with one label: BERT, XLM-R, ELECTRA, ModernBERT, GTE, DeBERTa, ….
+
+Stock transformers classes, fed one packed row at a time where their attention can be exchanged, a padded batch
+elsewhere. The score is the head's logit, taken in fp32. No code from a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from rerank_cli.errors import ModelError
+from rerank_cli.models.checkpoint import Checkpoint
+from rerank_cli.models.last_layer import trim_last_layer
+from rerank_cli.models.rows import Packing, TokenRow
+
+_PACKED_AND_TESTED = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert", "gte"}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how a model runs. `attention` names the packed attention in transformers' interface."""
+
+    device: torch.device
+    dtype: torch.dtype
+    attention: str
+
+
+class CrossEncoder(Protocol):
+    """A model on a device. `score` takes a row and gives its n logits, fp32 [n], on that device, in row order."""
+
+    max_positions: int
+    packed: bool
+
+    def score(self, row: TokenRow) -> Tensor: ...
+
+
+def load_encoder(checkpoint: Checkpoint, placement: Placement) -> CrossEncoder:
+    """Load the weights straight in the target dtype and choose how the model is fed.
+
+    A type that is not among the tested ones is fed packed rows only if two probe sequences score the same both ways.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{checkpoint.name}: unusable config.json ({_one_line(error)})") from error
+    supported = _supports_packing(config)
+    model = _load(checkpoint, placement, placement.attention if supported else None)
+    if not supported:
+        return PaddedEncoder(model, placement.device)
+    packed = PackedEncoder(model, placement.device)
+    if config.model_type in _PACKED_AND_TESTED:
+        return packed
+    padded = PaddedEncoder(_load(checkpoint, placement, None), placement.device)
+    return packed if _agree(packed, padded) else padded
+
+
+def _supports_packing(config: Any) -> bool:
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    model_class = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    takes_positions = model_class is not None and "position_ids" in inspect.signature(model_class.forward).parameters
+    return takes_positions and bool(getattr(model_class, "_supports_attention_backend", False))
+
+
+def _load(checkpoint: Checkpoint, placement: Placement, attention: str | None) -> PreTrainedModel:
+    kwargs: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            str(checkpoint.folder),
+            dtype=placement.dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **kwargs,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # safetensors, transformers and torch share no root for "this file is no good"
+        raise ModelError(f"{checkpoint.name}: the weights cannot be loaded ({_one_line(error)})") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{checkpoint.name}: weights lack {len(missing)} tensors ({', '.join(missing[:3])}, …)")
+    return model.eval().requires_grad_(False).to(placement.device)
+
+
+class PackedEncoder:
+    """Feeds one row of concatenated sequences; the head sees only the states that the score is read from."""
+
+    packed = True
+
+    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
+        backbone = model.base_model
+        self._device = device
+        self._backbone = backbone
+        self._mean = getattr(model.config, "classifier_pooling", "cls") == "mean"
+        self._head = _fp32_head(model)
+        self._position_start = _position_start(backbone)
+        self._types = _segments(model)
+        self._trimmed = not self._mean and trim_last_layer(backbone)
+        self.max_positions = model.config.max_position_embeddings - self._position_start
+
+    @torch.inference_mode()
+    def score(self, row: TokenRow) -> Tensor:
+        packing = _packing(row, self._device)
+        inputs = {"input_ids": row.ids, "position_ids": row.positions + self._position_start}
+        if self._types:
+            inputs["token_type_ids"] = row.types
+        tensors = {name: _to_device(value, self._device)[None] for name, value in inputs.items()}
+        states = self._backbone(**tensors, packing=packing).last_hidden_state[0]
+        return self._head(self._pool(states, packing))
+
+    def _pool(self, states: Tensor, packing: Packing) -> Tensor:
+        """States [T, H], or [n, H] from a trimmed last layer, to fp32 [n, H]."""
+        if self._trimmed:
+            return states.float()
+        if not self._mean:
+            return states[packing.first].float()
+        lengths = packing.offsets.diff().long()
+        return torch.segment_reduce(states.float(), "mean", lengths=lengths, axis=0)
+
+
+class PaddedEncoder:
+    """Feeds a right-padded batch to the whole stock model: for types whose attention cannot be exchanged."""
+
+    packed = False
+
+    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        self._types = _segments(model)
+        _logit_in_fp32(model)
+        self._pad = model.config.pad_token_id or 0
+        start = _position_start(model.base_model)
+        self.max_positions = model.config.max_position_embeddings - start
+
+    @torch.inference_mode()
+    def score(self, row: TokenRow) -> Tensor:
+        rows = np.repeat(np.arange(len(row.lengths)), row.lengths)
+        shape = (len(row.lengths), int(row.lengths.max()))
+        ids, mask, types = np.full(shape, self._pad), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        ids[rows, row.positions], mask[rows, row.positions], types[rows, row.positions] = row.ids, 1, row.types
+        inputs = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if self._types else {})
+        logits = self._model(**{name: _to_device(value, self._device) for name, value in inputs.items()}).logits
+        return logits.float().reshape(-1)
+
+
+class _Pooled(nn.Module):
+    """Stands where the backbone stood: hands on states that were already computed, through its own pooler."""
+
+    def __init__(self, pooler: nn.Module | None) -> None:
+        super().__init__()
+        self.pooler = pooler
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPooling:
+        pooled = self.pooler(inputs_embeds) if self.pooler is not None else None
+        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+
+class _Head(nn.Module):
+    """The model's own forward around `_Pooled`, so that whatever head a class has is its own code.
+
+    fp32 states [n, H] to fp32 logits [n].
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, states: Tensor) -> Tensor:
+        logits: Tensor = self.model(inputs_embeds=states[:, None, :]).logits
+        return logits.reshape(-1)
+
+
+def _fp32_head(model: PreTrainedModel) -> _Head:
+    head = copy.copy(model)
+    pooler = getattr(model.base_model, "pooler", None)
+    head._modules = {name: module for name, module in model._modules.items() if module is not model.base_model}
+    head._modules[model.base_model_prefix] = _Pooled(pooler)
+    for module in head._modules.values():
+        if module is not None:
+            module.float()
+    return _Head(head)
+
+
+def _logit_in_fp32(model: nn.Module) -> None:
+    """Let the last one-output linear layer compute in fp32 whatever the rest of the model runs in."""
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
+    if heads:
+        heads[-1].float().register_forward_pre_hook(lambda _, args: (args[0].float(),))
+
+
+def _position_start(backbone: nn.Module) -> int:
+    """RoBERTa-like tables begin after their padding index, all others at zero."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return 0 if padding is None else padding + 1
+
+
+def _segments(model: PreTrainedModel) -> bool:
+    """Whether segment ids mean anything to this model."""
+    takes = "token_type_ids" in inspect.signature(model.forward).parameters
+    return takes and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+
+
+def _packing(row: TokenRow, device: torch.device) -> Packing:
+    offsets = np.concatenate(([0], np.cumsum(row.lengths))).astype(np.int32)
+    first = _to_device(offsets[:-1].astype(np.int64), device)
+    return Packing(row.runs(), _to_device(offsets, device), first, int(row.lengths.max()))
+
+
+def _to_device(values: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _agree(packed: CrossEncoder, padded: CrossEncoder) -> bool:
+    lengths = np.array([7, 7, 5, 3])
+    ids = (np.arange(lengths.sum()) % 40 + 5).astype(np.int32)
+    row = TokenRow(ids, np.zeros_like(ids), lengths)
+    left, right = packed.score(row).cpu(), padded.score(row).cpu()
+    return bool(torch.isfinite(left).all()) and torch.allclose(left, right, atol=1e-2, rtol=1e-2)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

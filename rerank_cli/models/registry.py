@@ -1,0 +1,72 @@
+"""Which checkpoints we can score, told from `config.json` alone, and the ones people ask for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rerank_cli.errors import ModelError
+
+ENCODER = "encoder"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A published checkpoint: what it is, and what it costs."""
+
+    name: str
+    family: str
+    parameters: str
+    max_length: int
+    licence: str
+    note: str
+
+
+KNOWN: tuple[KnownModel, ...] = (
+    KnownModel("mini", ENCODER, "10 M", 512, "Apache-2.0", "built in, English, for a first look and for tests"),
+    KnownModel("BAAI/bge-reranker-v2-m3", ENCODER, "568 M", 8192, "Apache-2.0", "the default; 100+ languages"),
+    KnownModel("BAAI/bge-reranker-large", ENCODER, "560 M", 512, "MIT", "English and Chinese"),
+    KnownModel("BAAI/bge-reranker-base", ENCODER, "278 M", 512, "MIT", "English and Chinese"),
+    KnownModel("cross-encoder/ms-marco-MiniLM-L6-v2", ENCODER, "23 M", 512, "Apache-2.0", "English, fast"),
+    KnownModel("cross-encoder/ms-marco-MiniLM-L12-v2", ENCODER, "33 M", 512, "Apache-2.0", "English"),
+    KnownModel("cross-encoder/ms-marco-electra-base", ENCODER, "109 M", 512, "Apache-2.0", "English"),
+    KnownModel("Alibaba-NLP/gte-reranker-modernbert-base", ENCODER, "150 M", 8192, "Apache-2.0", "English, long"),
+    KnownModel("mixedbread-ai/mxbai-rerank-base-v1", ENCODER, "184 M", 512, "Apache-2.0", "English; padded (DeBERTa)"),
+    KnownModel("maidalun1020/bce-reranker-base_v1", ENCODER, "278 M", 512, "Apache-2.0", "four languages"),
+)
+
+
+def identify(config: Mapping[str, Any], where: str) -> str:
+    """The family that scores this checkpoint, or a ModelError that says in one line why none does."""
+    architectures = [str(name) for name in config.get("architectures") or []]
+    named = ", ".join(architectures) or "none"
+    model_type = str(config.get("model_type", ""))
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
+        _require_stock(config, model_type, where)
+        _require_one_label(config, where)
+        return ENCODER
+    if any(name.endswith("ForCausalLM") for name in architectures):
+        raise ModelError(f"{where}: a decoder reranker ({named}) is not supported yet; use a cross-encoder with one label")
+    if "auto_map" in config:
+        raise ModelError(f"{where}: wants to run code from the checkpoint ({named}), which is never done")
+    raise ModelError(
+        f"{where}: not a reranker (architectures: {named}, expected …ForSequenceClassification with one label). "
+        "A bi-encoder or a bare language model has no score for a pair"
+    )
+
+
+def _require_stock(config: Mapping[str, Any], model_type: str, where: str) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    if model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        return
+    if "auto_map" in config:
+        raise ModelError(f"{where}: model type {model_type!r} needs code from the checkpoint, which is never run")
+    raise ModelError(f"{where}: model type {model_type!r} is not one that transformers can load")
+
+
+def _require_one_label(config: Mapping[str, Any], where: str) -> None:
+    labels = config.get("num_labels", len(config.get("id2label") or {}) or 2)
+    if labels != 1:
+        raise ModelError(f"{where}: a classifier with {labels} labels, expected a reranker with one")

@@ -1,0 +1,71 @@
+"""Texts to token ids with the checkpoint's own `tokenizer.json`, by the Rust library directly.
+
+Texts are tokenized alone and without specials; the pair template is read from the tokenizer's post-processor. Knows
+nothing of batches or of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from rerank_cli.errors import ModelError
+from rerank_cli.models.pairs import Ids, PairTemplate
+
+
+class TextTokenizer:
+    """A tokenizer and the template that joins two of its texts."""
+
+    def __init__(self, tokenizer: Tokenizer, where: str) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.template = read_template(tokenizer, where)
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Ids of each text, without specials; runs on the library's own threads."""
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in found]
+
+
+def load_tokenizer(folder: Path) -> TextTokenizer:
+    """The tokenizer of a checkpoint folder; one without `tokenizer.json` is converted by transformers, once."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return TextTokenizer(_converted(folder), str(folder))
+    try:
+        return TextTokenizer(Tokenizer.from_file(str(path)), str(path))
+    except ModelError:
+        raise
+    except Exception as error:  # the Rust library raises bare Exception
+        raise ModelError(f"{path}: not a readable tokenizer ({_one_line(error)})") from error
+
+
+def _converted(folder: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        slow = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        return slow.backend_tokenizer
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise ModelError(f"{folder}: no tokenizer.json, and none could be made ({_one_line(error)})") from error
+
+
+def read_template(tokenizer: Tokenizer, where: str) -> PairTemplate:
+    """Find the specials around a pair by encoding one and looking where its two texts end up."""
+    joined = tokenizer.encode("a", "a")
+    sources, ids, types = joined.sequence_ids, joined.ids, joined.type_ids
+    if 0 not in sources or 1 not in sources:
+        raise ModelError(f"{where}: the tokenizer does not say how a pair is joined")
+    q, p = sources.index(0), sources.index(1)
+    parts = (slice(0, q), slice(q + sources.count(0), p), slice(p + sources.count(1), len(ids)))
+    prefix, middle, suffix = (np.array(ids[part], dtype=np.int32) for part in parts)
+    before, between, after = (tuple(types[part]) for part in parts)
+    return PairTemplate(prefix, middle, suffix, types[q], types[p], (before, between, after))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

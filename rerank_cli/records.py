@@ -1,0 +1,115 @@
+"""The vocabulary every room shares: requests come in, rankings go out.
+
+A `Request` is one query with its candidates, a `Ranking` is the same request with one logit a candidate, and a
+`Rejection` stands where a record could not be read or scored. This module knows nothing of files, models or terminals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Any
+"""A decoded JSON value: dict, list, str, int, float, bool or None."""
+
+
+class Shape(StrEnum):
+    """The forms a record can have in a file (see docs/formats.md)."""
+
+    RERANK = "rerank"
+    SCORE = "score"
+    PAIRS = "pairs"
+    CANDIDATES = "candidates"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a record starts: `line` is 1-based (a row number for Parquet)."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One passage to be scored.
+
+    `text` is what the model reads (title and text already joined). `source` is the document as it was given, a string
+    or an object. `id` is its own id in its own JSON type, `score` the first-stage score; both None where there is none.
+    """
+
+    text: str
+    source: Json
+    id: str | int | float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One query and its candidates, in input order.
+
+    `shape` is what the record looked like and decides what its answer looks like: `score` answers in input order, all
+    others best first. `extra` holds the fields we do not use, written out again. The limits are None where the record
+    has none of its own; `top_n` is at least 1.
+    """
+
+    query: str
+    candidates: tuple[Candidate, ...]
+    position: Position
+    id: str | int | float | None = None
+    shape: Shape = Shape.RERANK
+    top_n: int | None = None
+    max_tokens_per_doc: int | None = None
+    instruction: str | None = None
+    return_documents: bool | None = None
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def query_text(self) -> str:
+        """The query as the model reads it: the instruction, if any, directly before it."""
+        return f"{self.instruction}{self.query}" if self.instruction else self.query
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that could not be read or scored: a stable `code`, and a `message` for a person.
+
+    `raw` is the record as it was read, decoded loosely and cut to a readable length.
+    """
+
+    position: Position
+    code: str
+    message: str
+    id: str | int | float | None = None
+    raw: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.position}: {self.message}"
+
+
+Record: TypeAlias = Request | Rejection
+"""What a source yields, one a record, in input order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A scored request.
+
+    `logits` are float32 values, one a candidate, in input order. `order` holds candidate indices, best first (input
+    order for the `score` shape), already cut to the top n. `tokens` is the number of model tokens over all pairs.
+    """
+
+    request: Request
+    logits: Sequence[float]
+    order: Sequence[int]
+    tokens: int
+
+
+Outcome: TypeAlias = Ranking | Rejection
+"""What a sink takes, one a record, in input order."""
