@@ -7,7 +7,7 @@ that passes extra keyword arguments on to its attention.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,11 +30,11 @@ def register() -> str:
 
 
 def packed_attention(
-    module: torch.nn.Module,
+    _module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    _attention_mask: Tensor | None,
     *,
     packing: Packing,
     scaling: float | None = None,
@@ -67,8 +67,8 @@ def _variable_length(
     options: dict[str, Any] = {"scale": scaling}
     if reach is not None:
         options["window_size"] = (reach, reach)
-    context: Tensor = varlen_attn(q, k, v, query_offsets, offsets, 1 if one else longest, longest, **options)
-    return context
+    longest_query = 1 if one else longest
+    return cast("Tensor", varlen_attn(q, k, v, query_offsets, offsets, longest_query, longest, **options))
 
 
 def _over_runs(
@@ -95,4 +95,4 @@ def _run(
 def _split(states: Tensor, start: int, count: int, length: int) -> Tensor:
     """[heads, T, d] to the run's [count, heads, length, d]."""
     part = states[:, start : start + count * length]
-    return part.unflatten(1, (count, length)).transpose(0, 1)
+    return part.reshape(part.shape[0], count, length, part.shape[2]).transpose(0, 1)

@@ -55,37 +55,61 @@ class Prepared:
         return sum(len(row.pairs) for row in self.rows)
 
 
-def prepare(
-    pairs: PairTexts, tokenizer: TextTokenizer, limits: Limits, batch_tokens: int, *, padded: bool = False
-) -> Prepared:
-    """Tokenize, truncate, deduplicate and plan; deterministic in its arguments."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """n pairs tokenized and fitted: their texts' ids, which text each pair has, and how much of it is kept.
+
+    `lengths` [n] counts tokens with specials before anything is cut, `cut_queries` [n] marks clipped queries.
+    """
+
+    query_ids: Sequence[Ids]
+    passage_ids: Sequence[Ids]
+    query_of: Index
+    passage_of: Index
+    kept: Fit
+    lengths: Index
+    cut_queries: npt.NDArray[np.bool_]
+
+
+def measure(pairs: PairTexts, tokenizer: TextTokenizer, limits: Limits) -> Measured:
+    """Tokenize each distinct text once and fit every pair to the limits."""
     query_of, queries = _number(pairs.queries)
     passage_of, passages = _number(pairs.passages)
     ids = tokenizer.encode([*queries, *passages])
     query_ids, passage_ids = ids[: len(queries)], ids[len(queries) :]
     caps = np.array(pairs.caps, dtype=np.int64)
     caps[caps <= 0] = limits.max_length
-    template = tokenizer.template
-    kept = fit_lengths(
-        _lengths(query_ids)[query_of], _lengths(passage_ids)[passage_of], caps, template.specials, limits
-    )
-    first, distinct = _deduplicate(query_of, passage_of, kept)
+    specials = tokenizer.template.specials
+    query, passage = _lengths(query_ids)[query_of], _lengths(passage_ids)[passage_of]
+    kept = fit_lengths(query, passage, caps, specials, limits)
+    whole = query + passage + specials
+    return Measured(query_ids, passage_ids, query_of, passage_of, kept, whole, kept.query < query)
+
+
+def prepare(
+    pairs: PairTexts, tokenizer: TextTokenizer, limits: Limits, batch_tokens: int, *, padded: bool = False
+) -> Prepared:
+    """Tokenize, truncate, deduplicate and plan; deterministic in its arguments."""
+    measured = measure(pairs, tokenizer, limits)
+    template, kept = tokenizer.template, measured.kept
+    first, distinct = _deduplicate(measured.query_of, measured.passage_of, kept)
     lengths = kept.query + kept.passage + template.specials
     rows = []
     for members in plan_rows(lengths[first], batch_tokens, padded=padded):
-        source = first[members]
-        sequences = [
-            (query_ids[q][:a], passage_ids[p][:b])
-            for q, p, a, b in zip(
-                query_of[source].tolist(),
-                passage_of[source].tolist(),
-                kept.query[source].tolist(),
-                kept.passage[source].tolist(),
-                strict=True,
-            )
-        ]
+        sequences = _sequences(measured, first[members])
         rows.append(PlannedRow(pack(sequences, template), members))
-    return Prepared(rows, distinct, lengths, kept.truncated, len(queries) + len(passages))
+    texts = len(measured.query_ids) + len(measured.passage_ids)
+    return Prepared(rows, distinct, lengths, kept.truncated, texts)
+
+
+def _sequences(measured: Measured, pairs: Index) -> list[tuple[Ids, Ids]]:
+    """Query and passage ids of these pairs, cut to what is kept."""
+    queries = zip(measured.query_of[pairs].tolist(), measured.kept.query[pairs].tolist(), strict=True)
+    passages = zip(measured.passage_of[pairs].tolist(), measured.kept.passage[pairs].tolist(), strict=True)
+    return [
+        (measured.query_ids[q][:kept_q], measured.passage_ids[p][:kept_p])
+        for (q, kept_q), (p, kept_p) in zip(queries, passages, strict=True)
+    ]
 
 
 def pack(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate) -> TokenRow:

@@ -21,7 +21,7 @@ from rerank_cli.models.rows import TokenRow
 log = logging.getLogger(__name__)
 
 
-class StopRequested(Exception):  # noqa: N818 - not an error
+class StopRequested(Exception):
     """Somebody asked to stop between two rows; the pairs at hand have no scores."""
 
 

@@ -102,9 +102,7 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> tuple[Path, 
 
     def fetch(*patterns: str) -> Path:
         wanted = [*_TEXT_FILES, *patterns]
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_OTHER_BACKENDS)
-        )
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_OTHER_BACKENDS))
 
     try:
         folder = fetch("*.safetensors") if weights else fetch()

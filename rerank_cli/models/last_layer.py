@@ -35,10 +35,10 @@ def _heads(states: Tensor, size: int) -> Tensor:
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
     """Packed attention with one query a sequence: [1, heads, n, d] over [1, heads, T, d] to [1, n, heads · d]."""
-    config = cast(Any, module).config
+    config = cast("Any", module).config
     attention = ALL_ATTENTION_FUNCTIONS[config._attn_implementation]
     context, _ = attention(module, query, key, value, None, one_query=True, **options)
-    return cast(Tensor, context).flatten(2)
+    return cast("Tensor", context).flatten(2)
 
 
 class BertLastLayer(nn.Module):
@@ -49,14 +49,14 @@ class BertLastLayer(nn.Module):
         self.layer = layer
 
     def forward(self, hidden_states: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor:
-        layer = cast(Any, self.layer)
+        layer = cast("Any", self.layer)
         attention = layer.attention.self
         size = attention.attention_head_size
         first = hidden_states[:, packing.first]
         query = _heads(attention.query(first), size)
         key, value = _heads(attention.key(hidden_states), size), _heads(attention.value(hidden_states), size)
         context = _attend(attention, query, key, value, scaling=attention.scaling, packing=packing)
-        return cast(Tensor, layer.feed_forward_chunk(layer.attention.output(context, first)))
+        return cast("Tensor", layer.feed_forward_chunk(layer.attention.output(context, first)))
 
 
 class GteLastLayer(nn.Module):
@@ -74,7 +74,7 @@ class GteLastLayer(nn.Module):
         position_embeddings: tuple[Tensor, Tensor],
         **__: Any,
     ) -> Tensor:
-        layer = cast(Any, self.layer)
+        layer = cast("Any", self.layer)
         attention = layer.self_attn
         first = hidden_states[:, packing.first]
         query = _heads(attention.q_proj(first), attention.head_dim)
@@ -82,7 +82,7 @@ class GteLastLayer(nn.Module):
         key = _rotate(key, *position_embeddings)
         context = _attend(attention, query, key, value, scaling=attention.scaling, packing=packing)
         states = layer.post_attention_layernorm(first + attention.o_proj(context))
-        return cast(Tensor, layer.post_mlp_layernorm(states + layer.mlp(states)))
+        return cast("Tensor", layer.post_mlp_layernorm(states + layer.mlp(states)))
 
 
 class ModernBertLastLayer(nn.Module):
@@ -91,6 +91,7 @@ class ModernBertLastLayer(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
+        self.attention_type = cast("Any", layer).attention_type
 
     def forward(
         self,
@@ -100,7 +101,7 @@ class ModernBertLastLayer(nn.Module):
         position_embeddings: tuple[Tensor, Tensor],
         **__: Any,
     ) -> Tensor:
-        layer = cast(Any, self.layer)
+        layer = cast("Any", self.layer)
         attention, size = layer.attn, layer.attn.head_dim
         normed, first = layer.attn_norm(hidden_states), hidden_states[:, packing.first]
         weight, bias = attention.Wqkv.weight, attention.Wqkv.bias
@@ -108,7 +109,7 @@ class ModernBertLastLayer(nn.Module):
         project = nn.functional.linear
         query = project(normed[:, packing.first], weight[:width], None if bias is None else bias[:width])
         both = project(normed, weight[width:], None if bias is None else bias[width:])
-        key, value = (_heads(part, size) for part in both.split(width, dim=-1))
+        key, value = (_heads(part, size) for part in both.chunk(2, dim=-1))
         context = _attend(
             attention,
             _heads(query, size),
@@ -119,7 +120,7 @@ class ModernBertLastLayer(nn.Module):
             sliding_window=attention.sliding_window,
         )
         states = first + attention.Wo(context)
-        return cast(Tensor, states + layer.mlp(layer.mlp_norm(states)))
+        return cast("Tensor", states + layer.mlp(layer.mlp_norm(states)))
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

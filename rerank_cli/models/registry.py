@@ -47,7 +47,7 @@ def identify(config: Mapping[str, Any], where: str) -> str:
         _require_one_label(config, where)
         return ENCODER
     if any(name.endswith("ForCausalLM") for name in architectures):
-        raise ModelError(f"{where}: a decoder reranker ({named}) is not supported yet; use a cross-encoder with one label")
+        raise ModelError(f"{where}: a decoder reranker ({named}) is not supported yet, only cross-encoders")
     if "auto_map" in config:
         raise ModelError(f"{where}: wants to run code from the checkpoint ({named}), which is never done")
     raise ModelError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -49,7 +50,7 @@ def _converted(folder: Path) -> Tokenizer:
 
     try:
         slow = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        return slow.backend_tokenizer
+        return cast("Tokenizer", slow.backend_tokenizer)
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise ModelError(f"{folder}: no tokenizer.json, and none could be made ({_one_line(error)})") from error
 

@@ -1,0 +1,119 @@
+"""`rerank check`: validate and measure an input with the model's tokenizer alone."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from rerank_cli.cli import options as opt
+from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment
+from rerank_cli.errors import EXIT_REJECTED, UsageError
+
+if TYPE_CHECKING:
+    from rerank_cli.jobs.check import Report
+
+_BAR = 40
+
+
+def check(
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files to look at; - or none is stdin.")
+    ] = None,
+    model: opt.Model = opt.DEFAULT_MODEL,
+    revision: opt.Revision = None,
+    max_length: opt.MaxLength = None,
+    query_max_length: opt.QueryMaxLength = None,
+    shape: opt.InputShape = None,
+    query_field: opt.QueryField = None,
+    documents_field: opt.DocumentsField = None,
+    text_field: opt.TextField = None,
+    id_field: opt.IdField = None,
+    doc_id_field: opt.DocIdField = None,
+    limit: opt.Limit = None,
+    threads: opt.Threads = None,
+    as_json: Annotated[bool, opt.flag("--json", help="One JSON object instead of a table.")] = False,
+    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+) -> None:
+    """Say what INPUT holds, how long its pairs are in tokens, and what would be cut or rejected.
+
+    \b
+      rerank check candidates.jsonl -m mini
+
+    Loads the model's tokenizer, never its weights. Exit 3 when there are bad records.
+    """
+    if not inputs and sys.stdin.isatty():
+        raise UsageError("no INPUT, and stdin is a terminal. Fix: name a file, or pipe records in")
+    prepare_environment()
+    log_to_stderr(quiet=False, verbose=False)
+    from rerank_cli.engine.session import ModelOptions, open_tokenizer
+    from rerank_cli.formats import InputOptions, open_source
+    from rerank_cli.jobs.check import check_input
+
+    stdout = claim_stdout()
+    source = open_source(
+        InputOptions(
+            tuple(inputs or ["-"]),
+            shape=shape,
+            query_field=query_field,
+            documents_field=documents_field,
+            text_field=text_field,
+            id_field=id_field,
+            doc_id_field=doc_id_field,
+        )
+    )
+    try:
+        options = ModelOptions(model, revision, "cpu", "fp32", max_length, query_max_length, threads=threads)
+        known = open_tokenizer(options)
+        report = check_input(source, known, limit)
+    finally:
+        source.close()
+    limits = known.limits
+    if as_json:
+        text = orjson.dumps(_json(report, source.description, limits.max_length), option=orjson.OPT_APPEND_NEWLINE)
+    else:
+        text = _text(report, source.description, known.checkpoint.name, limits.max_length).encode()
+    stdout.write(text)
+    stdout.flush()
+    if report.rejected:
+        raise typer.Exit(EXIT_REJECTED)
+
+
+def _json(report: Report, description: str, max_length: int) -> dict[str, object]:
+    return {
+        "input": description,
+        "records": report.records,
+        "pairs": report.pairs,
+        "tokens": report.tokens,
+        "longest_pair_tokens": report.longest,
+        "max_length": max_length,
+        "truncated_pairs": report.truncated,
+        "truncated_queries": report.truncated_queries,
+        "histogram": dict(report.buckets()),
+        "rejected": dict(report.rejected),
+        "examples": report.examples,
+    }
+
+
+def _text(report: Report, description: str, model: str, max_length: int) -> str:
+    mean = report.tokens / report.pairs if report.pairs else 0
+    lines = [
+        f"input      {description}",
+        f"records    {report.records:,}",
+        f"pairs      {report.pairs:,}",
+        f"tokens     {report.tokens:,} ({mean:,.0f} a pair, longest {report.longest:,}; tokenizer of {model})",
+        f"truncated  {report.truncated:,} pairs at --max-length {max_length}"
+        + (f", {report.truncated_queries:,} with their query cut" if report.truncated_queries else ""),
+    ]
+    if report.pairs:
+        buckets = list(report.buckets())
+        most = max(count for _, count in buckets)
+        lines += ["", "tokens a pair"]
+        lines += [f"  {label:>7} {count:>10,}  {'█' * round(count / most * _BAR)}".rstrip() for label, count in buckets]
+    if report.rejected:
+        lines += ["", "bad records"]
+        lines += [f"  {count:>10,}  {code}" for code, count in report.rejected.most_common()]
+        lines += [f"  {example}" for example in report.examples]
+    return "\n".join(lines) + "\n"

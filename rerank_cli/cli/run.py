@@ -1,0 +1,162 @@
+"""`rerank run`: flags to one frozen configuration, and its ending to an exit code."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from rerank_cli.cli import options as opt
+from rerank_cli.cli.settings import Config, PrintConfig, show
+from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
+from rerank_cli.errors import EXIT_REJECTED, UsageError
+
+
+class Scores(StrEnum):
+    SIGMOID = "sigmoid"
+    RAW = "raw"
+    BOTH = "both"
+
+
+class Format(StrEnum):
+    API = "api"
+    PAIRS = "pairs"
+    TREC = "trec"
+    OPENAI_BATCH = "openai-batch"
+
+
+class OnErrorFlag(StrEnum):
+    FAIL = "fail"
+    SKIP = "skip"
+    EMIT = "emit"
+
+
+class Progress(StrEnum):
+    AUTO = "auto"
+    BAR = "bar"
+    PLAIN = "plain"
+    JSON = "json"
+    OFF = "off"
+
+
+def run(
+    context: typer.Context,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files to rerank; - or none is stdin.")
+    ] = None,
+    output: Annotated[
+        str, opt.flag("--output", "-o", help="Where to write; .jsonl, .jsonl.gz/.zst/.bz2/.lz4 or .parquet.")
+    ] = "-",
+    model: opt.Model = opt.DEFAULT_MODEL,
+    revision: opt.Revision = None,
+    device: opt.Device = "auto",
+    dtype: opt.Precision = opt.Dtype.AUTO,
+    max_length: opt.MaxLength = None,
+    query_max_length: opt.QueryMaxLength = None,
+    top_n: opt.TopN = None,
+    scores: Annotated[
+        Scores, opt.flag("--scores", help="sigmoid (0 to 1), raw (logits), or both. The order is always the logit's.")
+    ] = Scores.SIGMOID,
+    documents: Annotated[
+        bool, opt.flag("--documents/--no-documents", help="Write the documents out again with their scores.")
+    ] = True,
+    format: Annotated[
+        Format, opt.flag("--format", help="api: a line a query; pairs: a row a pair; trec: a run file.")
+    ] = Format.API,
+    shape: opt.InputShape = None,
+    query_field: opt.QueryField = None,
+    documents_field: opt.DocumentsField = None,
+    text_field: opt.TextField = None,
+    id_field: opt.IdField = None,
+    doc_id_field: opt.DocIdField = None,
+    limit: opt.Limit = None,
+    on_error: Annotated[
+        OnErrorFlag,
+        opt.flag("--on-error", help="At a bad record: fail, skip it, or emit an error in its place."),
+    ] = OnErrorFlag.FAIL,
+    errors: Annotated[str | None, opt.flag("--errors", metavar="FILE", help="Write bad records and why here.")] = None,
+    max_errors: Annotated[int | None, opt.flag("--max-errors", min=0, help="Give up after more bad records.")] = None,
+    chunk_pairs: Annotated[
+        int | None, opt.flag("--chunk-pairs", min=1, help="Pairs planned and committed together [default: by device].")
+    ] = None,
+    batch_tokens: opt.BatchTokens = None,
+    threads: opt.Threads = None,
+    overwrite: Annotated[bool, opt.flag("--overwrite", help="Replace an output that exists.")] = False,
+    progress: Annotated[
+        Progress, opt.flag("--progress", help="auto is a bar on a terminal, plain lines elsewhere.")
+    ] = Progress.AUTO,
+    progress_interval: Annotated[
+        float, opt.flag("--progress-interval", min=0.1, help="Seconds between lines of plain and json progress.")
+    ] = 30.0,
+    summary: Annotated[str | None, opt.flag("--summary", metavar="FILE", help="Write final figures as JSON.")] = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    config: Config = None,  # noqa: ARG001 - read before the other flags, see settings
+    print_config: PrintConfig = False,
+    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+) -> None:
+    """Rerank the candidates of every query in INPUT, best first.
+
+    \b
+      rerank run candidates.jsonl -o reranked.jsonl
+      rerank run pairs.parquet -o reranked.parquet --format pairs -m mini
+      zcat big.jsonl.gz | rerank run --top-n 10 --no-documents > best.jsonl
+
+    Reads JSONL (also gzip, zstd, bz2, lz4), Parquet and TSV; the shape is told from the first record.
+    """
+    if print_config:
+        show(context)
+        return
+    if not inputs and sys.stdin.isatty():
+        raise UsageError("no INPUT, and stdin is a terminal. Fix: name a file, or pipe records in (rerank run --help)")
+    prepare_environment()
+    log_to_stderr(quiet, verbose)
+    from rerank_cli.engine.session import ModelOptions, open_session
+    from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions, ScoreKind
+    from rerank_cli.jobs.progress import ProgressMode
+    from rerank_cli.jobs.run import OnError, RunConfig
+    from rerank_cli.jobs.run import run as run_job
+    from rerank_cli.jobs.signals import die_of
+
+    stdout = claim_stdout() if output == "-" else None
+    plan = RunConfig(
+        model=ModelOptions(model, revision, device, dtype.value, max_length, query_max_length, batch_tokens, threads),
+        input=InputOptions(
+            tuple(inputs or ["-"]),
+            shape=shape,
+            query_field=query_field,
+            documents_field=documents_field,
+            text_field=text_field,
+            id_field=id_field,
+            doc_id_field=doc_id_field,
+        ),
+        output=OutputOptions(
+            output,
+            OutputFormat(format.value),
+            AnswerOptions(model, ScoreKind(scores.value), documents),
+            overwrite=overwrite,
+            keep_errors=on_error is OnErrorFlag.EMIT,
+        ),
+        stdout=stdout,
+        top_n=top_n,
+        limit=limit,
+        chunk_pairs=chunk_pairs,
+        on_error=OnError(on_error.value),
+        errors=errors,
+        max_errors=max_errors,
+        progress=ProgressMode.OFF if quiet else ProgressMode(progress.value),
+        progress_interval=progress_interval,
+        summary=summary,
+        notify=(lambda _: None) if quiet else say,
+    )
+    outcome, stop = run_job(plan, open_session)
+    if not quiet:
+        say(outcome.line())
+    if stop.signal:
+        if not quiet:
+            say(f"stopped by {stop.signal.name}; finished chunks are kept in {output}.partial")
+        die_of(stop.signal)
+    if outcome.tally.rejected:
+        raise typer.Exit(EXIT_REJECTED)

@@ -1,0 +1,62 @@
+"""`rerank score`: a quick look at how a model scores a few documents."""
+
+from __future__ import annotations
+
+from io import TextIOWrapper
+from typing import Annotated, BinaryIO
+
+import orjson
+import typer
+
+from rerank_cli.cli import options as opt
+from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment
+
+
+def score(
+    query: Annotated[str, typer.Argument(help="The query.")],
+    documents: Annotated[list[str], typer.Argument(metavar="DOC...", help="Documents to score.")],
+    model: opt.Model = opt.DEFAULT_MODEL,
+    revision: opt.Revision = None,
+    device: opt.Device = "auto",
+    dtype: opt.Precision = opt.Dtype.AUTO,
+    max_length: opt.MaxLength = None,
+    query_max_length: opt.QueryMaxLength = None,
+    top_n: opt.TopN = None,
+    threads: opt.Threads = None,
+    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+) -> None:
+    """Score documents against a query: a table on a terminal, JSONL in a pipe.
+
+    \b
+      rerank score "what is panda?" "hi" "The giant panda is a bear." -m mini
+    """
+    prepare_environment()
+    log_to_stderr(quiet=False, verbose=False)
+    from rerank_cli.engine.session import ModelOptions, open_session
+    from rerank_cli.jobs.quick import score_documents
+
+    stdout = claim_stdout()
+    options = ModelOptions(model, revision, device, dtype.value, max_length, query_max_length, threads=threads)
+    scored = score_documents(open_session(options), query, documents)[:top_n]
+    if stdout.isatty():
+        _table(stdout, [(str(rank), f"{s.score:.4f}", f"{s.logit:.3f}", s.text) for rank, s in enumerate(scored, 1)])
+        return
+    for found in scored:
+        row = {"index": found.index, "relevance_score": found.score, "logit": found.logit, "text": found.text}
+        stdout.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    stdout.flush()
+
+
+def _table(terminal: BinaryIO, rows: list[tuple[str, str, str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("rank", "score", "logit"):
+        table.add_column(name, justify="right")
+    table.add_column("document")
+    for *figures, text in rows:
+        table.add_row(*figures, Text(text))
+    with TextIOWrapper(terminal, encoding="utf-8") as file:
+        Console(file=file).print(table)

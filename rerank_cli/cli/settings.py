@@ -1,0 +1,70 @@
+"""`--config FILE` and `--print-config`: flags > RERANK_* environment > the file > defaults.
+
+A configuration file is TOML whose keys are long flag names (`max-length = 1024`), at the top level or in a table named
+after the command. No file is read that was not named.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rerank_cli.errors import UsageError
+
+_SOURCES = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}
+
+
+def _read(context: typer.Context, path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not valid TOML ({error})") from error
+    own = content.pop(context.info_name or "", {})
+    flat = {key: value for key, value in content.items() if not isinstance(value, dict)} | own
+    known = {parameter.name for parameter in context.command.params}
+    values = {key.replace("-", "_"): value for key, value in flat.items()}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UsageError(f"--config {path}: unknown setting {unknown[0]!r}")
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def show(context: typer.Context) -> None:
+    """Print every setting, its value and where it came from, as TOML."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in {"config", "print_config", "help"} or name not in context.params:
+            continue
+        source = context.get_parameter_source(name)
+        origin = _SOURCES.get(source.name if source else "", "default")
+        print(f"{name.replace('_', '-')} = {_toml(context.params[name])}  # {origin}")
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return '""'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+Config = Annotated[
+    str | None,
+    typer.Option("--config", callback=_read, is_eager=True, metavar="FILE", help="Read settings from a TOML file."),
+]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Show every setting and where it came from, then exit.")
+]

@@ -1,0 +1,32 @@
+"""Files to records and back: JSON lines, Parquet and tab-separated pairs in; answers, pairs and TREC runs out.
+
+A `Source` yields requests and rejections in input order, a `Sink` takes outcomes in the same order and publishes them
+whole or not at all. Knows nothing of models, chunks or terminals.
+"""
+
+from rerank_cli.formats.errors_file import ErrorsFile
+from rerank_cli.formats.options import (
+    AnswerOptions,
+    InputOptions,
+    OutputFormat,
+    OutputOptions,
+    ScoreKind,
+    Sink,
+    Source,
+)
+from rerank_cli.formats.sinks import check_output, open_sink
+from rerank_cli.formats.sources import open_source
+
+__all__ = [
+    "AnswerOptions",
+    "ErrorsFile",
+    "InputOptions",
+    "OutputFormat",
+    "OutputOptions",
+    "ScoreKind",
+    "Sink",
+    "Source",
+    "check_output",
+    "open_sink",
+    "open_source",
+]

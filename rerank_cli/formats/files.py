@@ -1,0 +1,144 @@
+"""Files that appear whole or not at all, and streams that are written as they come.
+
+A file is written beside its final name, with `.partial` behind it. Every failure of the system is one OutputError that
+names the path, except a closed pipe, which is not a failure of the output and goes through.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from rerank_cli.errors import OutputError
+from rerank_cli.formats.wording import shown
+
+PARTIAL = ".partial"
+
+
+class ByteFile(Protocol):
+    """Where bytes go. `sync` returns how many are safe; `abandon` may follow anything."""
+
+    def write(self, data: bytes) -> None: ...
+    def sync(self) -> int: ...
+    def publish(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turn what the system says against writing into an OutputError; a closed pipe goes through."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OutputError(f"{shown(path, 300)}: cannot be written: {reason}") from error
+
+
+def is_special(path: str) -> bool:
+    """Is the path a device, a pipe or a socket, to be written where it is?"""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def final_path(path: str) -> Path:
+    """Where the output will stand: a link is followed, so that it stays a link."""
+    return Path(os.path.realpath(path))
+
+
+def partial_path(path: str) -> Path:
+    """Where it stands until then."""
+    final = final_path(path)
+    return final.with_name(final.name + PARTIAL)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a change of names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class PartialFile:
+    """A file under its provisional name until it is published. Unbuffered: nothing is left to be written at close."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._partial = partial_path(path)
+        self._length = 0
+        with writing(path):
+            self._file = open(self._partial, "wb", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        with writing(self._path):
+            _write_all(self._file, data)
+        self._length += len(data)
+
+    def sync(self) -> int:
+        with writing(self._path):
+            os.fsync(self._file.fileno())
+        return self._length
+
+    def publish(self) -> None:
+        self.sync()
+        final = final_path(self._path)
+        with writing(self._path):
+            self._file.close()
+            os.replace(self._partial, final)  # noqa: PTH105 - the call this whole class is about
+            sync_folder(final.parent)
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
+class Stream:
+    """stdout, a device or a named pipe. `owned` ones are closed at the end, stdout never."""
+
+    def __init__(self, file: BinaryIO, name: str, owned: bool) -> None:
+        self._file = file
+        self._name = name
+        self._owned = owned
+        self._length = 0
+
+    def write(self, data: bytes) -> None:
+        with writing(self._name):
+            _write_all(self._file, data)
+            self._file.flush()
+        self._length += len(data)
+
+    def sync(self) -> int:
+        with writing(self._name):
+            self._file.flush()
+        return self._length
+
+    def publish(self) -> None:
+        self.sync()
+        self.abandon()
+
+    def abandon(self) -> None:
+        if self._owned:
+            with writing(self._name):
+                self._file.close()
+
+
+def open_special(path: str) -> Stream:
+    """A device or named pipe, opened as it is."""
+    with writing(path):
+        return Stream(open(path, "wb", buffering=0), path, owned=True)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Write everything: an unbuffered file may take less at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]

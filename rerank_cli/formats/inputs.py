@@ -1,0 +1,85 @@
+"""One input file: which kind it is, and its rows. The kinds are JSON lines, tab-separated pairs and Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rerank_cli.errors import InputError, UsageError
+from rerank_cli.formats.compression import compression_of
+from rerank_cli.formats.fields import Names
+from rerank_cli.formats.lines import json_rows
+from rerank_cli.formats.opening import Opened, open_bytes
+from rerank_cli.formats.options import STREAM, ArrowSchema, InputOptions
+from rerank_cli.formats.rows import Row
+from rerank_cli.formats.tsv import tsv_rows
+from rerank_cli.records import Rejection, Shape
+
+PARQUET_MAGIC = b"PAR1"
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An open file. `taken` says how many of its bytes on disk were read."""
+
+    kind: str
+    rows: Iterator[Row | Rejection]
+    taken: Callable[[], int]
+    close: Callable[[], None]
+    columns: ArrowSchema | None = None
+
+
+def check_kinds(paths: Sequence[str]) -> None:
+    """Raise InputError if some of the files are Parquet and others are not, or if their columns differ."""
+    files = [path for path in paths if path != STREAM]
+    parquet = [path for path in files if _is_parquet(path)]
+    if not parquet or len(paths) == 1:
+        return
+    others = [path for path in paths if path not in parquet]
+    if others:
+        raise InputError(f"{others[0]}: is not Parquet (got other inputs that are). Fix: one kind of file a run")
+    from rerank_cli.formats.parquet_input import check_same_columns
+
+    check_same_columns(parquet)
+
+
+def open_input(path: str, options: InputOptions, fields: Names) -> Input:
+    """Open a file and recognise its kind by its first bytes, tab-separated files by name or by `--shape pairs`."""
+    opened = open_bytes(path)
+    try:
+        return _input(opened, options, fields)
+    except BaseException:
+        opened.content.close()
+        raise
+
+
+def _input(opened: Opened, options: InputOptions, fields: Names) -> Input:
+    head = opened.content.peek(len(PARQUET_MAGIC)).removeprefix(_BOM).lstrip()
+    if head.startswith(PARQUET_MAGIC):
+        from rerank_cli.formats.parquet_input import open_parquet
+
+        return open_parquet(opened, options.shape, fields)
+    if _is_tsv(opened.path, head, options.shape):
+        if options.shape not in (None, Shape.PAIRS):
+            raise UsageError(f"{opened.name}: tab-separated files carry pairs only (got --shape {options.shape})")
+        return _text_input("TSV", opened, tsv_rows(opened.content, opened.name, fields))
+    if head.startswith(b"["):
+        fix = "Fix: jq -c '.[]' makes JSON lines of it"
+        raise InputError(f"{opened.name}: is one JSON array (expected one JSON object a line). {fix}")
+    return _text_input("JSON lines", opened, json_rows(opened.content, opened.name))
+
+
+def _text_input(kind: str, opened: Opened, rows: Iterator[Row | Rejection]) -> Input:
+    kind = f"{kind} ({opened.compression})" if opened.compression else kind
+    return Input(kind, rows, lambda: opened.counted.taken, opened.content.close)
+
+
+def _is_tsv(path: str, head: bytes, shape: Shape | None) -> bool:
+    stem = path.rpartition(".")[0] if compression_of(path) else path
+    return stem.endswith(".tsv") or (shape is Shape.PAIRS and bool(head) and not head.startswith((b"{", b"[")))
+
+
+def _is_parquet(path: str) -> bool:
+    with open_bytes(path).content as content:
+        return content.peek(len(PARQUET_MAGIC)).startswith(PARQUET_MAGIC)

@@ -1,0 +1,88 @@
+"""Outcomes as lines of text: JSON lines of answers or pairs, batch envelopes, TREC runs; plain or compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import orjson
+
+from rerank_cli.formats.answers import Object, api_answer, api_error, batch_answer, batch_error
+from rerank_cli.formats.compression import Compressor, new_compressor
+from rerank_cli.formats.files import ByteFile
+from rerank_cli.formats.options import AnswerOptions, OutputFormat
+from rerank_cli.formats.pair_rows import pair_rows
+from rerank_cli.formats.rows import unusual
+from rerank_cli.formats.trec import trec_lines
+from rerank_cli.records import Outcome, Ranking, Rejection
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+
+
+def json_line(value: Object) -> bytes:
+    """One line of JSON, its newline included."""
+    return orjson.dumps(value, default=unusual, option=_OPTIONS)
+
+
+def renderer(format: OutputFormat, options: AnswerOptions, keep_errors: bool) -> Callable[[Outcome], bytes]:
+    """What makes lines of an outcome; of a rejection none, unless errors are kept."""
+    answer = _answers(format, options)
+    refusal = batch_error if format is OutputFormat.OPENAI_BATCH else api_error
+
+    def render(outcome: Outcome) -> bytes:
+        if isinstance(outcome, Rejection):
+            return json_line(refusal(outcome)) if keep_errors else b""
+        return answer(outcome)
+
+    return render
+
+
+def _answers(format: OutputFormat, options: AnswerOptions) -> Callable[[Ranking], bytes]:
+    if format is OutputFormat.TREC:
+        return lambda ranking: trec_lines(ranking, options)
+    if format is OutputFormat.PAIRS:
+        return lambda ranking: b"".join([json_line(row) for row in pair_rows(ranking, options)])
+    if format is OutputFormat.OPENAI_BATCH:
+        return lambda ranking: json_line(batch_answer(ranking, options))
+    return lambda ranking: json_line(api_answer(ranking, options))
+
+
+class LineSink:
+    """Lines to a file. Compressed, each commit ends a member, so that what was committed is a whole file by itself."""
+
+    def __init__(self, file: ByteFile, render: Callable[[Outcome], bytes], compression: str | None) -> None:
+        self._file = file
+        self._render = render
+        self._compression = compression
+        self._member: Compressor | None = None
+        self._members = 0
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        data = b"".join([self._render(outcome) for outcome in outcomes])
+        if data:
+            self._file.write(self._packed(data) if self._compression else data)
+
+    def commit(self) -> int:
+        self._end_member()
+        return self._file.sync()
+
+    def publish(self) -> None:
+        self._end_member()
+        if self._compression and not self._members:
+            self._file.write(self._packed(b""))
+            self._end_member()
+        self._file.publish()
+
+    def abandon(self) -> None:
+        self._file.abandon()
+
+    def _packed(self, data: bytes) -> bytes:
+        start = b""
+        if self._member is None:
+            start, self._member = new_compressor(self._compression or "")
+            self._members += 1
+        return start + self._member.compress(data)
+
+    def _end_member(self) -> None:
+        if self._member is not None:
+            self._file.write(self._member.flush())
+            self._member = None

@@ -1,0 +1,94 @@
+"""Bytes to lines, and lines to JSON values: split on the newline byte alone, one line in memory at a time.
+
+A line that cannot be decoded becomes a Rejection with its own code; the lines after it are read all the same.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import orjson
+
+from rerank_cli.errors import BadRecord
+from rerank_cli.formats.rows import Row
+from rerank_cli.formats.wording import loosely
+from rerank_cli.records import Json, Position, Rejection
+
+MAX_LINE = 512 << 20
+_SKIP = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+# orjson reads 1024 levels but writes 254. What is carried through must be writable, a few levels down in an answer.
+_MANY_BRACKETS = 200
+
+
+def numbered_lines(content: io.BufferedReader, name: str) -> Iterator[tuple[int, bytes] | Rejection]:
+    """Lines that are not blank, with their 1-based numbers and without their newline where they have one.
+
+    The last line of a file that does not end in a newline is yielded like all others.
+    """
+    number = 0
+    while line := content.readline(MAX_LINE + 1):
+        number += 1
+        if number == 1 and line.startswith(_BOM):
+            line = line[len(_BOM) :]
+        if len(line) > MAX_LINE and not line.endswith(b"\n"):
+            excerpt = loosely(line[:4096])
+            del line
+            yield _too_long(content, Position(name, number), excerpt)
+        elif not line.isspace() and line:
+            yield number, line
+
+
+def _too_long(content: io.BufferedReader, position: Position, excerpt: str) -> Rejection:
+    """Pass over the rest of a line without keeping it."""
+    while (block := content.readline(_SKIP)) and not block.endswith(b"\n"):
+        pass
+    message = f"the line is too long (got more than {MAX_LINE >> 20} MiB)"
+    return Rejection(position, "line_too_long", message, raw=excerpt)
+
+
+def json_rows(content: io.BufferedReader, name: str) -> Iterator[Row | Rejection]:
+    """One row a line of JSON."""
+    for item in numbered_lines(content, name):
+        if isinstance(item, Rejection):
+            yield item
+            continue
+        number, line = item
+        position = Position(name, number)
+        try:
+            yield Row(position, decode_line(line), line)
+        except BadRecord as error:
+            yield Rejection(position, error.code, str(error), raw=loosely(line))
+
+
+def decode_line(line: bytes) -> Json:
+    """The JSON value of a line. Raises BadRecord."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise _broken(line, error) from None
+    if line.count(b"{") + line.count(b"[") > _MANY_BRACKETS:
+        check_depth(value)
+    return value
+
+
+def check_depth(value: Json) -> None:
+    """Raise BadRecord if the value is nested too deeply to be written out again inside an answer."""
+    try:
+        orjson.dumps([[[[[[[[value]]]]]]]])
+    except TypeError:
+        raise BadRecord("too_deep", "the record is nested too deeply (expected at most 240 levels)") from None
+
+
+def _broken(line: bytes, error: orjson.JSONDecodeError) -> BadRecord:
+    if not line.strip(b"\0\r\n"):
+        return BadRecord("nul_bytes", f"the line is nothing but NUL bytes ({len(line)} of them)")
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        message = f"the line is not valid UTF-8 (got byte 0x{line[wrong.start]:02x} at column {wrong.start + 1})"
+        return BadRecord("bad_utf8", message)
+    if not line.endswith(b"\n"):
+        return BadRecord("torn_line", f"the last line is cut off or broken JSON ({error.msg} at column {error.colno})")
+    return BadRecord("bad_json", f"broken JSON ({error.msg} at column {error.colno})")

@@ -1,0 +1,113 @@
+"""From a path to bytes: stdin or a file, decompressed if need be, with a count of what was taken from disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from rerank_cli.errors import InputError
+from rerank_cli.formats.compression import Decompressed, recognise
+from rerank_cli.formats.options import STREAM
+from rerank_cli.formats.wording import shown
+
+BLOCK = 1 << 20
+_HEAD = 8
+
+
+class Counted(io.RawIOBase):
+    """Bytes of a file or of stdin, counted as they are taken. A read returns what is there: pipes are not waited on."""
+
+    def __init__(self, stream: BinaryIO, path: str, owned: bool) -> None:
+        self._stream = stream
+        self._path = path
+        self._owned = owned
+        self._head = b""
+        self.taken = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def peek_head(self) -> bytes:
+        """The first bytes, without taking them."""
+        while len(self._head) < _HEAD and (more := self._read(_HEAD - len(self._head))):
+            self._head += more
+        return self._head
+
+    def readinto(self, buffer: Any) -> int:
+        block, self._head = (self._head or self._read(len(buffer))), b""
+        buffer[: len(block)] = block
+        self.taken += len(block)
+        return len(block)
+
+    def _read(self, size: int) -> bytes:
+        read1 = getattr(self._stream, "read1", self._stream.read)
+        try:
+            return cast(bytes, read1(size) or b"")
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be read: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        if self._owned:
+            self._stream.close()
+        super().close()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An input that is open: `content` after decompression, `counted` below it."""
+
+    path: str
+    name: str
+    compression: str | None
+    counted: Counted
+    content: io.BufferedReader
+
+
+def check_input(path: str) -> int | None:
+    """The size of an input in bytes, None where it has none (stdin, a pipe). Raises InputError if it is no file."""
+    if path == STREAM:
+        return None
+    if not path:
+        raise InputError("the input path is empty")
+    try:
+        info = Path(path).stat()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shown(path, 300)}: {_reason(error)}") from error
+    if stat.S_ISDIR(info.st_mode):
+        raise InputError(f"{shown(path, 300)}: is a folder (expected a file). Fix: name the files in it")
+    return info.st_size if stat.S_ISREG(info.st_mode) else None
+
+
+def open_bytes(path: str) -> Opened:
+    """Open stdin or a file. The first bytes decide whether it is decompressed."""
+    name = "<stdin>" if path == STREAM else path
+    counted = Counted(_stdin() if path == STREAM else _open(path), name, owned=path != STREAM)
+    compression = recognise(counted.peek_head())
+    content = io.BufferedReader(counted, BLOCK)
+    if compression:
+        content = io.BufferedReader(Decompressed(content, compression, name), BLOCK)
+    return Opened(path, name, compression, counted, content)
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise InputError("<stdin>: is closed. Fix: name an input file")
+    return sys.stdin.buffer
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise InputError(f"{shown(path, 300)}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

@@ -1,0 +1,109 @@
+"""What a caller asks for, and the two ends it gets: a `Source` of records and a `Sink` for outcomes.
+
+Plain data and Protocols. Nothing here opens a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+from rerank_cli.records import Outcome, Record, Shape
+
+ArrowSchema: TypeAlias = Any
+"""A pyarrow.Schema, which is not imported before a Parquet file is met."""
+
+STREAM = "-"
+"""The path that stands for stdin or stdout."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """Which files to read, and how. Several are read one after the other and keep one shape.
+
+    A field is a key or a dotted path of keys; None takes the first that fits from the table of known names.
+    """
+
+    paths: tuple[str, ...]
+    shape: Shape | None = None
+    query_field: str | None = None
+    documents_field: str | None = None
+    text_field: str | None = None
+    id_field: str | None = None
+    doc_id_field: str | None = None
+
+
+class OutputFormat(StrEnum):
+    """What one line (or row) of output is."""
+
+    API = "api"
+    PAIRS = "pairs"
+    TREC = "trec"
+    OPENAI_BATCH = "openai-batch"
+
+
+class ScoreKind(StrEnum):
+    """Which number is written: the sigmoid of the logit, the logit, or the one and the other beside it."""
+
+    SIGMOID = "sigmoid"
+    RAW = "raw"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """How a ranking becomes rows."""
+
+    model: str
+    scores: ScoreKind = ScoreKind.SIGMOID
+    documents: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """Where to write, and what. With `keep_errors` a rejection is written in the place of its answer."""
+
+    path: str
+    format: OutputFormat
+    answers: AnswerOptions
+    overwrite: bool = False
+    keep_errors: bool = False
+
+
+class Source(Protocol):
+    """Records in input order, to be iterated once.
+
+    `shape` is None until a record showed it, `total_bytes` None for stdin, `columns` None unless the input is Parquet.
+    `bytes_read` counts bytes on disk, compressed ones for compressed input.
+    """
+
+    @property
+    def shape(self) -> Shape | None: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def total_bytes(self) -> int | None: ...
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def columns(self) -> ArrowSchema | None: ...
+    def __iter__(self) -> Iterator[Record]: ...
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Takes outcomes in input order. `abandon` may follow anything, `publish` too, and then does nothing."""
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Write one chunk; a stream is flushed."""
+
+    def commit(self) -> int:
+        """Make all that was written durable; returns bytes (JSON lines) or parts (Parquet) that are."""
+
+    def publish(self) -> None:
+        """Give the finished output its name, at once or not at all."""
+
+    def abandon(self) -> None:
+        """Let go of the files. What was committed stays beside the output, under a name ending in .partial."""

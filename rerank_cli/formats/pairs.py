@@ -1,0 +1,177 @@
+"""Rows of one pair each, put together to requests: rows of one query stand together and make one request.
+
+Keyed by the query's id, by its text where there is none. A row that cannot be used is rejected alone and its group goes
+on; a query that comes back later is rejected row by row, naming the place where it was first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rerank_cli.errors import BadRecord
+from rerank_cli.formats.detection import other_shape
+from rerank_cli.formats.documents import document_text
+from rerank_cli.formats.fields import (
+    AMBIGUOUS_ID,
+    FIRST_SCORE,
+    PAIR_DOC_ID,
+    PAIR_QUERY_ID,
+    Names,
+    an_id,
+    first,
+    first_number,
+    present,
+    without,
+)
+from rerank_cli.formats.requests import an_object, find_query
+from rerank_cli.formats.rows import Row
+from rerank_cli.formats.wording import shown
+from rerank_cli.records import Candidate, Json, Position, Record, Rejection, Request, Shape
+
+Id = str | int | float | None
+
+
+class PairRow(dict[str, Any]):
+    """A candidate's source: its row without the query. `row` is all of it, in its own order, to be written again."""
+
+    __slots__ = ("row",)
+    row: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One row, understood."""
+
+    query: str
+    query_id: Id
+    candidate: Candidate
+
+    @property
+    def key(self) -> Id:
+        return self.query if self.query_id is None else self.query_id
+
+
+@dataclass(frozen=True, slots=True)
+class PairNames:
+    """Where the parts stand in rows with a certain set of columns. `query_columns` are no part of a document."""
+
+    names: Names
+    query_columns: tuple[str, ...]
+
+
+def pair_names(row: dict[str, Json], fields: Names) -> PairNames:
+    """Settle which column is what, by the columns a row has."""
+    query_id = fields.id if "id" in fields.mapped else PAIR_QUERY_ID
+    doc_id = fields.doc_id if "doc_id" in fields.mapped else PAIR_DOC_ID
+    query_id = tuple(name for name in query_id if present(row, (name,)))
+    if query_id and "doc_id" not in fields.mapped:
+        doc_id = (*doc_id, *(name for name in AMBIGUOUS_ID if name not in query_id))
+    query = tuple(name for name in fields.query if present(row, (name,))) or fields.query
+    doc_id = tuple(name for name in doc_id if present(row, (name,)))
+    names = Names(query, fields.documents, fields.text, query_id, doc_id, fields.mapped)
+    return PairNames(names, (*query[:1], *query_id[:1]))
+
+
+def pair_from(row: dict[str, Json], known: PairNames, fields: Names) -> Pair:
+    """The query and the candidate in a row. Raises BadRecord."""
+    names = known.names
+    query = find_query(row, names).value
+    text = document_text(row, names)
+    title = row.get("title")
+    if title and type(title) is str:
+        text = f"{title} {text}".strip()
+    source = PairRow(without(row, known.query_columns))
+    source.row = row
+    query_id = an_id(first(row, names.id).value, "query id") if names.id else None
+    doc_id = an_id(first(row, names.doc_id).value, "document id") if names.doc_id else None
+    return Pair(query, query_id, Candidate(text, source, doc_id, first_number(row, FIRST_SCORE)))
+
+
+@dataclass(slots=True)
+class _Group:
+    query: str
+    id: Id
+    position: Position
+    candidates: list[Candidate] = field(default_factory=list)
+    ids: set[Id] = field(default_factory=set)
+
+    def add(self, pair: Pair) -> None:
+        if pair.query != self.query:
+            got = f"got `{shown(pair.query, 40)}`, expected `{shown(self.query, 40)}` as at line {self.position.line}"
+            raise BadRecord("query_changed", f"the query's text differs from that of its other rows ({got})")
+        name = pair.candidate.id
+        if name is not None and name in self.ids:
+            raise BadRecord("duplicate_id", f"the query has two rows for one document (got {shown(repr(name))} again)")
+        self.ids.add(name)
+        self.candidates.append(pair.candidate)
+
+    def request(self) -> Request:
+        return Request(self.query, tuple(self.candidates), self.position, self.id, Shape.PAIRS)
+
+
+class Grouping:
+    """Rows in, records out. Keeps one group and where each earlier one began.
+
+    What is kept of an earlier query is the 64-bit hash of its key and a line number, some 160 bytes in a dict: 1.6 GB
+    for ten million queries. Two keys with one hash (chance 3e-6 at ten million) would reject a good group, loudly.
+    """
+
+    def __init__(self, fields: Names) -> None:
+        self._fields = fields
+        self._known: dict[tuple[str, ...], PairNames] = {}
+        self._began: dict[int, tuple[str, int]] = {}
+        self._group: _Group | None = None
+
+    def records(self, rows: Iterator[Row | Rejection]) -> Iterator[Record]:
+        """One request a group, at the group's last row; rejections where they occur."""
+        for row in rows:
+            if isinstance(row, Rejection):
+                yield row
+                continue
+            try:
+                finished = self._take(row)
+            except BadRecord as error:
+                yield Rejection(row.position, error.code, str(error), raw=row.excerpt())
+                continue
+            if finished:
+                yield finished.request()
+        if self._group:
+            yield self._group.request()
+
+    def _take(self, row: Row) -> _Group | None:
+        """Add a row to its group; returns the group before if this row begins another."""
+        pair = self._understand(row)
+        if self._group and pair.key == (self._group.query if self._group.id is None else self._group.id):
+            self._group.add(pair)
+            return None
+        self._check_new(pair, row.position)
+        before = self._group
+        self._group = _Group(pair.query, pair.query_id, row.position)
+        self._group.add(pair)
+        return before
+
+    def _understand(self, row: Row) -> Pair:
+        record = an_object(row.value)
+        columns = tuple(record)
+        known = self._known.get(columns)
+        if known is None:
+            known = self._known[columns] = pair_names(record, self._fields)
+            if len(self._known) > 1000:
+                self._known.clear()
+        try:
+            return pair_from(record, known, self._fields)
+        except BadRecord:
+            if other := other_shape(record, Shape.PAIRS, self._fields):
+                message = f"the record has another shape than the file (got {other}, expected pairs)"
+                raise BadRecord("wrong_shape", message) from None
+            raise
+
+    def _check_new(self, pair: Pair, position: Position) -> None:
+        key = hash((pair.query_id is None, pair.key))
+        path, line = self._began.setdefault(key, (position.path, position.line))
+        if (path, line) != (position.path, position.line):
+            what = "query" if pair.query_id is None else "query id"
+            where = f"got {shown(repr(pair.key))} again, after other queries; it was first at {path}:{line}"
+            raise BadRecord("query_returned", f"rows of one {what} must stand together ({where}). Fix: sort the input")

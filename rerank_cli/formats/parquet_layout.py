@@ -1,0 +1,193 @@
+"""The columns of Parquet output, settled before the first row, and how an outcome becomes rows of them.
+
+From Parquet input columns keep their types. From JSON lines the columns are fixed and everything else stands in one text
+column `extra` as JSON, so that the schema cannot change in the middle of a long run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from rerank_cli.formats.answers import Object, api_answer, error_of
+from rerank_cli.formats.columns import shape_of, with_role
+from rerank_cli.formats.fields import a_number
+from rerank_cli.formats.options import AnswerOptions, ArrowSchema, OutputFormat, OutputOptions, ScoreKind
+from rerank_cli.formats.pair_rows import OURS, document_fields, pair_rows
+from rerank_cli.formats.rows import unusual
+from rerank_cli.records import Candidate, Json, Outcome, Ranking, Rejection, Shape
+
+EXTRA = "extra"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The schema of the output and what makes rows of a ranking."""
+
+    schema: ArrowSchema
+    rows: Callable[[Ranking], Iterable[Object]]
+
+    def rows_of(self, outcomes: Iterable[Outcome]) -> list[Object]:
+        """Rows for all outcomes. A rejection is a row of nulls but for `id` and `error`, if there is such a column."""
+        rows: list[Object] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Ranking):
+                rows += self.rows(outcome)
+            elif "error" in self.schema.names:
+                rows.append(self._error_row(outcome))
+        return rows
+
+    def _error_row(self, rejection: Rejection) -> Object:
+        row: Object = {"error": error_of(rejection)}
+        for name in ("id", "query_id"):
+            if name in self.schema.names:
+                row[name] = fitting(rejection.id, self.schema.field(name).type)
+        return row
+
+
+def layout(options: OutputOptions, columns: ArrowSchema | None, shape: Shape) -> Layout:
+    """The layout for a format, from the columns of a Parquet input or for a shape of JSON lines."""
+    import pyarrow as pa
+
+    answers = options.answers
+    if options.format is OutputFormat.PAIRS:
+        kept = columns is not None and shape_of(columns) is Shape.PAIRS and answers.documents
+        found = _kept_pairs(columns, answers) if kept else _plain_pairs(answers)
+    else:
+        found = _answers(columns, shape if columns is None else shape_of(columns), answers)
+    if not options.keep_errors:
+        return found
+    error = pa.struct([("code", pa.string()), ("message", pa.string()), ("line", pa.int64())])
+    return Layout(found.schema.append(pa.field("error", error)), found.rows)
+
+
+def _scores(name: str, options: AnswerOptions) -> list[tuple[str, Any]]:
+    import pyarrow as pa
+
+    logit = [("logit", pa.float32())] if options.scores is ScoreKind.BOTH else []
+    return [(name, pa.float32()), *logit]
+
+
+def _kept_pairs(columns: ArrowSchema, options: AnswerOptions) -> Layout:
+    """Every column of the input's pairs, then ours."""
+    import pyarrow as pa
+
+    kept = [field for field in with_role(columns, "id", "query", "carried") if field.name not in OURS]
+    ours = [pa.field(name, kind) for name, kind in (*_scores("relevance_score", options), ("rank", pa.int32()))]
+    return Layout(pa.schema([*kept, *ours]), lambda ranking: pair_rows(ranking, options))
+
+
+def _plain_pairs(options: AnswerOptions) -> Layout:
+    import pyarrow as pa
+
+    text = [(name, pa.string()) for name in ("title", "text")] if options.documents else []
+    names = [(name, pa.string()) for name in ("query_id", "query", "docid")]
+    numbers = [("retrieval_score", pa.float64()), ("index", pa.int32()), *_scores("relevance_score", options)]
+    schema = pa.schema([*names, *text, *numbers, ("rank", pa.int32()), (EXTRA, pa.string())])
+    return Layout(schema, lambda ranking: [_plain_pair(row, schema) for row in _rows_with_index(ranking, options)])
+
+
+def _rows_with_index(ranking: Ranking, options: AnswerOptions) -> Iterable[Object]:
+    return pair_rows(ranking, options)
+
+
+def _plain_pair(row: Object, schema: ArrowSchema) -> Object:
+    known = set(schema.names) - {EXTRA}
+    plain: Object = {name: fitting(row.get(name), schema.field(name).type) for name in known}
+    lost = {key: value for key, value in row.items() if key not in known or (plain[key] is None and value is not None)}
+    plain[EXTRA] = as_text(lost)
+    return plain
+
+
+def _answers(columns: ArrowSchema | None, shape: Shape, options: AnswerOptions) -> Layout:
+    """One row a request: `results`, or `data` for the score shape; a batch may hold both."""
+    import pyarrow as pa
+
+    source = _document_type(columns, shape)
+    fields = [_id_field(columns), pa.field("model", pa.string())]
+    fields.append(pa.field("usage", pa.struct([("total_tokens", pa.int64())])))
+    if shape is not Shape.SCORE:
+        fields.append(pa.field("results", pa.list_(pa.struct(_result(source, options)))))
+    if shape in (Shape.SCORE, Shape.BATCH):
+        data = [("index", pa.int32()), ("object", pa.string()), *_scores("score", options)]
+        fields.append(pa.field("data", pa.list_(pa.struct(data))))
+    if columns is None or shape is Shape.BATCH:
+        fields.append(pa.field(EXTRA, pa.string()))
+    elif shape is not Shape.PAIRS:
+        taken = {field.name for field in fields}
+        fields += [field for field in with_role(columns, "carried") if field.name not in taken]
+    schema = pa.schema(fields)
+    return Layout(schema, lambda ranking: [_answer_row(ranking, schema, source is None, options)])
+
+
+def _id_field(columns: ArrowSchema | None) -> Any:
+    import pyarrow as pa
+
+    ids = [] if columns is None else with_role(columns, "id")
+    kind = ids[0].type if ids and (pa.types.is_integer(ids[0].type) or pa.types.is_string(ids[0].type)) else pa.string()
+    return pa.field("id", kind)
+
+
+def _document_type(columns: ArrowSchema | None, shape: Shape) -> Any:
+    """The type of a document of a Parquet input; None where documents come from JSON or are plain strings."""
+    import pyarrow as pa
+
+    if columns is None:
+        return None
+    if shape is Shape.PAIRS:
+        return pa.struct(with_role(columns, "carried"))
+    lists = with_role(columns, "documents")
+    kind = getattr(lists[0].type, "value_type", None) if lists else None
+    return kind if kind is not None and pa.types.is_struct(kind) else None
+
+
+def _result(document: Any, options: AnswerOptions) -> list[tuple[str, Any]]:
+    import pyarrow as pa
+
+    bare = [("id", pa.string()), ("retrieval_score", pa.float64())]
+    plain = pa.struct([(name, pa.string()) for name in ("id", "text", "title", EXTRA)])
+    middle = [("document", plain if document is None else document)] if options.documents else bare
+    return [("index", pa.int32()), *middle, *_scores("relevance_score", options)]
+
+
+def _answer_row(ranking: Ranking, schema: ArrowSchema, plain: bool, options: AnswerOptions) -> Object:
+    row = api_answer(ranking, options)
+    row["id"] = fitting(row["id"], schema.field("id").type)
+    for result in row.get("results") or ():
+        if plain and "document" in result:
+            result["document"] = _plain_document(ranking.request.candidates[result["index"]])
+        elif "id" in result:
+            result["id"] = str(result["id"])
+    if EXTRA in schema.names and "extra" not in ranking.request.extra or plain:
+        row[EXTRA] = as_text(dict(ranking.request.extra))
+    return row
+
+
+def _plain_document(candidate: Candidate) -> Object:
+    fields = document_fields(candidate)
+    text, title = fields.pop("text"), fields.pop("title", None)
+    name = None if candidate.id is None else str(candidate.id)
+    if candidate.score is not None:
+        fields["retrieval_score"] = candidate.score
+    return {"id": name, "text": text, "title": title, EXTRA: as_text(fields)}
+
+
+def as_text(fields: Object) -> str | None:
+    """JSON of what has no column of its own; None if there is nothing."""
+    return orjson.dumps(fields, default=unusual, option=orjson.OPT_SERIALIZE_NUMPY).decode() if fields else None
+
+
+def fitting(value: Json, kind: ArrowSchema) -> Json:
+    """The value in the type of a column, None if it does not fit there."""
+    import pyarrow as pa
+
+    if value is None:
+        return None
+    if pa.types.is_string(kind):
+        return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None
+    if pa.types.is_integer(kind):
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if hasattr(value, "dtype") else a_number(value)

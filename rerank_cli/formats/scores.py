@@ -1,0 +1,54 @@
+"""Logits to the numbers that are written: float32, which orjson prints as the shortest decimal that reads back exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from rerank_cli.formats.options import ScoreKind
+from rerank_cli.records import Ranking, Shape
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Scores(NamedTuple):
+    """Aligned with `order`, the candidates in the order they are written. Elements are numpy float32."""
+
+    order: Sequence[int]
+    values: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
+
+
+def scores_of(ranking: Ranking, kind: ScoreKind, best_first: bool = False) -> Scores:
+    """The candidates to be written with their scores; `best_first` also for shapes answered in input order."""
+    import numpy as np
+
+    logits = np.asarray(ranking.logits, dtype=np.float32)
+    order = ranking.order
+    if best_first and ranking.request.shape is Shape.SCORE:
+        order = sorted(order, key=lambda index: (-logits[index], index))
+    chosen = logits[np.asarray(order, dtype=np.intp)]
+    return Scores(order, chosen if kind is ScoreKind.RAW else sigmoid(chosen), chosen)
+
+
+def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """1 / (1 + e^-x) in float64, rounded once. Where e^-x overflows the quotient is 0, which is right."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+
+
+def strictly_decreasing(values: npt.NDArray[np.float32]) -> list[np.float32]:
+    """The values, each lowered to the next float32 below its predecessor where it is not less already."""
+    import numpy as np
+
+    lowest = np.float32(-np.inf)
+    lowered: list[np.float32] = []
+    for value in values:
+        if lowered and not value < lowered[-1]:
+            value = np.nextafter(lowered[-1], lowest)
+        lowered.append(value)
+    return lowered

@@ -1,0 +1,116 @@
+"""Where outcomes go: the output is checked before anything costs time, then opened as lines or as Parquet."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from rerank_cli.errors import OutputError, RefusedError, UsageError
+from rerank_cli.formats.compression import compression_of
+from rerank_cli.formats.files import (
+    ByteFile,
+    PartialFile,
+    Stream,
+    final_path,
+    is_special,
+    open_special,
+    partial_path,
+    writing,
+)
+from rerank_cli.formats.line_sink import LineSink, renderer
+from rerank_cli.formats.options import STREAM, ArrowSchema, OutputFormat, OutputOptions, Sink
+from rerank_cli.formats.wording import shown
+from rerank_cli.records import Shape
+
+_PARQUET = ".parquet"
+
+
+def check_output(options: OutputOptions, inputs: Sequence[str]) -> None:
+    """Raise what would keep the output from being written: UsageError, RefusedError or OutputError."""
+    _check_format(options)
+    path = options.path
+    if path == STREAM:
+        _refuse_input(_identity_of_stream(sys.stdout), "stdout", inputs)
+        return
+    if is_special(path):
+        if path.endswith(_PARQUET) or compression_of(path):
+            raise UsageError(f"{shown(path, 300)}: is a device or a pipe (expected a file for this kind of output)")
+        return
+    with writing(path):
+        final, partial = final_path(path), partial_path(path)
+        for candidate in (final, partial):
+            _refuse_input(_identity(candidate), str(candidate), inputs)
+        _check_place(options, final)
+
+
+def open_sink(
+    options: OutputOptions, *, columns: ArrowSchema | None, stdout: BinaryIO | None = None, shape: Shape | None = None
+) -> Sink:
+    """Open the output. `columns` are a Parquet input's, `shape` is the input's: Parquet output is laid out by them."""
+    if options.path.endswith(_PARQUET):
+        from rerank_cli.formats.parquet_sink import ParquetSink
+
+        return ParquetSink(options, columns, shape or Shape.RERANK)
+    render = renderer(options.format, options.answers, options.keep_errors)
+    compression = None if options.path == STREAM else compression_of(options.path)
+    return LineSink(_open_file(options.path, stdout), render, compression)
+
+
+def _open_file(path: str, stdout: BinaryIO | None) -> ByteFile:
+    if path == STREAM:
+        return Stream(stdout or sys.stdout.buffer, "<stdout>", owned=False)
+    return open_special(path) if is_special(path) else PartialFile(path)
+
+
+def _check_format(options: OutputOptions) -> None:
+    path, wanted = options.path, options.format
+    if not path:
+        raise UsageError("the output path is empty. Fix: -o FILE")
+    if path.endswith(_PARQUET) and wanted not in (OutputFormat.API, OutputFormat.PAIRS):
+        fix = "Fix: --format api or pairs, or another suffix"
+        raise UsageError(f"{shown(path, 300)}: Parquet does not carry --format {wanted}. {fix}")
+    if wanted is OutputFormat.TREC and options.keep_errors:
+        raise UsageError("a TREC run has no place for errors. Fix: --on-error skip with --errors FILE")
+
+
+def _check_place(options: OutputOptions, final: Path) -> None:
+    shown_path = shown(options.path, 300)
+    if final.is_dir():
+        raise OutputError(f"{shown_path}: is a folder (expected a file)")
+    if not final.parent.is_dir():
+        raise OutputError(f"{shown_path}: its folder does not exist. Fix: mkdir -p {shown(str(final.parent), 300)}")
+    if final.exists() and not options.overwrite:
+        raise RefusedError(f"{shown_path}: exists already. Fix: --overwrite, or another -o")
+    if not os.access(final.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{shown_path}: its folder cannot be written to")
+
+
+def _refuse_input(identity: tuple[int, int] | None, name: str, inputs: Sequence[str]) -> None:
+    if identity is None:
+        return
+    for path in inputs:
+        same = _identity_of_stream(sys.stdin) if path == STREAM else _identity(Path(path))
+        if same == identity:
+            raise RefusedError(f"{shown(name, 300)}: is the output and also an input. Fix: another -o")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        return _regular(path.stat())
+    except (OSError, ValueError):
+        return None
+
+
+def _identity_of_stream(stream: object) -> tuple[int, int] | None:
+    try:
+        return _regular(os.fstat(stream.fileno()))  # type: ignore[attr-defined]
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _regular(info: os.stat_result) -> tuple[int, int] | None:
+    return (info.st_dev, info.st_ino) if stat.S_ISREG(info.st_mode) else None

@@ -1,0 +1,167 @@
+"""Input files to a stream of records: each file's kind is recognised, its rows are read, and become requests.
+
+Files follow one another in the order given and keep the shape that their first record shows. Records without an id of
+their own are called `rerank-<n>`, n counting all records from 1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, islice
+
+from rerank_cli.errors import BadRecord, InputError, UsageError
+from rerank_cli.formats.detection import detect, other_shape
+from rerank_cli.formats.fields import Names, an_id, first, names_from
+from rerank_cli.formats.inputs import Input, check_kinds, open_input
+from rerank_cli.formats.opening import check_input
+from rerank_cli.formats.options import STREAM, ArrowSchema, InputOptions, Source
+from rerank_cli.formats.pairs import Grouping
+from rerank_cli.formats.requests import request_from
+from rerank_cli.formats.rows import Row
+from rerank_cli.records import Record, Rejection, Request, Shape
+
+_LOOK_AHEAD = 1000
+
+
+def open_source(options: InputOptions) -> Source:
+    """Open the inputs and look at the first records. Raises InputError if one is missing or no file of records."""
+    if not options.paths:
+        raise UsageError("no input was named")
+    if options.paths.count(STREAM) > 1:
+        raise UsageError("stdin can be read once only (got - more than once)")
+    sizes = [check_input(path) for path in options.paths]
+    check_kinds(options.paths)
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    source = FileSource(options, total)
+    try:
+        source.look()
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+class FileSource:
+    """The records of some files; see `Source`."""
+
+    def __init__(self, options: InputOptions, total_bytes: int | None) -> None:
+        self.shape = options.shape
+        self.total_bytes = total_bytes
+        self.columns: ArrowSchema | None = None
+        self._options = options
+        self._fields = names_from(options)
+        self._input: Input | None = None
+        self._kind = ""
+        self._taken_before = 0
+        self._rows = self._all_rows()
+
+    @property
+    def description(self) -> str:
+        """What is read, in one phrase."""
+        files = f"{len(self._options.paths)} files of " if len(self._options.paths) > 1 else ""
+        return f"{files}{self._kind}, {self.shape or 'of unknown shape'}"
+
+    @property
+    def bytes_read(self) -> int:
+        return self._taken_before + (self._input.taken() if self._input else 0)
+
+    def look(self) -> None:
+        """Open the first file and find out the shape, keeping the rows that it took."""
+        seen: deque[Row | Rejection] = deque()
+        failure: InputError | None = None
+        try:
+            for row in islice(self._rows, _LOOK_AHEAD):
+                seen.append(row)
+                if self._show(row):
+                    break
+        except InputError as error:
+            if not seen:
+                raise
+            failure = error
+        self._rows = chain(seen, _raising(failure) if failure else self._rows)
+
+    def __iter__(self) -> Iterator[Record]:
+        for number, record in enumerate(self._records(), 1):
+            yield record if record.id is not None else replace(record, id=f"rerank-{number}")
+
+    def close(self) -> None:
+        """Close what is open; to be called from any state, also more than once."""
+        if self._input:
+            self._taken_before += self._input.taken()
+            self._input.close()
+            self._input = None
+
+    def _all_rows(self) -> Iterator[Row | Rejection]:
+        for path in self._options.paths:
+            self._input = open_input(path, self._options, self._fields)
+            self._kind = self._kind or self._input.kind
+            self.columns = self._input.columns if self.columns is None else self.columns
+            yield from self._input.rows
+            self.close()
+
+    def _show(self, row: Row | Rejection) -> bool:
+        """Is the shape known with this row?"""
+        if self.shape is None and isinstance(row, Row):
+            self.shape = detect(row.value, self._fields)
+        return self.shape is not None
+
+    def _records(self) -> Iterator[Record]:
+        """Rows that tell no shape are judged as the commonest one; the first that does settles it for all after it."""
+        for row in self._rows:
+            if self._show(row):
+                yield from self._shaped(chain([row], self._rows))
+                return
+            yield self._record(row, Shape.RERANK)
+
+    def _shaped(self, rows: Iterator[Row | Rejection]) -> Iterator[Record]:
+        if self.shape is Shape.PAIRS:
+            yield from Grouping(self._fields).records(rows)
+            return
+        shape = self.shape or Shape.RERANK
+        for row in rows:
+            yield self._record(row, shape)
+
+    def _record(self, row: Row | Rejection, shape: Shape) -> Record:
+        if isinstance(row, Rejection):
+            return row
+        try:
+            return self._request(row, shape)
+        except BadRecord as error:
+            return Rejection(row.position, error.code, str(error), _id_of(row, self._fields), row.excerpt())
+
+    def _request(self, row: Row, shape: Shape) -> Request:
+        # The field names of `score` are also known to `rerank`: only these two could be taken for one another.
+        forced = self._options.shape is not None
+        if shape is Shape.RERANK and not forced and isinstance(row.value, dict) and "text_1" in row.value:
+            self._check_shape(row, shape)
+        try:
+            return request_from(row.value, shape, self._fields, row.position)
+        except BadRecord:
+            self._check_shape(row, shape)
+            raise
+
+    def _check_shape(self, row: Row, shape: Shape) -> None:
+        other = other_shape(row.value, shape, self._fields)
+        if other:
+            message = f"the record has another shape than the file (got {other}, expected {shape}). Fix: --shape"
+            raise BadRecord("wrong_shape", message)
+
+
+def _raising(error: InputError) -> Iterator[Row | Rejection]:
+    """A stream that ends in the error that cut it off."""
+    raise error
+    yield
+
+
+def _id_of(row: Row, fields: Names) -> str | int | float | None:
+    """The id of a bad record, if it has a usable one."""
+    if not isinstance(row.value, dict):
+        return None
+    try:
+        return an_id(first(row.value, fields.id).value, "id")
+    except BadRecord:
+        return None
+
+

@@ -1,0 +1,61 @@
+"""Stopping on request: the first signal asks, the second one quits at once.
+
+After the work is put away the signal is raised again with its default action, so that the shell sees what killed the
+process and a loop around the command stops too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """Which signal asked to stop, if any. Called, it says whether one did."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+
+def default_signals() -> None:
+    """While nothing is at stake (start, model load) signals end the process at once, without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextmanager
+def listening(stop: Stop, on_stop: Callable[[str], None], on_status: Callable[[], None]) -> Iterator[None]:
+    """Let INT, TERM and HUP ask `stop`, and USR1 call `on_status`, until the block is left.
+
+    A SIGHUP that was ignored from the start (`nohup`) stays ignored.
+    """
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stop.signal is not None:
+            die_of(signal.Signals(number))
+        stop.signal = signal.Signals(number)
+        on_stop(stop.signal.name)
+
+    before = {number: signal.getsignal(number) for number in (*_STOPPING, signal.SIGUSR1)}
+    for number in _STOPPING:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, ask)
+    signal.signal(signal.SIGUSR1, lambda *_: on_status())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def die_of(number: signal.Signals) -> None:
+    """End this process by the signal's default action."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -1,0 +1,111 @@
+"""The stages between records and outcomes: chunks to prepared slices, slices to logits, logits to rankings.
+
+Each is a plain function of its input; `run` puts them on threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rerank_cli.engine.prepare import PairTexts, Prepared
+from rerank_cli.jobs.chunks import Chunk
+from rerank_cli.jobs.tally import Tally
+from rerank_cli.records import Outcome, Ranking, Rejection, Request, Shape
+
+Logits = npt.NDArray[np.float32]
+
+
+class Preparer(Protocol):
+    """The part of a session that runs beside the device."""
+
+    def prepare(self, pairs: PairTexts) -> Prepared: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a chunk made ready for the device; `last` closes the chunk."""
+
+    chunk: Chunk
+    prepared: Prepared
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A chunk with what the device made of it: logits and token counts of all its pairs, in order."""
+
+    chunk: Chunk
+    logits: Logits
+    tokens: npt.NDArray[np.int64]
+    truncated: int
+    duplicates: int
+
+
+def prepare_slices(chunks: Iterable[Chunk], session: Preparer, slice_pairs: int, tally: Tally) -> Iterator[Slice]:
+    """Tokenize and plan chunks; one that holds an oversized request is cut so that memory stays bounded."""
+    for chunk in chunks:
+        texts = pair_texts([record for record in chunk.records if isinstance(record, Request)])
+        starts = range(0, max(1, len(texts)), slice_pairs)
+        for start in starts:
+            end = start + slice_pairs
+            part = PairTexts(texts.queries[start:end], texts.passages[start:end], texts.caps[start:end])
+            with tally.timing("tokenize"):
+                prepared = session.prepare(part)
+            yield Slice(chunk, prepared, last=start == starts[-1])
+
+
+def pair_texts(requests: Sequence[Request]) -> PairTexts:
+    """All pairs of the requests, in order."""
+    queries: list[str] = []
+    passages: list[str] = []
+    caps: list[int] = []
+    for request in requests:
+        count = len(request.candidates)
+        queries += [request.query_text] * count
+        passages += [candidate.text for candidate in request.candidates]
+        caps += [request.max_tokens_per_doc or 0] * count
+    return PairTexts(queries, passages, caps)
+
+
+def join(chunk: Chunk, logits: Sequence[Logits], slices: Sequence[Prepared]) -> Scored:
+    """Put a chunk's slices together again."""
+    return Scored(
+        chunk,
+        np.concatenate(logits),
+        np.concatenate([part.tokens for part in slices]),
+        int(sum(part.truncated.sum() for part in slices)),
+        sum(len(part.tokens) - part.distinct_pairs for part in slices),
+    )
+
+
+def rank_chunk(scored: Scored, top_n: int | None) -> list[Outcome]:
+    """One outcome a record, in record order."""
+    outcomes: list[Outcome] = []
+    start = 0
+    for record in scored.chunk.records:
+        if isinstance(record, Rejection):
+            outcomes.append(record)
+            continue
+        end = start + len(record.candidates)
+        outcomes.append(rank(record, scored.logits[start:end], int(scored.tokens[start:end].sum()), top_n))
+        start = end
+    return outcomes
+
+
+def rank(request: Request, logits: Logits, tokens: int, top_n: int | None) -> Outcome:
+    """Best first, ties in input order, cut to the top n (the record's own, else the one given).
+
+    Always by logit: a sigmoid saturates and ties. A request with a score that is no number is rejected whole.
+    """
+    if not np.isfinite(logits).all():
+        message = "the model gave a score that is not a finite number, in fp32 too"
+        return Rejection(request.position, "non_finite_score", message, request.id)
+    if request.shape is Shape.SCORE:
+        return Ranking(request, logits.tolist(), range(len(logits)), tokens)
+    order = np.argsort(-logits, kind="stable")[: request.top_n or top_n]
+    return Ranking(request, logits.tolist(), order.tolist(), tokens)

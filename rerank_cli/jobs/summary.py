@@ -1,0 +1,91 @@
+"""The final figures of a run: one line for a person, a JSON file for machines."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from rerank_cli import __version__
+from rerank_cli.engine.scorer import Work
+from rerank_cli.engine.session import ModelFacts
+from rerank_cli.errors import OutputError
+from rerank_cli.jobs.tally import Tally
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What happened. `exit_reason` is finished, rejected, stopped, or the name of a signal."""
+
+    exit_reason: str
+    tally: Tally
+    model: ModelFacts | None
+    work: Work | None
+
+    def as_json(self) -> dict[str, Any]:
+        tally, work = self.tally, self.work
+        padding = 0.0 if not work or not work.computed else 1 - work.tokens / work.computed
+        return {
+            "exit_reason": self.exit_reason,
+            "records": tally.records,
+            "pairs": tally.pairs,
+            "tokens": tally.tokens,
+            "truncated_pairs": tally.truncated,
+            "duplicate_pairs": tally.duplicates,
+            "rejected": tally.rejected,
+            "chunks": tally.chunks,
+            "seconds": {"total": round(tally.elapsed, 3)} | {k: round(v, 3) for k, v in sorted(tally.seconds.items())},
+            "pairs_per_second": round(tally.pairs_per_second, 2),
+            "tokens_per_second": round(tally.tokens_per_second, 1),
+            "padding_ratio": round(padding, 4),
+            "rows": work.rows if work else 0,
+            "out_of_memory_splits": work.out_of_memory if work else 0,
+            "rescued_scores": work.rescued if work else 0,
+            "model": asdict(self.model) if self.model else None,
+            "versions": {"rerank": __version__, "python": platform.python_version()} | _versions(),
+        }
+
+    def line(self) -> str:
+        """Records, pairs, rate and whatever a person must know, on one line."""
+        tally = self.tally
+        parts = [
+            f"{tally.records:,} records, {tally.pairs:,} pairs in {tally.elapsed:.1f} s",
+            f"{tally.pairs_per_second:,.0f} pairs/s",
+        ]
+        noted = (
+            (tally.truncated, "pairs truncated"),
+            (tally.duplicates, "duplicates scored once"),
+            (tally.rejected, "records rejected"),
+        )
+        return ", ".join(parts + [f"{count:,} {what}" for count, what in noted if count])
+
+
+def write_summary(summary: Summary, path: str) -> None:
+    """Write the JSON atomically; OutputError where that fails."""
+    target = Path(path)
+    try:
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            file.write(orjson.dumps(summary.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"{path}: summary not written ({error.strerror})") from error
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # vendored or built from source without metadata
+            found[name] = "unknown"
+    return found

@@ -1,0 +1,66 @@
+"""The figures of a run while it goes: what was read, scored and written, and where the time went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of finished chunks. Each field has one writing thread; readers may be a chunk behind.
+
+    `seconds` is time spent at work by stage; stages overlap, so that they add up to more than `elapsed`.
+    """
+
+    records: int = 0
+    rejected: int = 0
+    pairs: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    duplicates: int = 0
+    chunks: int = 0
+    bytes_done: int = 0
+    total_bytes: int | None = None
+    started: float = field(default_factory=time.monotonic)
+    scoring_since: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the job began, loading included."""
+        return time.monotonic() - self.started
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Pairs finished a second of scoring time, loading left out."""
+        return self.pairs / max(1e-9, self._scoring())
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / max(1e-9, self._scoring())
+
+    @property
+    def share_done(self) -> float | None:
+        """Part of the input finished, 0 to 1; None where its size is not known."""
+        if not self.total_bytes:
+            return None
+        return min(1.0, self.bytes_done / self.total_bytes)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        share = self.share_done
+        return self._scoring() * (1 - share) / share if share else None
+
+    def _scoring(self) -> float:
+        return 0.0 if self.scoring_since is None else time.monotonic() - self.scoring_since
