@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 HERE = Path(__file__).parent
-QUERIES, CANDIDATES = 12, 20
+QUERIES, CANDIDATES = 10, 12
 LANGUAGES = ("en", "de", "es", "ru", "ar", "hi", "zh", "th")
 
 
@@ -85,7 +85,8 @@ def score_record(record: dict[str, Any]) -> dict[str, Any]:
 def write_parquet(name: str, records: list[dict[str, Any]]) -> None:
     """A row a pair, rows of one query side by side."""
     rows = [
-        {"query_id": record["id"], "query": record["query"], "docid": doc["id"], "title": doc["title"], "text": doc["text"]}
+        {"query_id": record["id"], "query": record["query"], "docid": doc["id"]}
+        | {"title": doc["title"], "text": doc["text"]}
         for record in records
         for doc in record["documents"]
     ]

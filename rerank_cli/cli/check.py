@@ -48,7 +48,8 @@ def check(
         raise UsageError("no INPUT, and stdin is a terminal. Fix: name a file, or pipe records in")
     prepare_environment()
     log_to_stderr(quiet=False, verbose=False)
-    from rerank_cli.engine.session import ModelOptions, open_tokenizer
+    from rerank_cli.engine.contract import ModelOptions
+    from rerank_cli.engine.limits import open_tokenizer
     from rerank_cli.formats import InputOptions, open_source
     from rerank_cli.jobs.check import check_input
 

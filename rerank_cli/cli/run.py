@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from rerank_cli.cli import options as opt
 from rerank_cli.cli.settings import Config, PrintConfig, show
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
 from rerank_cli.errors import EXIT_REJECTED, UsageError
+
+if TYPE_CHECKING:
+    from rerank_cli.engine.contract import ModelOptions, Session
 
 
 class Scores(StrEnum):
@@ -113,7 +116,7 @@ def run(
         raise UsageError("no INPUT, and stdin is a terminal. Fix: name a file, or pipe records in (rerank run --help)")
     prepare_environment()
     log_to_stderr(quiet, verbose)
-    from rerank_cli.engine.session import ModelOptions, open_session
+    from rerank_cli.engine.contract import ModelOptions
     from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions, ScoreKind
     from rerank_cli.jobs.progress import ProgressMode
     from rerank_cli.jobs.run import OnError, RunConfig
@@ -151,7 +154,7 @@ def run(
         summary=summary,
         notify=(lambda _: None) if quiet else say,
     )
-    outcome, stop = run_job(plan, open_session)
+    outcome, stop = run_job(plan, _open_session)
     if not quiet:
         say(outcome.line())
     if stop.signal:
@@ -160,3 +163,10 @@ def run(
         die_of(stop.signal)
     if outcome.tally.rejected:
         raise typer.Exit(EXIT_REJECTED)
+
+
+def _open_session(options: ModelOptions) -> Session:
+    """Import torch and transformers only once the input has shown itself to be good."""
+    from rerank_cli.engine.session import open_session
+
+    return open_session(options)

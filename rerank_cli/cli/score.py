@@ -32,7 +32,8 @@ def score(
     """
     prepare_environment()
     log_to_stderr(quiet=False, verbose=False)
-    from rerank_cli.engine.session import ModelOptions, open_session
+    from rerank_cli.engine.contract import ModelOptions
+    from rerank_cli.engine.session import open_session
     from rerank_cli.jobs.quick import score_documents
 
     stdout = claim_stdout()

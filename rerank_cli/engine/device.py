@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import torch
 
+from rerank_cli.engine.contract import Sizes
 from rerank_cli.errors import UsageError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SMALL_MODEL = 50_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Defaults that go by device: tokens in a packed row, pairs in a chunk."""
-
-    batch_tokens: int
-    chunk_pairs: int
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,37 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from rerank_cli.engine.contract import StopRequested, Work, never
 from rerank_cli.engine.prepare import PlannedRow, Prepared
 from rerank_cli.errors import ModelError
 from rerank_cli.models.encoder import CrossEncoder
 from rerank_cli.models.rows import TokenRow
 
 log = logging.getLogger(__name__)
-
-
-class StopRequested(Exception):
-    """Somebody asked to stop between two rows; the pairs at hand have no scores."""
-
-
-def never() -> bool:
-    return False
-
-
-@dataclass(slots=True)
-class Work:
-    """What the device was given: rows, real tokens, tokens computed (padding included), and what had to be mended."""
-
-    rows: int = 0
-    tokens: int = 0
-    computed: int = 0
-    out_of_memory: int = 0
-    rescued: int = 0
 
 
 class Scorer:

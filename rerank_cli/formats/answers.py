@@ -76,7 +76,7 @@ def api_error(rejection: Rejection) -> Object:
 
 
 def batch_answer(ranking: Ranking, options: AnswerOptions) -> Object:
-    """The answer in the envelope of OpenAI-style batch files. Ids are derived, so that a rerun writes the same bytes."""
+    """The answer in the envelope of OpenAI-style batch files. Ids are derived: a rerun writes the same bytes."""
     name = ranking.request.id
     response = {"status_code": 200, "request_id": f"request-{name}", "body": api_answer(ranking, options)}
     return {"id": f"batch-{name}", "custom_id": name, "response": response, "error": None}

@@ -45,7 +45,7 @@ def _roles(row: dict[str, Json], shape: Shape, fields: Names) -> dict[str, str]:
 
 def _pair_roles(row: dict[str, Json], fields: Names) -> dict[str, str]:
     known = pair_names(row, fields)
-    pair_from(row, known, fields)
+    pair_from(row, known)
     roles = {column: "query" if column in known.query_columns else "carried" for column in row}
     if known.names.id and known.names.id[0] in row:
         roles[known.names.id[0]] = "id"
@@ -69,7 +69,7 @@ def with_role(schema: ArrowSchema, *roles: str) -> list[ArrowSchema]:
 
 
 def plain_type(kind: ArrowSchema) -> ArrowSchema:
-    """A dictionary's value type. Dictionaries of parts that are joined would have to agree, and others' readers stumble."""
+    """A dictionary's value type: the dictionaries of parts to be joined would have to agree."""
     import pyarrow as pa
 
     return kind.value_type if pa.types.is_dictionary(kind) else kind

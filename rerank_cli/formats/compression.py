@@ -59,30 +59,30 @@ def compression_of(path: str) -> str | None:
 def new_compressor(name: str) -> tuple[bytes, Compressor]:
     """A member's first bytes and what compresses the rest. The same input gives the same bytes."""
     if name == "gzip":
-        return b"", cast(Compressor, zlib.compressobj(4, zlib.DEFLATED, 31))
+        return b"", cast("Compressor", zlib.compressobj(4, zlib.DEFLATED, 31))
     if name == "bzip2":
-        return b"", cast(Compressor, bz2.BZ2Compressor())
+        return b"", cast("Compressor", bz2.BZ2Compressor())
     if name == "zstd":
         import zstandard
 
-        return b"", cast(Compressor, zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj())
+        return b"", cast("Compressor", zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj())
     import lz4.frame
 
     compressor = lz4.frame.LZ4FrameCompressor(content_checksum=True)
-    return compressor.begin(), cast(Compressor, compressor)
+    return compressor.begin(), cast("Compressor", compressor)
 
 
 def _decompressor(name: str) -> tuple[Callable[[], Decompressor], tuple[type[Exception], ...]]:
     """What makes a member's decompressor, and what it raises on bytes it cannot read."""
     if name == "gzip":
-        return cast(Callable[[], Decompressor], lambda: zlib.decompressobj(31)), (zlib.error,)
+        return cast("Callable[[], Decompressor]", lambda: zlib.decompressobj(31)), (zlib.error,)
     if name == "bzip2":
         return bz2.BZ2Decompressor, (OSError, ValueError)
     if name == "zstd":
         import zstandard
 
         context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-        return cast(Callable[[], Decompressor], context.decompressobj), (zstandard.ZstdError, MemoryError)
+        return cast("Callable[[], Decompressor]", context.decompressobj), (zstandard.ZstdError, MemoryError)
     import lz4.frame
 
     return lz4.frame.LZ4FrameDecompressor, (RuntimeError, EOFError)

@@ -34,5 +34,3 @@ def _has_documents(value: Mapping[str, Json], fields: Names) -> bool:
     if present(value, fields.documents):
         return True
     return "documents" not in fields.mapped and any(all(k in value for k in both) for both in SPLIT_DOCUMENTS)
-
-

@@ -83,9 +83,7 @@ def document_text(item: Mapping[str, Json], fields: Names) -> str:
 
 def _no_text(item: Mapping[str, Json], fields: Names) -> BadRecord:
     inner = item.get(_NESTED)
-    if present(item, fields.text) or _NESTED in item and (inner is None or present(inner, fields.text)):
+    if present(item, fields.text) or (_NESTED in item and (inner is None or present(inner, fields.text))):
         return BadRecord("null_text", "the text is null (expected a string)")
     expected = "`" + "`, `".join(fields.text) + "`"
     return BadRecord("missing_text", f"there is no text (got {names(item)}; expected {expected}). Fix: --text-field")
-
-

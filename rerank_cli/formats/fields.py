@@ -59,8 +59,19 @@ def names_from(options: InputOptions) -> Names:
         "id": options.id_field,
         "doc_id": options.doc_id_field,
     }
-    mapped = {part: (name,) for part, name in given.items() if name}
-    return Names(**mapped, mapped=frozenset(mapped))  # type: ignore[arg-type]
+    mapped = frozenset(part for part, name in given.items() if name)
+    return Names(
+        query=_or_table(options.query_field, QUERY),
+        documents=_or_table(options.documents_field, DOCUMENTS),
+        text=_or_table(options.text_field, TEXT),
+        id=_or_table(options.id_field, QUERY_ID),
+        doc_id=_or_table(options.doc_id_field, DOC_ID),
+        mapped=mapped,
+    )
+
+
+def _or_table(name: str | None, table: tuple[str, ...]) -> tuple[str, ...]:
+    return (name,) if name else table
 
 
 def lookup(record: Mapping[str, Json], name: str) -> Json:
@@ -94,15 +105,17 @@ def without(record: Mapping[str, Json], used: Iterable[str | None]) -> dict[str,
     """A copy without the names that were used; of a path only its last key goes, and objects that this leaves empty."""
     rest = dict(record)
     for name in used:
-        if name is None or name in rest:
-            rest.pop(name or "", None) if name is not None else None
-            continue
-        key, _, path = name.partition(".")
-        if path and isinstance(rest.get(key), dict):
-            rest[key] = without(rest[key], (path,))
-            if not rest[key]:
-                del rest[key]
+        if name is not None and rest.pop(name, None) is None and "." in name:
+            _drop_path(rest, *name.split(".", 1))
     return rest
+
+
+def _drop_path(record: dict[str, Json], key: str, path: str) -> None:
+    inner = record.get(key)
+    if isinstance(inner, dict):
+        record[key] = without(inner, (path,))
+        if not record[key]:
+            del record[key]
 
 
 def an_id(value: Json, what: str) -> str | int | float | None:

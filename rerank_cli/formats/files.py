@@ -41,7 +41,9 @@ def writing(path: str) -> Iterator[None]:
 
 
 def is_special(path: str) -> bool:
-    """Is the path a device, a pipe or a socket, to be written where it is?"""
+    """Is the path a device, a pipe or an open descriptor, to be written where it is?"""
+    if path in ("/dev/stdout", "/dev/stderr") or path.startswith(("/dev/fd/", "/proc/self/fd/")):
+        return True
     try:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError):
@@ -77,7 +79,7 @@ class PartialFile:
         self._partial = partial_path(path)
         self._length = 0
         with writing(path):
-            self._file = open(self._partial, "wb", buffering=0)
+            self._file = open(self._partial, "wb", buffering=0)  # noqa: SIM115 - held open for the whole run
 
     def write(self, data: bytes) -> None:
         with writing(self._path):
@@ -132,9 +134,9 @@ class Stream:
 
 
 def open_special(path: str) -> Stream:
-    """A device or named pipe, opened as it is."""
+    """A device, named pipe or descriptor, opened as it is. What a redirected file holds already is kept."""
     with writing(path):
-        return Stream(open(path, "wb", buffering=0), path, owned=True)
+        return Stream(open(path, "ab", buffering=0), path, owned=True)
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

@@ -9,8 +9,8 @@ from rerank_cli.errors import InputError, UsageError
 from rerank_cli.formats.compression import compression_of
 from rerank_cli.formats.fields import Names
 from rerank_cli.formats.lines import json_rows
-from rerank_cli.formats.opening import Opened, open_bytes
-from rerank_cli.formats.options import STREAM, ArrowSchema, InputOptions
+from rerank_cli.formats.opening import Opened, is_file, open_bytes
+from rerank_cli.formats.options import ArrowSchema, InputOptions
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.tsv import tsv_rows
 from rerank_cli.records import Rejection, Shape
@@ -32,9 +32,8 @@ class Input:
 
 def check_kinds(paths: Sequence[str]) -> None:
     """Raise InputError if some of the files are Parquet and others are not, or if their columns differ."""
-    files = [path for path in paths if path != STREAM]
-    parquet = [path for path in files if _is_parquet(path)]
-    if not parquet or len(paths) == 1:
+    parquet = [path for path in paths if is_file(path) and _is_parquet(path)] if len(paths) > 1 else []
+    if not parquet:
         return
     others = [path for path in paths if path not in parquet]
     if others:

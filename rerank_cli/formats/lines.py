@@ -89,6 +89,7 @@ def _broken(line: bytes, error: orjson.JSONDecodeError) -> BadRecord:
     except UnicodeDecodeError as wrong:
         message = f"the line is not valid UTF-8 (got byte 0x{line[wrong.start]:02x} at column {wrong.start + 1})"
         return BadRecord("bad_utf8", message)
+    column = error.pos + 1
     if not line.endswith(b"\n"):
-        return BadRecord("torn_line", f"the last line is cut off or broken JSON ({error.msg} at column {error.colno})")
-    return BadRecord("bad_json", f"broken JSON ({error.msg} at column {error.colno})")
+        return BadRecord("torn_line", f"the last line is cut off or broken JSON ({error.msg} at column {column})")
+    return BadRecord("bad_json", f"broken JSON ({error.msg} at column {column})")

@@ -47,7 +47,7 @@ class Counted(io.RawIOBase):
     def _read(self, size: int) -> bytes:
         read1 = getattr(self._stream, "read1", self._stream.read)
         try:
-            return cast(bytes, read1(size) or b"")
+            return cast("bytes", read1(size) or b"")
         except OSError as error:
             raise InputError(f"{self._path}: cannot be read: {error.strerror or error}") from error
 
@@ -83,12 +83,17 @@ def check_input(path: str) -> int | None:
     return info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
+def is_file(path: str) -> bool:
+    """Is it a file that can be read more than once, and from any place?"""
+    return path != STREAM and Path(path).is_file()
+
+
 def open_bytes(path: str) -> Opened:
     """Open stdin or a file. The first bytes decide whether it is decompressed."""
     name = "<stdin>" if path == STREAM else path
     counted = Counted(_stdin() if path == STREAM else _open(path), name, owned=path != STREAM)
     compression = recognise(counted.peek_head())
-    content = io.BufferedReader(counted, BLOCK)
+    content: io.BufferedReader = io.BufferedReader(cast("io.RawIOBase", counted), BLOCK)
     if compression:
         content = io.BufferedReader(Decompressed(content, compression, name), BLOCK)
     return Opened(path, name, compression, counted, content)

@@ -17,15 +17,15 @@ from rerank_cli.records import Candidate, Json, Ranking, Request
 OURS = ("relevance_score", "logit", "rank")
 
 
-def pair_rows(ranking: Ranking, options: AnswerOptions) -> Iterator[Object]:
-    """One row a candidate, best first."""
+def pair_rows(ranking: Ranking, options: AnswerOptions, as_given: bool = True) -> Iterator[Object]:
+    """One row a candidate, best first. Unless `as_given`, rows of pairs get the common column names too."""
     request = ranking.request
     documents = options.documents and request.return_documents is not False
     scores = scores_of(ranking, options.scores, best_first=True)
     for rank, index in enumerate(scores.order, 1):
         candidate = request.candidates[index]
         source = candidate.source
-        row = _as_it_was(source) if documents and isinstance(source, PairRow) else None
+        row = _as_it_was(source) if as_given and documents and isinstance(source, PairRow) else None
         row = row or _row(request, candidate, index, documents)
         row["relevance_score"] = scores.values[rank - 1]
         if options.scores is ScoreKind.BOTH:

@@ -74,7 +74,7 @@ def pair_names(row: dict[str, Json], fields: Names) -> PairNames:
     return PairNames(names, (*query[:1], *query_id[:1]))
 
 
-def pair_from(row: dict[str, Json], known: PairNames, fields: Names) -> Pair:
+def pair_from(row: dict[str, Json], known: PairNames) -> Pair:
     """The query and the candidate in a row. Raises BadRecord."""
     names = known.names
     query = find_query(row, names).value
@@ -114,7 +114,7 @@ class _Group:
 class Grouping:
     """Rows in, records out. Keeps one group and where each earlier one began.
 
-    What is kept of an earlier query is the 64-bit hash of its key and a line number, some 160 bytes in a dict: 1.6 GB
+    What is kept of an earlier query is the 64-bit hash of its key and a line number, some 230 bytes in a dict: 2.3 GB
     for ten million queries. Two keys with one hash (chance 3e-6 at ten million) would reject a good group, loudly.
     """
 
@@ -133,7 +133,7 @@ class Grouping:
             try:
                 finished = self._take(row)
             except BadRecord as error:
-                yield Rejection(row.position, error.code, str(error), raw=row.excerpt())
+                yield Rejection(row.position, error.code, str(error), self._id_of(row), row.excerpt())
                 continue
             if finished:
                 yield finished.request()
@@ -152,6 +152,12 @@ class Grouping:
         self._group.add(pair)
         return before
 
+    def _id_of(self, row: Row) -> Id:
+        """The query id of a bad row, if it has a usable one."""
+        names = self._fields.id if "id" in self._fields.mapped else PAIR_QUERY_ID
+        found = first(row.value, names).value if isinstance(row.value, dict) else None
+        return found if isinstance(found, str | int) and not isinstance(found, bool) else None
+
     def _understand(self, row: Row) -> Pair:
         record = an_object(row.value)
         columns = tuple(record)
@@ -161,7 +167,7 @@ class Grouping:
             if len(self._known) > 1000:
                 self._known.clear()
         try:
-            return pair_from(record, known, self._fields)
+            return pair_from(record, known)
         except BadRecord:
             if other := other_shape(record, Shape.PAIRS, self._fields):
                 message = f"the record has another shape than the file (got {other}, expected pairs)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from rerank_cli.errors import InputError
@@ -15,8 +16,8 @@ from rerank_cli.formats.columns import annotated
 from rerank_cli.formats.detection import detect
 from rerank_cli.formats.fields import Names
 from rerank_cli.formats.inputs import Input
-from rerank_cli.formats.opening import BLOCK, Opened
-from rerank_cli.formats.options import STREAM, ArrowSchema
+from rerank_cli.formats.opening import BLOCK, Opened, is_file
+from rerank_cli.formats.options import ArrowSchema
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import names, shown
 from rerank_cli.records import Position, Rejection, Shape
@@ -31,7 +32,7 @@ class ParquetInput:
     def __init__(self, opened: Opened, shape: Shape | None, fields: Names) -> None:
         self.name = opened.name
         self._opened = opened
-        self._spooled = _spool(opened) if opened.path == STREAM or opened.compression else None
+        self._spooled = None if is_file(opened.path) and not opened.compression else _spool(opened)
         self._file = _open(self._spooled or opened.path, opened.name)
         self._rows_done = 0
         self.schema: Any = self._file.schema_arrow
@@ -40,9 +41,9 @@ class ParquetInput:
     def _shape(self, shape: Shape | None, fields: Names) -> Shape:
         found = shape or detect({field.name: example(field.type) for field in self.schema}, fields)
         if found is None:
-            expected = "expected a query with its documents, or with a text"
+            got = f"got {names(self.schema.names)}; expected a query with its documents, or with a text"
             fix = "Fix: --query-field with --documents-field or --text-field"
-            raise InputError(f"{self.name}: no shape fits its columns (got {names(self.schema.names)}; {expected}). {fix}")
+            raise InputError(f"{self.name}: no shape fits its columns ({got}). {fix}")
         return found
 
     def rows(self) -> Iterator[Row | Rejection]:
@@ -66,8 +67,6 @@ class ParquetInput:
         return size if not total else size * self._rows_done // total
 
     def _size(self) -> int:
-        from pathlib import Path
-
         return Path(self._opened.path).stat().st_size
 
     def close(self) -> None:
@@ -133,11 +132,11 @@ def _open(source: str | BinaryIO, name: str) -> Any:
 
 
 def _spool(opened: Opened) -> BinaryIO:
-    spooled = tempfile.TemporaryFile()
+    spooled = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the input
     while block := opened.content.read(BLOCK):
         spooled.write(block)
     spooled.seek(0)
-    return spooled  # type: ignore[return-value]
+    return spooled
 
 
 def _plain(batch: Any) -> Any:

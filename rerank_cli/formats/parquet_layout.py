@@ -1,7 +1,7 @@
 """The columns of Parquet output, settled before the first row, and how an outcome becomes rows of them.
 
-From Parquet input columns keep their types. From JSON lines the columns are fixed and everything else stands in one text
-column `extra` as JSON, so that the schema cannot change in the middle of a long run.
+From Parquet input columns keep their types. From JSON lines the columns are fixed and everything else stands in one
+text column `extra` as JSON, so that the schema cannot change in the middle of a long run.
 """
 
 from __future__ import annotations
@@ -87,40 +87,38 @@ def _plain_pairs(options: AnswerOptions) -> Layout:
     names = [(name, pa.string()) for name in ("query_id", "query", "docid")]
     numbers = [("retrieval_score", pa.float64()), ("index", pa.int32()), *_scores("relevance_score", options)]
     schema = pa.schema([*names, *text, *numbers, ("rank", pa.int32()), (EXTRA, pa.string())])
-    return Layout(schema, lambda ranking: [_plain_pair(row, schema) for row in _rows_with_index(ranking, options)])
+    kinds = {field.name: field.type for field in schema if field.name != EXTRA}
+    return Layout(schema, lambda ranking: [_split(row, kinds) for row in pair_rows(ranking, options, as_given=False)])
 
 
-def _rows_with_index(ranking: Ranking, options: AnswerOptions) -> Iterable[Object]:
-    return pair_rows(ranking, options)
-
-
-def _plain_pair(row: Object, schema: ArrowSchema) -> Object:
-    known = set(schema.names) - {EXTRA}
-    plain: Object = {name: fitting(row.get(name), schema.field(name).type) for name in known}
-    lost = {key: value for key, value in row.items() if key not in known or (plain[key] is None and value is not None)}
-    plain[EXTRA] = as_text(lost)
-    return plain
+def _split(row: Object, kinds: dict[str, Any]) -> Object:
+    """The row's values that have a column, and the others as JSON."""
+    split: Object = {name: fitting(row.get(name), kind) for name, kind in kinds.items()}
+    rest = {key: value for key, value in row.items() if value is not None and split.get(key) is None}
+    split[EXTRA] = as_text(rest)
+    return split
 
 
 def _answers(columns: ArrowSchema | None, shape: Shape, options: AnswerOptions) -> Layout:
     """One row a request: `results`, or `data` for the score shape; a batch may hold both."""
     import pyarrow as pa
 
-    source = _document_type(columns, shape)
+    as_json = columns is None or shape is Shape.BATCH
+    document = None if as_json else _document_type(columns, shape)
     fields = [_id_field(columns), pa.field("model", pa.string())]
     fields.append(pa.field("usage", pa.struct([("total_tokens", pa.int64())])))
     if shape is not Shape.SCORE:
-        fields.append(pa.field("results", pa.list_(pa.struct(_result(source, options)))))
+        fields.append(pa.field("results", pa.list_(pa.struct(_result(document, options)))))
     if shape in (Shape.SCORE, Shape.BATCH):
         data = [("index", pa.int32()), ("object", pa.string()), *_scores("score", options)]
         fields.append(pa.field("data", pa.list_(pa.struct(data))))
-    if columns is None or shape is Shape.BATCH:
+    if as_json:
         fields.append(pa.field(EXTRA, pa.string()))
     elif shape is not Shape.PAIRS:
         taken = {field.name for field in fields}
         fields += [field for field in with_role(columns, "carried") if field.name not in taken]
     schema = pa.schema(fields)
-    return Layout(schema, lambda ranking: [_answer_row(ranking, schema, source is None, options)])
+    return Layout(schema, lambda ranking: [_answer_row(ranking, schema, as_json, options)])
 
 
 def _id_field(columns: ArrowSchema | None) -> Any:
@@ -131,17 +129,15 @@ def _id_field(columns: ArrowSchema | None) -> Any:
     return pa.field("id", kind)
 
 
-def _document_type(columns: ArrowSchema | None, shape: Shape) -> Any:
-    """The type of a document of a Parquet input; None where documents come from JSON or are plain strings."""
+def _document_type(columns: ArrowSchema, shape: Shape) -> Any:
+    """The type of a document, from the columns of a Parquet input."""
     import pyarrow as pa
 
-    if columns is None:
-        return None
     if shape is Shape.PAIRS:
         return pa.struct(with_role(columns, "carried"))
     lists = with_role(columns, "documents")
     kind = getattr(lists[0].type, "value_type", None) if lists else None
-    return kind if kind is not None and pa.types.is_struct(kind) else None
+    return kind if kind is not None and pa.types.is_struct(kind) else pa.struct([("text", pa.string())])
 
 
 def _result(document: Any, options: AnswerOptions) -> list[tuple[str, Any]]:
@@ -153,26 +149,26 @@ def _result(document: Any, options: AnswerOptions) -> list[tuple[str, Any]]:
     return [("index", pa.int32()), *middle, *_scores("relevance_score", options)]
 
 
-def _answer_row(ranking: Ranking, schema: ArrowSchema, plain: bool, options: AnswerOptions) -> Object:
+def _answer_row(ranking: Ranking, schema: ArrowSchema, as_json: bool, options: AnswerOptions) -> Object:
     row = api_answer(ranking, options)
     row["id"] = fitting(row["id"], schema.field("id").type)
     for result in row.get("results") or ():
-        if plain and "document" in result:
+        if "document" not in result:
+            result["id"] = None if "id" not in result else str(result["id"])
+        elif as_json:
             result["document"] = _plain_document(ranking.request.candidates[result["index"]])
-        elif "id" in result:
-            result["id"] = str(result["id"])
-    if EXTRA in schema.names and "extra" not in ranking.request.extra or plain:
+    if as_json:
         row[EXTRA] = as_text(dict(ranking.request.extra))
     return row
 
 
 def _plain_document(candidate: Candidate) -> Object:
-    fields = document_fields(candidate)
-    text, title = fields.pop("text"), fields.pop("title", None)
-    name = None if candidate.id is None else str(candidate.id)
+    import pyarrow as pa
+
+    fields = document_fields(candidate) | {"id": candidate.id}
     if candidate.score is not None:
         fields["retrieval_score"] = candidate.score
-    return {"id": name, "text": text, "title": title, EXTRA: as_text(fields)}
+    return _split(fields, dict.fromkeys(("id", "text", "title"), pa.string()))
 
 
 def as_text(fields: Object) -> str | None:

@@ -44,13 +44,14 @@ def find_query(record: dict[str, Json], fields: Names) -> Found:
         expected = "`, `".join(fields.query)
         got = f"got {names(record)}; expected `{expected}`"
         raise BadRecord("missing_query", f"there is no query ({got}). Fix: --query-field")
-    if isinstance(found.value, bytes):
-        found = Found(found.name, text_of(found.value, "query"))
-    if not isinstance(found.value, str):
-        raise BadRecord("bad_query", f"`{shown(found.name, 40)}` is not a string (got {kind(found.value)})")
-    if not found.value or found.value.isspace():
-        raise BadRecord("empty_query", f"`{shown(found.name, 40)}` is empty")
-    return found
+    name, value = found
+    if isinstance(value, bytes):
+        value = text_of(value, "query")
+    if not isinstance(value, str):
+        raise BadRecord("bad_query", f"`{shown(str(name), 40)}` is not a string (got {kind(value)})")
+    if not value or value.isspace():
+        raise BadRecord("empty_query", f"`{shown(str(name), 40)}` is empty")
+    return Found(name, value)
 
 
 def _find_documents(record: dict[str, Json], fields: Names) -> tuple[Json, tuple[str, ...]]:

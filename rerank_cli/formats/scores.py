@@ -1,4 +1,4 @@
-"""Logits to the numbers that are written: float32, which orjson prints as the shortest decimal that reads back exactly."""
+"""Logits to the numbers that are written: float32, printed as the shortest decimal that reads back exactly."""
 
 from __future__ import annotations
 

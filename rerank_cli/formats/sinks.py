@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from rerank_cli.formats.files import (
     partial_path,
     writing,
 )
+from rerank_cli.formats.identity import refuse_if_input
 from rerank_cli.formats.line_sink import LineSink, renderer
 from rerank_cli.formats.options import STREAM, ArrowSchema, OutputFormat, OutputOptions, Sink
 from rerank_cli.formats.wording import shown
@@ -34,7 +34,7 @@ def check_output(options: OutputOptions, inputs: Sequence[str]) -> None:
     _check_format(options)
     path = options.path
     if path == STREAM:
-        _refuse_input(_identity_of_stream(sys.stdout), "stdout", inputs)
+        refuse_if_input(STREAM, inputs)
         return
     if is_special(path):
         if path.endswith(_PARQUET) or compression_of(path):
@@ -42,8 +42,8 @@ def check_output(options: OutputOptions, inputs: Sequence[str]) -> None:
         return
     with writing(path):
         final, partial = final_path(path), partial_path(path)
-        for candidate in (final, partial):
-            _refuse_input(_identity(candidate), str(candidate), inputs)
+        for written in (final, partial):
+            refuse_if_input(written, inputs)
         _check_place(options, final)
 
 
@@ -87,30 +87,3 @@ def _check_place(options: OutputOptions, final: Path) -> None:
         raise RefusedError(f"{shown_path}: exists already. Fix: --overwrite, or another -o")
     if not os.access(final.parent, os.W_OK | os.X_OK):
         raise OutputError(f"{shown_path}: its folder cannot be written to")
-
-
-def _refuse_input(identity: tuple[int, int] | None, name: str, inputs: Sequence[str]) -> None:
-    if identity is None:
-        return
-    for path in inputs:
-        same = _identity_of_stream(sys.stdin) if path == STREAM else _identity(Path(path))
-        if same == identity:
-            raise RefusedError(f"{shown(name, 300)}: is the output and also an input. Fix: another -o")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        return _regular(path.stat())
-    except (OSError, ValueError):
-        return None
-
-
-def _identity_of_stream(stream: object) -> tuple[int, int] | None:
-    try:
-        return _regular(os.fstat(stream.fileno()))  # type: ignore[attr-defined]
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _regular(info: os.stat_result) -> tuple[int, int] | None:
-    return (info.st_dev, info.st_ino) if stat.S_ISREG(info.st_mode) else None

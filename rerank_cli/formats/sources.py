@@ -151,8 +151,9 @@ class FileSource:
 
 def _raising(error: InputError) -> Iterator[Row | Rejection]:
     """A stream that ends in the error that cut it off."""
-    raise error
-    yield
+    if error:
+        raise error
+    yield from ()
 
 
 def _id_of(row: Row, fields: Names) -> str | int | float | None:
@@ -163,5 +164,3 @@ def _id_of(row: Row, fields: Names) -> str | int | float | None:
         return an_id(first(row.value, fields.id).value, "id")
     except BadRecord:
         return None
-
-

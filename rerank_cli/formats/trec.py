@@ -1,7 +1,7 @@
 """A ranking as lines of a TREC run: `qid Q0 docid rank score tag`.
 
-`trec_eval` ignores the rank, sorts by score and breaks ties by docid downwards: scores strictly decrease within a query,
-so that it sees our order. Numbers are float32, printed so that they read back exactly.
+`trec_eval` ignores the rank, sorts by score and breaks ties by docid downwards: scores strictly decrease within a
+query, so that it sees our order. Numbers are float32, printed so that they read back exactly.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from rerank_cli.engine.limits import TokenizerOnly
 from rerank_cli.engine.prepare import measure
-from rerank_cli.engine.session import TokenizerOnly
 from rerank_cli.formats import Source
 from rerank_cli.jobs.chunks import cut
 from rerank_cli.jobs.stages import pair_texts

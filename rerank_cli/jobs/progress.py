@@ -50,7 +50,7 @@ def line(tally: Tally) -> str:
     share, eta = tally.share_done, tally.eta_seconds
     parts = [
         datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        f"{tally.records:,} records",
+        "loading the model" if tally.scoring_since is None else f"{tally.records:,} records",
         f"{tally.pairs:,} pairs",
         f"{tally.pairs_per_second:,.0f} pairs/s",
         f"{tally.tokens_per_second:,.0f} tokens/s",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rerank_cli.engine.contract import Session
 from rerank_cli.engine.prepare import PairTexts
-from rerank_cli.engine.session import Session
 from rerank_cli.errors import BadRecord, ModelError
 
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO
 
-from rerank_cli.engine.scorer import StopRequested
-from rerank_cli.engine.session import ModelOptions, Session
+from rerank_cli.engine.contract import ModelOptions, Session, StopRequested
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.formats import (
     ErrorsFile,

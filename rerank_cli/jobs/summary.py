@@ -12,8 +12,7 @@ from typing import Any
 import orjson
 
 from rerank_cli import __version__
-from rerank_cli.engine.scorer import Work
-from rerank_cli.engine.session import ModelFacts
+from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.errors import OutputError
 from rerank_cli.jobs.tally import Tally
 

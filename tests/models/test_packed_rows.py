@@ -1,4 +1,5 @@
 import inspect
+import itertools
 import random
 
 import numpy as np
@@ -8,11 +9,12 @@ import transformers as tf
 from tiny import PACKED, PADDED
 
 from rerank_cli.engine import attention
+from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
-from rerank_cli.engine.session import ModelOptions, open_session
+from rerank_cli.engine.session import open_session
 from rerank_cli.models.rows import Packing, Run
 
-WORDS = "the panda is a bear of china that eats bamboo and sleeps ; what where when 1908 x y z".split()
+WORDS = "the panda is a bear of china that eats bamboo and sleeps ; what where when 1908 x y z".split()  # noqa: SIM905
 TOLERANCE = 1e-5
 
 
@@ -106,7 +108,7 @@ def reference_attention(query, key, value, packing, reach=None):
     """Plain softmax attention, one sequence at a time: [heads, T, d] to [T, heads, d]."""
     out = torch.empty_like(query.transpose(0, 1))
     bounds = packing.offsets.tolist()
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         q, k, v = (states[:, start:end] for states in (query, key, value))
         weights = q @ k.transpose(1, 2) * query.shape[-1] ** -0.5
         if reach is not None:

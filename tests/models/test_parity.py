@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
-from rerank_cli.engine.session import ModelOptions, open_session
+from rerank_cli.engine.session import open_session
 
 PARITY = Path(__file__).parent / "parity"
 CASES = json.loads((PARITY / "expected.json").read_text())["cases"]

@@ -3,7 +3,8 @@ import re
 import pytest
 import transformers as tf
 
-from rerank_cli.engine.session import ModelOptions, open_session
+from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
 
 

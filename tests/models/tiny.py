@@ -9,15 +9,24 @@ SMALL = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "i
 # Wide weights, so that scores differ by far more than the tolerances they are compared with.
 WIDE = {"initializer_range": 0.2}
 WORDPIECE = {"vocab_size": 2000, "max_position_embeddings": 512}
-SENTENCEPIECE = {"vocab_size": 3000, "max_position_embeddings": 514, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+SENTENCEPIECE = {"vocab_size": 3000, "max_position_embeddings": 514, "pad_token_id": 1, "eos_token_id": 2}
 
 
 def configs():
     common = SMALL | WIDE
-    modern = common | WORDPIECE | {
-        "pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3,
-        "local_attention": 16, "global_attn_every_n_layers": 2,
-    }
+    modern = (
+        common
+        | WORDPIECE
+        | {
+            "pad_token_id": 0,
+            "cls_token_id": 2,
+            "sep_token_id": 3,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "local_attention": 16,
+            "global_attn_every_n_layers": 2,
+        }
+    )
     return {
         "bert": (tf.BertConfig(**common, **WORDPIECE), "bert"),
         "electra": (tf.ElectraConfig(**common, **WORDPIECE, embedding_size=24), "bert"),
@@ -33,8 +42,15 @@ def configs():
         "gte": (tf.GteConfig(**common, vocab_size=3000, max_position_embeddings=512, pad_token_id=1), "xlm-roberta"),
         "deberta-v2": (
             tf.DebertaV2Config(
-                **common, **WORDPIECE, relative_attention=True, position_buckets=32, pos_att_type=["p2c", "c2p"],
-                position_biased_input=False, norm_rel_ebd="layer_norm", share_att_key=True, pooler_hidden_size=48,
+                **common,
+                **WORDPIECE,
+                relative_attention=True,
+                position_buckets=32,
+                pos_att_type=["p2c", "c2p"],
+                position_biased_input=False,
+                norm_rel_ebd="layer_norm",
+                share_att_key=True,
+                pooler_hidden_size=48,
             ),
             "bert",
         ),

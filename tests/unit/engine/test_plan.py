@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,7 +32,7 @@ def test_rows_run_from_the_longest_pair_to_the_shortest(lengths, budget):
 @given(lengths, st.integers(1, 3000))
 def test_no_row_could_have_taken_the_next_pair_too(lengths, budget):
     rows = plan_rows(lengths, budget)
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in itertools.pairwise(rows):
         assert lengths[row].sum() + lengths[following[0]] > budget
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from fakes import FakeModel, logit, tokenizer
 
+from rerank_cli.engine.contract import StopRequested
 from rerank_cli.engine.prepare import PairTexts, prepare
-from rerank_cli.engine.scorer import Scorer, StopRequested
+from rerank_cli.engine.scorer import Scorer
 from rerank_cli.errors import ModelError
 from rerank_cli.models.pairs import Limits
 
@@ -80,7 +81,7 @@ def test_a_single_pair_that_does_not_fit_is_an_error_that_says_what_to_do():
 
 def test_other_errors_of_the_device_pass_untouched():
     class Broken(FakeModel):
-        def score(self, row):
+        def score(self, _):
             raise RuntimeError("CUDA error: device-side assert")
 
     with pytest.raises(RuntimeError, match="device-side assert"):

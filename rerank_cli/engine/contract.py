@@ -1,0 +1,98 @@
+"""What a job and an engine say to each other: options in, facts and figures out, and the session between them.
+
+Plain data without torch, so that a bad flag or a bad file is told before seconds go into imports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rerank_cli.engine.prepare import PairTexts, Prepared
+
+DEFAULT_MAX_LENGTH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which model, where, and how long its inputs may be. None takes the default of the place or the model."""
+
+    name: str
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    max_length: int | None = None
+    query_max_length: int | None = None
+    batch_tokens: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a summary says of the model that ran."""
+
+    name: str
+    revision: str
+    family: str
+    device: str
+    dtype: str
+    parameters: int
+    packed: bool
+    max_length: int
+    query_max_length: int
+    batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Defaults that go by device: tokens in a packed row, pairs in a chunk."""
+
+    batch_tokens: int
+    chunk_pairs: int
+
+
+class StopRequested(Exception):
+    """Somebody asked to stop between two rows; the pairs at hand have no scores."""
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(slots=True)
+class Work:
+    """What the device was given: rows, real tokens, tokens computed (padding included), and what had to be mended."""
+
+    rows: int = 0
+    tokens: int = 0
+    computed: int = 0
+    out_of_memory: int = 0
+    rescued: int = 0
+
+
+class Session(Protocol):
+    """An open model. `prepare` may run on another thread than `score`."""
+
+    @property
+    def facts(self) -> ModelFacts: ...
+
+    @property
+    def sizes(self) -> Sizes: ...
+
+    @property
+    def work(self) -> Work: ...
+
+    def prepare(self, pairs: PairTexts) -> Prepared:
+        """Tokenize and plan n pairs."""
+        ...
+
+    def score(self, prepared: Prepared, should_stop: Callable[[], bool] = never) -> npt.NDArray[np.float32]:
+        """Logits, float32 [n], in the order of the pairs; NaN where there is no finite one.
+
+        Raises StopRequested when `should_stop` says so between two rows.
+        """
+        ...

@@ -1,0 +1,85 @@
+"""Finished parts to one Parquet file, streamed.
+
+What is written depends on the rows alone, not on how they were spread over parts: rows are taken in blocks of a fixed
+number, and a row group ends with the block that fills it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rerank_cli.formats.options import ArrowSchema
+
+COMPRESSION = "zstd"
+_BLOCK_ROWS = 256
+_GROUP_ROWS = 100_000
+_GROUP_BYTES = 64 << 20
+
+
+def join(parts: Sequence[Path], schema: ArrowSchema, output: Any) -> None:
+    """Write the rows of all parts, in order, to an open file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(output, schema, compression=COMPRESSION) as writer:
+        for blocks in _groups(_blocks(parts)):
+            table = pa.Table.from_batches(blocks, schema=schema).combine_chunks()
+            writer.write_table(table, row_group_size=table.num_rows)
+
+
+def _groups(blocks: Iterator[Any]) -> Iterator[list[Any]]:
+    group: list[Any] = []
+    rows = size = 0
+    for block in blocks:
+        group.append(block)
+        rows += block.num_rows
+        size += sum(content_bytes(column) for column in block.columns)
+        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield group
+            group, rows, size = [], 0, 0
+    if group:
+        yield group
+
+
+def _blocks(parts: Sequence[Path]) -> Iterator[Any]:
+    """Batches of a fixed number of rows, the last one of the rest."""
+    import pyarrow as pa
+
+    held: list[Any] = []
+    missing = _BLOCK_ROWS
+    for batch in _batches(parts):
+        while batch.num_rows >= missing:
+            yield pa.concat_batches([*held, batch.slice(0, missing)])
+            batch = batch.slice(missing)
+            held, missing = [], _BLOCK_ROWS
+        if batch.num_rows:
+            held.append(batch)
+            missing -= batch.num_rows
+    if held:
+        yield pa.concat_batches(held)
+
+
+def _batches(parts: Sequence[Path]) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    for part in parts:
+        with pq.ParquetFile(part, pre_buffer=False) as file:
+            for batch in file.iter_batches(_BLOCK_ROWS):
+                yield batch.replace_schema_metadata(None)
+
+
+def content_bytes(array: Any) -> int:
+    """The size of an array's values. `nbytes` also counts masks, and those depend on how the array was built."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = array.type
+    if pa.types.is_struct(kind):
+        return sum(content_bytes(child) for child in array.flatten())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return 4 * len(array) + content_bytes(array.flatten())
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return int(pc.sum(pc.binary_length(array)).as_py() or 0) + 4 * len(array)
+    return 8 * len(array)

@@ -1,0 +1,109 @@
+"""Outcomes as a Parquet file: finished parts in a folder beside it, joined to one file when it is published.
+
+A part is a whole Parquet file, one a commit that has rows. A stale folder of an earlier run is emptied first, of our
+own files alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rerank_cli import __version__
+from rerank_cli.formats.columns import provenance
+from rerank_cli.formats.files import final_path, partial_path, sync_folder, writing
+from rerank_cli.formats.options import ArrowSchema, OutputOptions
+from rerank_cli.formats.parquet_join import COMPRESSION, join
+from rerank_cli.formats.parquet_layout import layout
+from rerank_cli.records import Outcome, Shape
+
+_JOINED = "joined.parquet"
+
+
+class ParquetSink:
+    """See `Sink`. Rows are held no longer than one `write`."""
+
+    def __init__(self, options: OutputOptions, columns: ArrowSchema | None, shape: Shape) -> None:
+        self._path = options.path
+        self._layout = layout(options, columns, shape)
+        notes = {b"rerank.version": __version__, b"rerank.model": options.answers.model}
+        self._schema = self._layout.schema.with_metadata({**provenance(columns), **notes})
+        self._folder = partial_path(options.path)
+        self._parts: list[Path] = []
+        self._file: BinaryIO | None = None
+        self._writer: Any = None
+        with writing(self._path):
+            _empty(self._folder)
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        import pyarrow as pa
+
+        rows = self._layout.rows_of(outcomes)
+        if not rows:
+            return
+        table = pa.Table.from_pylist(rows, schema=self._schema)
+        with writing(self._path):
+            self._part().write_table(table)
+
+    def commit(self) -> int:
+        if self._writer is not None and self._file is not None:
+            with writing(self._path):
+                self._writer.close()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                sync_folder(self._folder)
+            self._parts.append(self._next())
+            self._writer = self._file = None
+        return len(self._parts)
+
+    def publish(self) -> None:
+        self.commit()
+        final, joined = final_path(self._path), self._folder / _JOINED
+        with writing(self._path):
+            with open(joined, "wb") as file:
+                join(self._parts, self._schema, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(joined, final)  # noqa: PTH105 - at once or not at all
+            sync_folder(final.parent)
+            _remove(self._folder)
+
+    def abandon(self) -> None:
+        """The part at hand is left without its footer: only those that were committed can be read."""
+        if self._file is not None:
+            self._file.close()
+        self._writer = self._file = None
+
+    def _part(self) -> Any:
+        import pyarrow.parquet as pq
+
+        if self._writer is None:
+            self._file = open(self._next(), "wb", buffering=0)  # noqa: SIM115 - open until the commit
+            self._writer = pq.ParquetWriter(self._file, self._schema, compression=COMPRESSION)
+        return self._writer
+
+    def _next(self) -> Path:
+        return self._folder / f"part-{len(self._parts):05d}.parquet"
+
+
+def _empty(folder: Path) -> None:
+    """An empty folder under this name."""
+    if folder.is_file():
+        folder.unlink()
+    folder.mkdir(exist_ok=True)
+    for file in _ours(folder):
+        file.unlink()
+
+
+def _remove(folder: Path) -> None:
+    """Remove our files, and the folder unless somebody put something else into it."""
+    for file in _ours(folder):
+        file.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _ours(folder: Path) -> list[Path]:
+    return [*folder.glob("part-*.parquet"), *folder.glob(_JOINED)]
