@@ -20,7 +20,7 @@ _BAR = 40
 
 def check(
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files to look at; - or none is stdin.")
+        list[str] | None, typer.Argument(metavar="INPUT", help="Files to look at; - or none is stdin.")
     ] = None,
     model: opt.Model = opt.DEFAULT_MODEL,
     revision: opt.Revision = None,

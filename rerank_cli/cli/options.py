@@ -26,26 +26,26 @@ def flag(*names: str, panel: str | None = None, **settings: Any) -> Any:
     return typer.Option(*names, envvar=variable, show_envvar=False, rich_help_panel=panel, **settings)
 
 
-Model = Annotated[str, flag("--model", "-m", help="Hub id, folder, or the built-in 'mini'.")]
-Revision = Annotated[str | None, flag("--revision", help="Branch, tag or commit on the Hub.")]
-Device = Annotated[str, flag("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Model = Annotated[str, flag("--model", "-m", metavar="MODEL", help="Hub id, folder, or the built-in 'mini'.")]
+Revision = Annotated[str | None, flag("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")]
+Device = Annotated[str, flag("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[Dtype, flag("--dtype", help="auto is fp16 on CUDA and fp32 elsewhere.")]
 MaxLength = Annotated[
-    int | None, flag("--max-length", min=1, help="Tokens of query, passage and specials together [default: 512].")
+    int | None, flag("--max-length", metavar="N", min=1, help="Tokens of query, passage and specials together [default: 512].")
 ]
 QueryMaxLength = Annotated[
-    int | None, flag("--query-max-length", min=1, help="Tokens of the query [default: 3/4 of --max-length].")
+    int | None, flag("--query-max-length", metavar="N", min=1, help="Tokens of the query [default: 3/4 of --max-length].")
 ]
-BatchTokens = Annotated[int | None, flag("--batch-tokens", min=1, help="Tokens in a packed row [default: by device].")]
-Threads = Annotated[int | None, flag("--threads", min=1, help="CPU threads [default: all physical cores].")]
+BatchTokens = Annotated[int | None, flag("--batch-tokens", metavar="N", min=1, help="Tokens in a packed row [default: by device].")]
+Threads = Annotated[int | None, flag("--threads", metavar="N", min=1, help="CPU threads [default: all physical cores].")]
 InputShape = Annotated[Shape | None, flag("--shape", help="Shape of the records [default: told from the first].")]
-QueryField = Annotated[str | None, flag("--query-field", help="Field of the query; dots lead inside.")]
-DocumentsField = Annotated[str | None, flag("--documents-field", help="Field of the list of candidates.")]
-TextField = Annotated[str | None, flag("--text-field", help="Field of a candidate's text.")]
-IdField = Annotated[str | None, flag("--id-field", help="Field of the record's (query's) id.")]
-DocIdField = Annotated[str | None, flag("--doc-id-field", help="Field of a candidate's id.")]
-Limit = Annotated[int | None, flag("--limit", min=1, help="Stop after so many records.")]
-TopN = Annotated[int | None, flag("--top-n", min=1, help="Keep the best N candidates of each query.")]
+QueryField = Annotated[str | None, flag("--query-field", metavar="FIELD", help="Field of the query; dots lead inside.")]
+DocumentsField = Annotated[str | None, flag("--documents-field", metavar="FIELD", help="Field of the list of candidates.")]
+TextField = Annotated[str | None, flag("--text-field", metavar="FIELD", help="Field of a candidate's text.")]
+IdField = Annotated[str | None, flag("--id-field", metavar="FIELD", help="Field of the record's (query's) id.")]
+DocIdField = Annotated[str | None, flag("--doc-id-field", metavar="FIELD", help="Field of a candidate's id.")]
+Limit = Annotated[int | None, flag("--limit", metavar="N", min=1, help="Stop after so many records.")]
+TopN = Annotated[int | None, flag("--top-n", metavar="N", min=1, help="Keep the best N candidates of each query.")]
 Quiet = Annotated[bool, flag("--quiet", "-q", help="Not a byte on stderr unless something fails.")]
 Verbose = Annotated[bool, flag("--verbose", "-v", help="Say more on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

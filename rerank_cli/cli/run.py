@@ -47,10 +47,10 @@ class Progress(StrEnum):
 def run(
     context: typer.Context,
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Files to rerank; - or none is stdin.")
+        list[str] | None, typer.Argument(metavar="INPUT", help="Files to rerank; - or none is stdin.")
     ] = None,
     output: Annotated[
-        str, opt.flag("--output", "-o", help="Where to write; .jsonl, .jsonl.gz/.zst/.bz2/.lz4 or .parquet.")
+        str, opt.flag("--output", "-o", metavar="FILE", help="Where to write; .jsonl, .jsonl.gz/.zst/.bz2/.lz4 or .parquet.")
     ] = "-",
     model: opt.Model = opt.DEFAULT_MODEL,
     revision: opt.Revision = None,
@@ -80,9 +80,9 @@ def run(
         opt.flag("--on-error", help="At a bad record: fail, skip it, or emit an error in its place."),
     ] = OnErrorFlag.FAIL,
     errors: Annotated[str | None, opt.flag("--errors", metavar="FILE", help="Write bad records and why here.")] = None,
-    max_errors: Annotated[int | None, opt.flag("--max-errors", min=0, help="Give up after more bad records.")] = None,
+    max_errors: Annotated[int | None, opt.flag("--max-errors", metavar="N", min=0, help="Give up after more bad records.")] = None,
     chunk_pairs: Annotated[
-        int | None, opt.flag("--chunk-pairs", min=1, help="Pairs planned and committed together [default: by device].")
+        int | None, opt.flag("--chunk-pairs", metavar="N", min=1, help="Pairs planned and committed together [default: by device].")
     ] = None,
     batch_tokens: opt.BatchTokens = None,
     threads: opt.Threads = None,
@@ -91,7 +91,7 @@ def run(
         Progress, opt.flag("--progress", help="auto is a bar on a terminal, plain lines elsewhere.")
     ] = Progress.AUTO,
     progress_interval: Annotated[
-        float, opt.flag("--progress-interval", min=0.1, help="Seconds between lines of plain and json progress.")
+        float, opt.flag("--progress-interval", metavar="SECONDS", min=0.1, help="Seconds between lines of plain and json progress.")
     ] = 30.0,
     summary: Annotated[str | None, opt.flag("--summary", metavar="FILE", help="Write final figures as JSON.")] = None,
     quiet: opt.Quiet = False,

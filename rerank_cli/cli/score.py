@@ -14,7 +14,7 @@ from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environm
 
 def score(
     query: Annotated[str, typer.Argument(help="The query.")],
-    documents: Annotated[list[str], typer.Argument(metavar="DOC...", help="Documents to score.")],
+    documents: Annotated[list[str], typer.Argument(metavar="DOC", help="Documents to score.")],
     model: opt.Model = opt.DEFAULT_MODEL,
     revision: opt.Revision = None,
     device: opt.Device = "auto",
