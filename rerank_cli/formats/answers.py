@@ -11,8 +11,22 @@ from rerank_cli.records import Candidate, Json, Ranking, Rejection, Shape
 Object: TypeAlias = dict[str, Any]
 
 
+# What the answer itself may be made of: fields of these names in a request are not carried.
+RESERVED = frozenset(("id", "model", "usage", "results", "data", "error"))
+
+
 def api_answer(ranking: Ranking, options: AnswerOptions) -> Object:
     """The answer to one request, then the fields of it that we do not use."""
+    return own_answer(ranking, options) | carried(ranking)
+
+
+def carried(ranking: Ranking) -> Object:
+    """The fields of the request that we do not use."""
+    return {key: value for key, value in ranking.request.extra.items() if key not in RESERVED}
+
+
+def own_answer(ranking: Ranking, options: AnswerOptions) -> Object:
+    """The answer to one request."""
     request = ranking.request
     answer: Object = {"id": request.id, "model": options.model, "usage": {"total_tokens": ranking.tokens}}
     scores = scores_of(ranking, options.scores)
@@ -20,8 +34,6 @@ def api_answer(ranking: Ranking, options: AnswerOptions) -> Object:
         answer["data"] = _data(scores, options)
     else:
         answer["results"] = results(ranking, scores, options)
-    for key, value in request.extra.items():
-        answer.setdefault(key, value)
     return answer
 
 

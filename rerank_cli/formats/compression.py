@@ -97,7 +97,7 @@ class Decompressed(io.RawIOBase):
         self._path = path
         self._new, self._errors = _decompressor(name)
         self._member: Decompressor | None = None
-        self._ready = b""
+        self._ready = memoryview(b"")
         self._rest = b""
 
     def readable(self) -> bool:
@@ -110,7 +110,7 @@ class Decompressed(io.RawIOBase):
             if not fed:
                 self._check_whole()
                 return 0
-            self._ready = self._feed(fed)
+            self._ready = memoryview(self._feed(fed))
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]

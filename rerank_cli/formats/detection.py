@@ -27,7 +27,9 @@ def detect(value: Json, fields: Names) -> Shape | None:
 def other_shape(value: Json, shape: Shape, fields: Names) -> Shape | None:
     """The shape a record has if it is plainly not the given one, else None."""
     found = detect(value, fields)
-    return found if found is not shape else None
+    # Only the query tells these two apart: where it is null the record may be either.
+    either = {found, shape} == {Shape.RERANK, Shape.CANDIDATES} and lookup(value, "query") is None
+    return None if found is shape or either else found
 
 
 def _has_documents(value: Mapping[str, Json], fields: Names) -> bool:

@@ -5,6 +5,7 @@ Strings and objects may stand side by side in one list. The order is kept; a doc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rerank_cli.errors import BadRecord
@@ -31,8 +32,7 @@ def check_distinct(candidates: Sequence[Candidate]) -> None:
     ids = [candidate.id for candidate in candidates if candidate.id is not None]
     if len(set(ids)) == len(ids):
         return
-    seen: set[object] = set()
-    twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    twice = Counter(ids).most_common(1)[0][0]
     raise BadRecord("duplicate_id", f"two documents have the same id (got {shown(repr(twice))} more than once)")
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from rerank_cli.errors import UsageError
-from rerank_cli.formats.files import is_special, writing
+from rerank_cli.formats.files import is_special, write_all, writing
 from rerank_cli.formats.identity import refuse_if_input
 from rerank_cli.formats.line_sink import json_line
 from rerank_cli.formats.options import STREAM
@@ -30,7 +30,7 @@ class ErrorsFile:
         place = rejection.position
         line = {"path": place.path, "line": place.line, "id": rejection.id, "code": rejection.code}
         with writing(self._path):
-            self._file.write(json_line({**line, "message": rejection.message, "raw": rejection.raw}))
+            write_all(self._file, json_line({**line, "message": rejection.message, "raw": rejection.raw}))
 
     def commit(self) -> None:
         """Make the lines so far durable."""

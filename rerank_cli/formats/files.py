@@ -83,7 +83,7 @@ class PartialFile:
 
     def write(self, data: bytes) -> None:
         with writing(self._path):
-            _write_all(self._file, data)
+            write_all(self._file, data)
         self._length += len(data)
 
     def sync(self) -> int:
@@ -114,7 +114,7 @@ class Stream:
 
     def write(self, data: bytes) -> None:
         with writing(self._name):
-            _write_all(self._file, data)
+            write_all(self._file, data)
             self._file.flush()
         self._length += len(data)
 
@@ -139,7 +139,7 @@ def open_special(path: str) -> Stream:
         return Stream(open(path, "ab", buffering=0), path, owned=True)
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def write_all(file: BinaryIO, data: bytes) -> None:
     """Write everything: an unbuffered file may take less at a time."""
     rest = memoryview(data)
     while rest:

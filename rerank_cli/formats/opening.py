@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -102,6 +103,9 @@ def open_bytes(path: str) -> Opened:
 def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise InputError("<stdin>: is closed. Fix: name an input file")
+    # A parent may have left it non-blocking, where "nothing yet" cannot be told from the end.
+    with suppress(OSError):
+        os.set_blocking(sys.stdin.fileno(), True)
     return sys.stdin.buffer
 
 

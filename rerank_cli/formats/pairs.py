@@ -49,8 +49,9 @@ class Pair:
     candidate: Candidate
 
     @property
-    def key(self) -> Id:
-        return self.query if self.query_id is None else self.query_id
+    def key(self) -> tuple[bool, Id]:
+        """What its query is grouped by: the id, or the text of one without an id."""
+        return (True, self.query) if self.query_id is None else (False, self.query_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +64,16 @@ class PairNames:
 
 def pair_names(row: dict[str, Json], fields: Names) -> PairNames:
     """Settle which column is what, by the columns a row has."""
-    query_id = fields.id if "id" in fields.mapped else PAIR_QUERY_ID
-    doc_id = fields.doc_id if "doc_id" in fields.mapped else PAIR_DOC_ID
-    query_id = tuple(name for name in query_id if present(row, (name,)))
-    if query_id and "doc_id" not in fields.mapped:
-        doc_id = (*doc_id, *(name for name in AMBIGUOUS_ID if name not in query_id))
-    query = tuple(name for name in fields.query if present(row, (name,))) or fields.query
-    doc_id = tuple(name for name in doc_id if present(row, (name,)))
+    query = fields.query if "query" in fields.mapped else _there(row, fields.query) or fields.query
+    query_id = fields.id if "id" in fields.mapped else _there(row, PAIR_QUERY_ID)
+    ambiguous = tuple(name for name in AMBIGUOUS_ID if query_id and name not in query_id)
+    doc_id = fields.doc_id if "doc_id" in fields.mapped else _there(row, PAIR_DOC_ID + ambiguous)
     names = Names(query, fields.documents, fields.text, query_id, doc_id, fields.mapped)
     return PairNames(names, (*query[:1], *query_id[:1]))
+
+
+def _there(row: dict[str, Json], names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if present(row, (name,)))
 
 
 def pair_from(row: dict[str, Json], known: PairNames) -> Pair:
@@ -91,6 +93,7 @@ def pair_from(row: dict[str, Json], known: PairNames) -> Pair:
 
 @dataclass(slots=True)
 class _Group:
+    key: tuple[bool, Id]
     query: str
     id: Id
     position: Position
@@ -143,12 +146,12 @@ class Grouping:
     def _take(self, row: Row) -> _Group | None:
         """Add a row to its group; returns the group before if this row begins another."""
         pair = self._understand(row)
-        if self._group and pair.key == (self._group.query if self._group.id is None else self._group.id):
+        if self._group and pair.key == self._group.key:
             self._group.add(pair)
             return None
         self._check_new(pair, row.position)
         before = self._group
-        self._group = _Group(pair.query, pair.query_id, row.position)
+        self._group = _Group(pair.key, pair.query, pair.query_id, row.position)
         self._group.add(pair)
         return before
 
@@ -175,9 +178,8 @@ class Grouping:
             raise
 
     def _check_new(self, pair: Pair, position: Position) -> None:
-        key = hash((pair.query_id is None, pair.key))
-        path, line = self._began.setdefault(key, (position.path, position.line))
+        path, line = self._began.setdefault(hash(pair.key), (position.path, position.line))
         if (path, line) != (position.path, position.line):
             what = "query" if pair.query_id is None else "query id"
-            where = f"got {shown(repr(pair.key))} again, after other queries; it was first at {path}:{line}"
+            where = f"got {shown(repr(pair.key[1]))} again, after other queries; it was first at {path}:{line}"
             raise BadRecord("query_returned", f"rows of one {what} must stand together ({where}). Fix: sort the input")

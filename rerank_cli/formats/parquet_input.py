@@ -29,17 +29,18 @@ _FLAT_BATCH = 1024
 class ParquetInput:
     """An open Parquet file. One from a stream or a compressed file is first copied to a temporary file."""
 
-    def __init__(self, opened: Opened, shape: Shape | None, fields: Names) -> None:
+    def __init__(self, opened: Opened) -> None:
         self.name = opened.name
         self._opened = opened
         self._spooled = None if is_file(opened.path) and not opened.compression else _spool(opened)
+        self._bytes = opened.counted.taken if self._spooled else Path(opened.path).stat().st_size
         self._file = _open(self._spooled or opened.path, opened.name)
         self._rows_done = 0
         self.schema: Any = self._file.schema_arrow
-        self.columns = annotated(self.schema, self._shape(shape, fields), fields, self.name)
 
-    def _shape(self, shape: Shape | None, fields: Names) -> Shape:
-        found = shape or detect({field.name: example(field.type) for field in self.schema}, fields)
+    def shape(self, fields: Names) -> Shape:
+        """The shape that its columns show. Raises InputError if they show none."""
+        found = detect({field.name: example(field.type) for field in self.schema}, fields)
         if found is None:
             got = f"got {names(self.schema.names)}; expected a query with its documents, or with a text"
             fix = "Fix: --query-field with --documents-field or --text-field"
@@ -63,11 +64,7 @@ class ParquetInput:
     def taken(self) -> int:
         """Bytes on disk, by the share of rows read: Parquet is not read from front to back."""
         total = self._file.metadata.num_rows
-        size = self._opened.counted.taken if self._spooled else self._size()
-        return size if not total else size * self._rows_done // total
-
-    def _size(self) -> int:
-        return Path(self._opened.path).stat().st_size
+        return self._bytes * self._rows_done // total if total else self._bytes
 
     def close(self) -> None:
         self._file.close()
@@ -78,8 +75,13 @@ class ParquetInput:
 
 def open_parquet(opened: Opened, shape: Shape | None, fields: Names) -> Input:
     """Open a file that begins like Parquet."""
-    source = ParquetInput(opened, shape, fields)
-    return Input("Parquet", source.rows(), source.taken, source.close, source.columns)
+    source = ParquetInput(opened)
+    try:
+        columns = annotated(source.schema, shape or source.shape(fields), fields, source.name)
+    except BaseException:
+        source.close()
+        raise
+    return Input("Parquet", source.rows(), source.taken, source.close, columns)
 
 
 def check_same_columns(paths: Sequence[str]) -> None:

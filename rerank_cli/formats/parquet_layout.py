@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from rerank_cli.formats.answers import Object, api_answer, error_of
+from rerank_cli.formats.answers import RESERVED, Object, carried, error_of, own_answer
 from rerank_cli.formats.columns import shape_of, with_role
 from rerank_cli.formats.fields import a_number
 from rerank_cli.formats.options import AnswerOptions, ArrowSchema, OutputFormat, OutputOptions, ScoreKind
@@ -21,6 +21,7 @@ from rerank_cli.formats.rows import unusual
 from rerank_cli.records import Candidate, Json, Outcome, Ranking, Rejection, Shape
 
 EXTRA = "extra"
+ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +30,22 @@ class Layout:
 
     schema: ArrowSchema
     rows: Callable[[Ranking], Iterable[Object]]
+    keeps_errors: bool = False
 
     def rows_of(self, outcomes: Iterable[Outcome]) -> list[Object]:
-        """Rows for all outcomes. A rejection is a row of nulls but for `id` and `error`, if there is such a column."""
+        """Rows for all outcomes. A rejection is a row of nulls but for `id` and `error`, if errors are kept."""
         rows: list[Object] = []
         for outcome in outcomes:
-            if isinstance(outcome, Ranking):
+            if isinstance(outcome, Rejection):
+                rows += [self._error_row(outcome)] if self.keeps_errors else []
+            elif self.keeps_errors:
+                rows += ({**row, ERROR: None} for row in self.rows(outcome))
+            else:
                 rows += self.rows(outcome)
-            elif "error" in self.schema.names:
-                rows.append(self._error_row(outcome))
         return rows
 
     def _error_row(self, rejection: Rejection) -> Object:
-        row: Object = {"error": error_of(rejection)}
+        row: Object = {ERROR: error_of(rejection)}
         for name in ("id", "query_id"):
             if name in self.schema.names:
                 row[name] = fitting(rejection.id, self.schema.field(name).type)
@@ -61,7 +65,8 @@ def layout(options: OutputOptions, columns: ArrowSchema | None, shape: Shape) ->
     if not options.keep_errors:
         return found
     error = pa.struct([("code", pa.string()), ("message", pa.string()), ("line", pa.int64())])
-    return Layout(found.schema.append(pa.field("error", error)), found.rows)
+    others = [field for field in found.schema if field.name != ERROR]
+    return Layout(pa.schema([*others, pa.field(ERROR, error)]), found.rows, keeps_errors=True)
 
 
 def _scores(name: str, options: AnswerOptions) -> list[tuple[str, Any]]:
@@ -94,8 +99,8 @@ def _plain_pairs(options: AnswerOptions) -> Layout:
 def _split(row: Object, kinds: dict[str, Any]) -> Object:
     """The row's values that have a column, and the others as JSON."""
     split: Object = {name: fitting(row.get(name), kind) for name, kind in kinds.items()}
-    rest = {key: value for key, value in row.items() if value is not None and split.get(key) is None}
-    split[EXTRA] = as_text(rest)
+    lost = {name for name in kinds if split[name] is None and row.get(name) is not None}
+    split[EXTRA] = as_text({key: value for key, value in row.items() if key not in kinds or key in lost})
     return split
 
 
@@ -115,8 +120,7 @@ def _answers(columns: ArrowSchema | None, shape: Shape, options: AnswerOptions) 
     if as_json:
         fields.append(pa.field(EXTRA, pa.string()))
     elif shape is not Shape.PAIRS:
-        taken = {field.name for field in fields}
-        fields += [field for field in with_role(columns, "carried") if field.name not in taken]
+        fields += [field for field in with_role(columns, "carried") if field.name not in RESERVED]
     schema = pa.schema(fields)
     return Layout(schema, lambda ranking: [_answer_row(ranking, schema, as_json, options)])
 
@@ -150,16 +154,14 @@ def _result(document: Any, options: AnswerOptions) -> list[tuple[str, Any]]:
 
 
 def _answer_row(ranking: Ranking, schema: ArrowSchema, as_json: bool, options: AnswerOptions) -> Object:
-    row = api_answer(ranking, options)
+    row = own_answer(ranking, options)
     row["id"] = fitting(row["id"], schema.field("id").type)
     for result in row.get("results") or ():
         if "document" not in result:
             result["id"] = None if "id" not in result else str(result["id"])
         elif as_json:
             result["document"] = _plain_document(ranking.request.candidates[result["index"]])
-    if as_json:
-        row[EXTRA] = as_text(dict(ranking.request.extra))
-    return row
+    return row | ({EXTRA: as_text(carried(ranking))} if as_json else carried(ranking))
 
 
 def _plain_document(candidate: Candidate) -> Object:

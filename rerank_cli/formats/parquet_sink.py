@@ -72,7 +72,8 @@ class ParquetSink:
 
     def abandon(self) -> None:
         """The part at hand is left without its footer: only those that were committed can be read."""
-        if self._file is not None:
+        if self._writer is not None and self._file is not None:
+            self._writer.is_open = False
             self._file.close()
         self._writer = self._file = None
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import chain, islice
 
 from rerank_cli.errors import BadRecord, InputError, UsageError
+from rerank_cli.formats.columns import shape_of
 from rerank_cli.formats.detection import detect, other_shape
 from rerank_cli.formats.fields import Names, an_id, first, names_from
 from rerank_cli.formats.inputs import Input, check_kinds, open_input
@@ -20,9 +21,9 @@ from rerank_cli.formats.options import STREAM, ArrowSchema, InputOptions, Source
 from rerank_cli.formats.pairs import Grouping
 from rerank_cli.formats.requests import request_from
 from rerank_cli.formats.rows import Row
-from rerank_cli.records import Record, Rejection, Request, Shape
+from rerank_cli.records import Json, Record, Rejection, Request, Shape
 
-_LOOK_AHEAD = 1000
+_LOOK_AHEAD = 100
 
 
 def open_source(options: InputOptions) -> Source:
@@ -70,7 +71,7 @@ class FileSource:
     def look(self) -> None:
         """Open the first file and find out the shape, keeping the rows that it took."""
         seen: deque[Row | Rejection] = deque()
-        failure: InputError | None = None
+        failures: list[InputError] = []
         try:
             for row in islice(self._rows, _LOOK_AHEAD):
                 seen.append(row)
@@ -79,8 +80,8 @@ class FileSource:
         except InputError as error:
             if not seen:
                 raise
-            failure = error
-        self._rows = chain(seen, _raising(failure) if failure else self._rows)
+            failures.append(error)
+        self._rows = chain(seen, map(_raise, failures), self._rows)
 
     def __iter__(self) -> Iterator[Record]:
         for number, record in enumerate(self._records(), 1):
@@ -97,7 +98,9 @@ class FileSource:
         for path in self._options.paths:
             self._input = open_input(path, self._options, self._fields)
             self._kind = self._kind or self._input.kind
-            self.columns = self._input.columns if self.columns is None else self.columns
+            if self._input.columns is not None:
+                self.columns = self.columns or self._input.columns
+                self.shape = self.shape or shape_of(self.columns)
             yield from self._input.rows
             self.close()
 
@@ -132,9 +135,7 @@ class FileSource:
             return Rejection(row.position, error.code, str(error), _id_of(row, self._fields), row.excerpt())
 
     def _request(self, row: Row, shape: Shape) -> Request:
-        # The field names of `score` are also known to `rerank`: only these two could be taken for one another.
-        forced = self._options.shape is not None
-        if shape is Shape.RERANK and not forced and isinstance(row.value, dict) and "text_1" in row.value:
+        if self._options.shape is None and _doubtful(row.value, shape):
             self._check_shape(row, shape)
         try:
             return request_from(row.value, shape, self._fields, row.position)
@@ -149,11 +150,17 @@ class FileSource:
             raise BadRecord("wrong_shape", message)
 
 
-def _raising(error: InputError) -> Iterator[Row | Rejection]:
-    """A stream that ends in the error that cut it off."""
-    if error:
-        raise error
-    yield from ()
+def _doubtful(value: Json, shape: Shape) -> bool:
+    """Could the record be read as `shape` and yet be of another? `rerank` knows the names of two others."""
+    if not isinstance(value, dict):
+        return False
+    nested = isinstance(value.get("query"), dict)
+    return nested or "text_1" in value if shape is Shape.RERANK else shape is Shape.CANDIDATES and not nested
+
+
+def _raise(error: InputError) -> Row:
+    """The end of a stream that was cut off, once all before it has been taken."""
+    raise error
 
 
 def _id_of(row: Row, fields: Names) -> str | int | float | None:
