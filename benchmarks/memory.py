@@ -23,8 +23,9 @@ import orjson
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, Sizes, Work
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
-from rerank_cli.jobs.progress import ProgressMode
-from rerank_cli.jobs.run import RunConfig, run
+from rerank_cli.jobs.choices import ProgressMode
+from rerank_cli.jobs.options import RunConfig
+from rerank_cli.jobs.run import run
 
 MEGABYTE = 1_000_000
 

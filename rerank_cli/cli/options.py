@@ -31,16 +31,24 @@ Revision = Annotated[str | None, flag("--revision", metavar="REV", help="Branch,
 Device = Annotated[str, flag("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[Dtype, flag("--dtype", help="auto is fp16 on CUDA and fp32 elsewhere.")]
 MaxLength = Annotated[
-    int | None, flag("--max-length", metavar="N", min=1, help="Tokens of query, passage and specials together [default: 512].")
+    int | None,
+    flag("--max-length", metavar="N", min=1, help="Tokens of query, passage and specials together [default: 512]."),
 ]
 QueryMaxLength = Annotated[
-    int | None, flag("--query-max-length", metavar="N", min=1, help="Tokens of the query [default: 3/4 of --max-length].")
+    int | None,
+    flag("--query-max-length", metavar="N", min=1, help="Tokens of the query [default: 3/4 of --max-length]."),
 ]
-BatchTokens = Annotated[int | None, flag("--batch-tokens", metavar="N", min=1, help="Tokens in a packed row [default: by device].")]
-Threads = Annotated[int | None, flag("--threads", metavar="N", min=1, help="CPU threads [default: all physical cores].")]
+BatchTokens = Annotated[
+    int | None, flag("--batch-tokens", metavar="N", min=1, help="Tokens in a packed row [default: by device].")
+]
+Threads = Annotated[
+    int | None, flag("--threads", metavar="N", min=1, help="CPU threads [default: all physical cores].")
+]
 InputShape = Annotated[Shape | None, flag("--shape", help="Shape of the records [default: told from the first].")]
 QueryField = Annotated[str | None, flag("--query-field", metavar="FIELD", help="Field of the query; dots lead inside.")]
-DocumentsField = Annotated[str | None, flag("--documents-field", metavar="FIELD", help="Field of the list of candidates.")]
+DocumentsField = Annotated[
+    str | None, flag("--documents-field", metavar="FIELD", help="Field of the list of candidates.")
+]
 TextField = Annotated[str | None, flag("--text-field", metavar="FIELD", help="Field of a candidate's text.")]
 IdField = Annotated[str | None, flag("--id-field", metavar="FIELD", help="Field of the record's (query's) id.")]
 DocIdField = Annotated[str | None, flag("--doc-id-field", metavar="FIELD", help="Field of a candidate's id.")]

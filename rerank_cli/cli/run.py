@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,36 +11,11 @@ from rerank_cli.cli import options as opt
 from rerank_cli.cli.settings import Config, PrintConfig, show
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
 from rerank_cli.errors import EXIT_REJECTED, UsageError
+from rerank_cli.formats import OutputFormat, ScoreKind
+from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 
 if TYPE_CHECKING:
     from rerank_cli.engine.contract import ModelOptions, Session
-
-
-class Scores(StrEnum):
-    SIGMOID = "sigmoid"
-    RAW = "raw"
-    BOTH = "both"
-
-
-class Format(StrEnum):
-    API = "api"
-    PAIRS = "pairs"
-    TREC = "trec"
-    OPENAI_BATCH = "openai-batch"
-
-
-class OnErrorFlag(StrEnum):
-    FAIL = "fail"
-    SKIP = "skip"
-    EMIT = "emit"
-
-
-class Progress(StrEnum):
-    AUTO = "auto"
-    BAR = "bar"
-    PLAIN = "plain"
-    JSON = "json"
-    OFF = "off"
 
 
 def run(
@@ -50,7 +24,10 @@ def run(
         list[str] | None, typer.Argument(metavar="INPUT", help="Files to rerank; - or none is stdin.")
     ] = None,
     output: Annotated[
-        str, opt.flag("--output", "-o", metavar="FILE", help="Where to write; .jsonl, .jsonl.gz/.zst/.bz2/.lz4 or .parquet.")
+        str,
+        opt.flag(
+            "--output", "-o", metavar="FILE", help="Where to write; .jsonl, .jsonl.gz/.zst/.bz2/.lz4 or .parquet."
+        ),
     ] = "-",
     model: opt.Model = opt.DEFAULT_MODEL,
     revision: opt.Revision = None,
@@ -60,14 +37,15 @@ def run(
     query_max_length: opt.QueryMaxLength = None,
     top_n: opt.TopN = None,
     scores: Annotated[
-        Scores, opt.flag("--scores", help="sigmoid (0 to 1), raw (logits), or both. The order is always the logit's.")
-    ] = Scores.SIGMOID,
+        ScoreKind,
+        opt.flag("--scores", help="sigmoid (0 to 1), raw (logits), or both. The order is always the logit's."),
+    ] = ScoreKind.SIGMOID,
     documents: Annotated[
         bool, opt.flag("--documents/--no-documents", help="Write the documents out again with their scores.")
     ] = True,
     format: Annotated[
-        Format, opt.flag("--format", help="api: a line a query; pairs: a row a pair; trec: a run file.")
-    ] = Format.API,
+        OutputFormat, opt.flag("--format", help="api: a line a query; pairs: a row a pair; trec: a run file.")
+    ] = OutputFormat.API,
     shape: opt.InputShape = None,
     query_field: opt.QueryField = None,
     documents_field: opt.DocumentsField = None,
@@ -76,22 +54,34 @@ def run(
     doc_id_field: opt.DocIdField = None,
     limit: opt.Limit = None,
     on_error: Annotated[
-        OnErrorFlag,
+        OnError,
         opt.flag("--on-error", help="At a bad record: fail, skip it, or emit an error in its place."),
-    ] = OnErrorFlag.FAIL,
+    ] = OnError.FAIL,
     errors: Annotated[str | None, opt.flag("--errors", metavar="FILE", help="Write bad records and why here.")] = None,
-    max_errors: Annotated[int | None, opt.flag("--max-errors", metavar="N", min=0, help="Give up after more bad records.")] = None,
+    max_errors: Annotated[
+        int | None, opt.flag("--max-errors", metavar="N", min=0, help="Give up after more bad records.")
+    ] = None,
     chunk_pairs: Annotated[
-        int | None, opt.flag("--chunk-pairs", metavar="N", min=1, help="Pairs planned and committed together [default: by device].")
+        int | None,
+        opt.flag(
+            "--chunk-pairs", metavar="N", min=1, help="Pairs planned and committed together [default: by device]."
+        ),
     ] = None,
     batch_tokens: opt.BatchTokens = None,
     threads: opt.Threads = None,
+    resume: Annotated[
+        Resume, opt.flag("--resume", help="Go on where an earlier run of the same command stopped.")
+    ] = Resume.AUTO,
+    restart: Annotated[bool, opt.flag("--restart", help="Begin anew, whatever an earlier run left.")] = False,
     overwrite: Annotated[bool, opt.flag("--overwrite", help="Replace an output that exists.")] = False,
     progress: Annotated[
-        Progress, opt.flag("--progress", help="auto is a bar on a terminal, plain lines elsewhere.")
-    ] = Progress.AUTO,
+        ProgressMode, opt.flag("--progress", help="auto is a bar on a terminal, plain lines elsewhere.")
+    ] = ProgressMode.AUTO,
     progress_interval: Annotated[
-        float, opt.flag("--progress-interval", metavar="SECONDS", min=0.1, help="Seconds between lines of plain and json progress.")
+        float,
+        opt.flag(
+            "--progress-interval", metavar="SECONDS", min=0.1, help="Seconds between lines of plain and json progress."
+        ),
     ] = 30.0,
     summary: Annotated[str | None, opt.flag("--summary", metavar="FILE", help="Write final figures as JSON.")] = None,
     quiet: opt.Quiet = False,
@@ -117,9 +107,8 @@ def run(
     prepare_environment()
     log_to_stderr(quiet, verbose)
     from rerank_cli.engine.contract import ModelOptions
-    from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions, ScoreKind
-    from rerank_cli.jobs.progress import ProgressMode
-    from rerank_cli.jobs.run import OnError, RunConfig
+    from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
+    from rerank_cli.jobs.options import RunConfig
     from rerank_cli.jobs.run import run as run_job
     from rerank_cli.jobs.signals import die_of
 
@@ -137,19 +126,20 @@ def run(
         ),
         output=OutputOptions(
             output,
-            OutputFormat(format.value),
-            AnswerOptions(model, ScoreKind(scores.value), documents),
+            format,
+            AnswerOptions(model, scores, documents),
             overwrite=overwrite,
-            keep_errors=on_error is OnErrorFlag.EMIT,
+            keep_errors=on_error is OnError.EMIT,
         ),
         stdout=stdout,
+        resume=Resume.NEVER if restart else resume,
         top_n=top_n,
         limit=limit,
         chunk_pairs=chunk_pairs,
-        on_error=OnError(on_error.value),
+        on_error=on_error,
         errors=errors,
         max_errors=max_errors,
-        progress=ProgressMode.OFF if quiet else ProgressMode(progress.value),
+        progress=ProgressMode.OFF if quiet else progress,
         progress_interval=progress_interval,
         summary=summary,
         notify=(lambda _: None) if quiet else say,
@@ -157,9 +147,9 @@ def run(
     outcome, stop = run_job(plan, _open_session)
     if not quiet:
         say(outcome.line())
-    if stop.signal:
-        if not quiet:
-            say(f"stopped by {stop.signal.name}; finished chunks are kept in {output}.partial")
+    if stop.signal and outcome.interrupted:
+        if not quiet and output != "-":
+            say(f"stopped by {stop.signal.name}, work kept. The same command goes on from here")
         die_of(stop.signal)
     if outcome.tally.rejected:
         raise typer.Exit(EXIT_REJECTED)

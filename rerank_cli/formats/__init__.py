@@ -5,8 +5,10 @@ whole or not at all. Knows nothing of models, chunks or terminals.
 """
 
 from rerank_cli.formats.errors_file import ErrorsFile
+from rerank_cli.formats.files import partial_of
 from rerank_cli.formats.options import (
     AnswerOptions,
+    Committed,
     InputOptions,
     OutputFormat,
     OutputOptions,
@@ -19,6 +21,7 @@ from rerank_cli.formats.sources import open_source
 
 __all__ = [
     "AnswerOptions",
+    "Committed",
     "ErrorsFile",
     "InputOptions",
     "OutputFormat",
@@ -29,4 +32,5 @@ __all__ = [
     "check_output",
     "open_sink",
     "open_source",
+    "partial_of",
 ]

@@ -14,29 +14,39 @@ from rerank_cli.records import Rejection
 
 
 class ErrorsFile:
-    """Written where it is, from its beginning; there from the start, so that an empty one says that nothing was bad."""
+    """Written where it is; there from the start, so that an empty one says that nothing was bad.
 
-    def __init__(self, path: str, inputs: Sequence[str] = ()) -> None:
+    The first `keep` bytes of an earlier run are kept, all else is cut off.
+    """
+
+    def __init__(self, path: str, inputs: Sequence[str] = (), keep: int = 0) -> None:
         if path == STREAM:
             raise UsageError("--errors cannot be - (stdout carries the answers). Fix: name a file")
         refuse_if_input(path, inputs, "another --errors")
         self._path = path
         self._special = is_special(path)
         with writing(path):
-            self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - held open for the whole run
+            self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115 - held for the whole run
+            if keep:
+                self._file.truncate(keep)
+                self._file.seek(keep)
+        self._length = keep
 
     def write(self, rejection: Rejection) -> None:
         """Add one line."""
         place = rejection.position
         line = {"path": place.path, "line": place.line, "id": rejection.id, "code": rejection.code}
+        data = json_line({**line, "message": rejection.message, "raw": rejection.raw})
         with writing(self._path):
-            write_all(self._file, json_line({**line, "message": rejection.message, "raw": rejection.raw}))
+            write_all(self._file, data)
+        self._length += len(data)
 
-    def commit(self) -> None:
-        """Make the lines so far durable."""
+    def commit(self) -> int:
+        """Make the lines so far durable; returns how many bytes that are."""
         with writing(self._path):
             if not self._special:
                 os.fsync(self._file.fileno())
+        return self._length
 
     def close(self) -> None:
         self._file.close()

@@ -6,24 +6,29 @@ names the path, except a closed pipe, which is not a failure of the output and g
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeAlias, cast
 
-from rerank_cli.errors import OutputError
+from rerank_cli.errors import OutputError, RefusedError
+from rerank_cli.formats.options import STREAM, Committed
 from rerank_cli.formats.wording import shown
 
 PARTIAL = ".partial"
+_BLOCK = 1 << 20
+
+Hash: TypeAlias = "hashlib.blake2b"
 
 
 class ByteFile(Protocol):
-    """Where bytes go. `sync` returns how many are safe; `abandon` may follow anything."""
+    """Where bytes go. `sync` says how many are safe; `abandon` may follow anything."""
 
     def write(self, data: bytes) -> None: ...
-    def sync(self) -> int: ...
+    def sync(self) -> Committed: ...
     def publish(self) -> None: ...
     def abandon(self) -> None: ...
 
@@ -62,6 +67,11 @@ def partial_path(path: str) -> Path:
     return final.with_name(final.name + PARTIAL)
 
 
+def partial_of(path: str) -> Path | None:
+    """Where an output stands until it is whole; None for streams and devices, which are written as they come."""
+    return None if path == STREAM or is_special(path) else partial_path(path)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a change of names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -71,25 +81,63 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-class PartialFile:
-    """A file under its provisional name until it is published. Unbuffered: nothing is left to be written at close."""
+def _open_raw(path: Path, mode: str) -> BinaryIO:
+    return cast("BinaryIO", open(path, mode, buffering=0))
 
-    def __init__(self, path: str) -> None:
+
+def new_hash() -> Hash:
+    return hashlib.blake2b(digest_size=16)
+
+
+def update_hash(hash: Hash, file: BinaryIO, length: int) -> int:
+    """Feed the file's next `length` bytes to the hash; returns how many there were."""
+    done = 0
+    while done < length and (block := file.read(min(_BLOCK, length - done))):
+        hash.update(block)
+        done += len(block)
+    return done
+
+
+def not_as_committed(path: str) -> RefusedError:
+    """What an earlier run left is missing, shorter, or changed."""
+    return RefusedError(f"{shown(path, 300)}: its .partial is not what its checkpoint says. Fix: --restart")
+
+
+class PartialFile:
+    """A file under its provisional name until it is published. Unbuffered: nothing is left to be written at close.
+
+    With `committed`, an earlier run's file is taken up: what lies behind that point is cut off, and what lies before it
+    must be what was committed, else RefusedError.
+    """
+
+    def __init__(self, path: str, committed: Committed | None = None) -> None:
         self._path = path
         self._partial = partial_path(path)
         self._length = 0
+        self._hash = new_hash()
         with writing(path):
-            self._file = open(self._partial, "wb", buffering=0)  # noqa: SIM115 - held open for the whole run
+            self._file = _open_raw(self._partial, "r+b" if committed else "wb")
+            if committed:
+                self._take_up(committed)
+
+    def _take_up(self, committed: Committed) -> None:
+        self._length = update_hash(self._hash, self._file, committed.length)
+        if (self._length, self._hash.hexdigest()) != (committed.length, committed.digest):
+            self._file.close()
+            raise not_as_committed(self._path)
+        self._file.truncate(committed.length)
+        self._file.seek(committed.length)
 
     def write(self, data: bytes) -> None:
         with writing(self._path):
             write_all(self._file, data)
+        self._hash.update(data)
         self._length += len(data)
 
-    def sync(self) -> int:
+    def sync(self) -> Committed:
         with writing(self._path):
             os.fsync(self._file.fileno())
-        return self._length
+        return Committed(self._length, self._hash.hexdigest())
 
     def publish(self) -> None:
         self.sync()
@@ -118,10 +166,10 @@ class Stream:
             self._file.flush()
         self._length += len(data)
 
-    def sync(self) -> int:
+    def sync(self) -> Committed:
         with writing(self._name):
             self._file.flush()
-        return self._length
+        return Committed(self._length)
 
     def publish(self) -> None:
         self.sync()

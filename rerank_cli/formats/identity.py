@@ -7,6 +7,7 @@ import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from rerank_cli.errors import RefusedError
 from rerank_cli.formats.options import STREAM
@@ -15,9 +16,11 @@ from rerank_cli.formats.wording import shown
 Identity = tuple[int, int]
 
 
-def refuse_if_input(written: str | Path, inputs: Sequence[str], fix: str = "another -o") -> None:
+def refuse_if_input(
+    written: str | Path, inputs: Sequence[str], fix: str = "another -o", stdout: BinaryIO | None = None
+) -> None:
     """Raise RefusedError if what is to be written is one of the inputs: the same file, under whatever name."""
-    identity = _of(written, sys.stdout)
+    identity = _of(written, stdout or sys.stdout)
     if identity is None:
         return
     for path in inputs:

@@ -9,7 +9,7 @@ import orjson
 from rerank_cli.formats.answers import Object, api_answer, api_error, batch_answer, batch_error
 from rerank_cli.formats.compression import Compressor, new_compressor
 from rerank_cli.formats.files import ByteFile
-from rerank_cli.formats.options import AnswerOptions, OutputFormat
+from rerank_cli.formats.options import AnswerOptions, Committed, OutputFormat
 from rerank_cli.formats.pair_rows import pair_rows
 from rerank_cli.formats.rows import unusual
 from rerank_cli.formats.trec import trec_lines
@@ -49,6 +49,8 @@ def _answers(format: OutputFormat, options: AnswerOptions) -> Callable[[Ranking]
 class LineSink:
     """Lines to a file. Compressed, each commit ends a member, so that what was committed is a whole file by itself."""
 
+    patience = 1.0
+
     def __init__(self, file: ByteFile, render: Callable[[Outcome], bytes], compression: str | None) -> None:
         self._file = file
         self._render = render
@@ -61,7 +63,7 @@ class LineSink:
         if data:
             self._file.write(self._packed(data) if self._compression else data)
 
-    def commit(self) -> int:
+    def commit(self) -> Committed:
         self._end_member()
         return self._file.sync()
 

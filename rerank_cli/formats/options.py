@@ -72,6 +72,17 @@ class OutputOptions:
     keep_errors: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """How much of an output is durable: bytes of a file or parts of a folder, and the hash of what they hold.
+
+    Enough to open the same output again and go on behind that point. Streams have no hash.
+    """
+
+    length: int
+    digest: str = ""
+
+
 class Source(Protocol):
     """Records in input order, to be iterated once.
 
@@ -94,13 +105,18 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Takes outcomes in input order. `abandon` may follow anything, `publish` too, and then does nothing."""
+    """Takes outcomes in input order. `abandon` may follow anything, `publish` too, and then does nothing.
+
+    `patience` is how many seconds of work a commit is worth waiting for: a commit of a Parquet part costs a file.
+    """
+
+    patience: float
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Write one chunk; a stream is flushed."""
 
-    def commit(self) -> int:
-        """Make all that was written durable; returns bytes (JSON lines) or parts (Parquet) that are."""
+    def commit(self) -> Committed:
+        """Make all that was written durable, and say how much that is by now."""
 
     def publish(self) -> None:
         """Give the finished output its name, at once or not at all."""

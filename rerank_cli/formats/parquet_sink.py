@@ -13,8 +13,16 @@ from typing import Any, BinaryIO
 
 from rerank_cli import __version__
 from rerank_cli.formats.columns import provenance
-from rerank_cli.formats.files import final_path, partial_path, sync_folder, writing
-from rerank_cli.formats.options import ArrowSchema, OutputOptions
+from rerank_cli.formats.files import (
+    final_path,
+    new_hash,
+    not_as_committed,
+    partial_path,
+    sync_folder,
+    update_hash,
+    writing,
+)
+from rerank_cli.formats.options import ArrowSchema, Committed, OutputOptions
 from rerank_cli.formats.parquet_join import COMPRESSION, join
 from rerank_cli.formats.parquet_layout import layout
 from rerank_cli.records import Outcome, Shape
@@ -23,9 +31,13 @@ _JOINED = "joined.parquet"
 
 
 class ParquetSink:
-    """See `Sink`. Rows are held no longer than one `write`."""
+    """See `Sink`. Rows are held no longer than one `write`. With `committed`, an earlier run's parts are taken up."""
 
-    def __init__(self, options: OutputOptions, columns: ArrowSchema | None, shape: Shape) -> None:
+    patience = 15.0
+
+    def __init__(
+        self, options: OutputOptions, columns: ArrowSchema | None, shape: Shape, committed: Committed | None = None
+    ) -> None:
         self._path = options.path
         self._layout = layout(options, columns, shape)
         notes = {b"rerank.version": __version__, b"rerank.model": options.answers.model}
@@ -34,8 +46,12 @@ class ParquetSink:
         self._parts: list[Path] = []
         self._file: BinaryIO | None = None
         self._writer: Any = None
+        self._hash = new_hash()
         with writing(self._path):
-            _empty(self._folder)
+            if committed:
+                self._take_up(committed)
+            else:
+                _empty(self._folder)
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         import pyarrow as pa
@@ -47,16 +63,16 @@ class ParquetSink:
         with writing(self._path):
             self._part().write_table(table)
 
-    def commit(self) -> int:
+    def commit(self) -> Committed:
         if self._writer is not None and self._file is not None:
             with writing(self._path):
                 self._writer.close()
                 os.fsync(self._file.fileno())
                 self._file.close()
                 sync_folder(self._folder)
-            self._parts.append(self._next())
+                self._add(self._next())
             self._writer = self._file = None
-        return len(self._parts)
+        return Committed(len(self._parts), self._hash.hexdigest())
 
     def publish(self) -> None:
         self.commit()
@@ -76,6 +92,19 @@ class ParquetSink:
             self._writer.is_open = False
             self._file.close()
         self._writer = self._file = None
+
+    def _take_up(self, committed: Committed) -> None:
+        while len(self._parts) < committed.length and self._next().is_file():
+            self._add(self._next())
+        if (len(self._parts), self._hash.hexdigest()) != (committed.length, committed.digest):
+            raise not_as_committed(self._path)
+        for file in set(_ours(self._folder)) - set(self._parts):
+            file.unlink()
+
+    def _add(self, part: Path) -> None:
+        with open(part, "rb") as file:
+            update_hash(self._hash, file, part.stat().st_size)
+        self._parts.append(part)
 
     def _part(self) -> Any:
         import pyarrow.parquet as pq

@@ -22,19 +22,19 @@ from rerank_cli.formats.files import (
 )
 from rerank_cli.formats.identity import refuse_if_input
 from rerank_cli.formats.line_sink import LineSink, renderer
-from rerank_cli.formats.options import STREAM, ArrowSchema, OutputFormat, OutputOptions, Sink
+from rerank_cli.formats.options import STREAM, ArrowSchema, Committed, OutputFormat, OutputOptions, Sink
 from rerank_cli.formats.wording import shown
 from rerank_cli.records import Shape
 
 _PARQUET = ".parquet"
 
 
-def check_output(options: OutputOptions, inputs: Sequence[str]) -> None:
+def check_output(options: OutputOptions, inputs: Sequence[str], stdout: BinaryIO | None = None) -> None:
     """Raise what would keep the output from being written: UsageError, RefusedError or OutputError."""
     _check_format(options)
     path = options.path
     if path == STREAM:
-        refuse_if_input(STREAM, inputs)
+        refuse_if_input(STREAM, inputs, stdout=stdout)
         return
     if is_special(path):
         if path.endswith(_PARQUET) or compression_of(path):
@@ -48,22 +48,30 @@ def check_output(options: OutputOptions, inputs: Sequence[str]) -> None:
 
 
 def open_sink(
-    options: OutputOptions, *, columns: ArrowSchema | None, stdout: BinaryIO | None = None, shape: Shape | None = None
+    options: OutputOptions,
+    *,
+    columns: ArrowSchema | None,
+    stdout: BinaryIO | None = None,
+    shape: Shape | None = None,
+    committed: Committed | None = None,
 ) -> Sink:
-    """Open the output. `columns` are a Parquet input's, `shape` is the input's: Parquet output is laid out by them."""
+    """Open the output, or an earlier run's behind the point it had `committed`.
+
+    `columns` are a Parquet input's, `shape` is the input's: Parquet output is laid out by them.
+    """
     if options.path.endswith(_PARQUET):
         from rerank_cli.formats.parquet_sink import ParquetSink
 
-        return ParquetSink(options, columns, shape or Shape.RERANK)
+        return ParquetSink(options, columns, shape or Shape.RERANK, committed)
     render = renderer(options.format, options.answers, options.keep_errors)
     compression = None if options.path == STREAM else compression_of(options.path)
-    return LineSink(_open_file(options.path, stdout), render, compression)
+    return LineSink(_open_file(options.path, stdout, committed), render, compression)
 
 
-def _open_file(path: str, stdout: BinaryIO | None) -> ByteFile:
+def _open_file(path: str, stdout: BinaryIO | None, committed: Committed | None) -> ByteFile:
     if path == STREAM:
         return Stream(stdout or sys.stdout.buffer, "<stdout>", owned=False)
-    return open_special(path) if is_special(path) else PartialFile(path)
+    return open_special(path) if is_special(path) else PartialFile(path, committed)
 
 
 def _check_format(options: OutputOptions) -> None:

@@ -28,7 +28,8 @@ _END = object()
 class Ahead(Generic[T]):
     """Iterates `items`, produced on a thread of their own at most `depth` ahead.
 
-    Iteration ends early once `until` says so, even while the thread waits for input that may never come.
+    Iteration ends early once `until` says so, even while the thread waits for input that may never come; `exhausted`
+    tells whether it came to the end.
     """
 
     def __init__(self, items: Iterable[T], depth: int = 1, until: Callable[[], bool] = lambda: False) -> None:
@@ -36,6 +37,7 @@ class Ahead(Generic[T]):
         self._until = until
         self._ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
         self._closed = threading.Event()
+        self.exhausted = False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -46,6 +48,7 @@ class Ahead(Generic[T]):
             except queue.Empty:
                 continue
             if item is _END:
+                self.exhausted = True
                 return
             if isinstance(item, _Raised):
                 raise item.error

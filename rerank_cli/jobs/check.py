@@ -14,6 +14,7 @@ from rerank_cli.engine.limits import TokenizerOnly
 from rerank_cli.engine.prepare import measure
 from rerank_cli.formats import Source
 from rerank_cli.jobs.chunks import cut
+from rerank_cli.jobs.fingerprint import Trace
 from rerank_cli.jobs.stages import pair_texts
 from rerank_cli.records import Rejection, Request
 
@@ -47,7 +48,7 @@ def check_input(source: Source, model: TokenizerOnly, limit: int | None) -> Repo
     """Read the input to its end (or `limit` records), tokenize it, count."""
     report = Report()
     records = itertools.islice(source, limit)
-    for chunk in cut(records, _CHUNK_PAIRS, lambda: 0):
+    for chunk in cut(records, _CHUNK_PAIRS, lambda: 0, Trace()):
         report.records += len(chunk.records)
         for record in chunk.records:
             if isinstance(record, Rejection):

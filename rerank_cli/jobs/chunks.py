@@ -9,20 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rerank_cli.jobs.fingerprint import Trace
 from rerank_cli.records import Record, Request
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive records. `bytes_read` is how far the input had been read when the chunk was full."""
+    """Consecutive records.
+
+    `bytes_read` is how far the input had been read when the chunk was full, `trace` the hash of all records up to its
+    end.
+    """
 
     number: int
     records: Sequence[Record]
     pairs: int
     bytes_read: int
+    trace: str
 
 
-def cut(records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], int]) -> Iterator[Chunk]:
+def cut(records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], int], trace: Trace) -> Iterator[Chunk]:
     """Close a chunk before the request that would take it over `chunk_pairs`; a larger one is a chunk of its own.
 
     Records without pairs (rejections) count as one, so that a file of nothing else is cut too.
@@ -32,10 +38,11 @@ def cut(records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], in
     for record in records:
         size = len(record.candidates) if isinstance(record, Request) else 0
         if held and weight + max(1, size) > chunk_pairs:
-            yield Chunk(number, held, pairs, bytes_read())
+            yield Chunk(number, held, pairs, bytes_read(), trace.digest())
             held, weight, pairs, number = [], 0, 0, number + 1
         held.append(record)
+        trace.add(record)
         weight += max(1, size)
         pairs += size
     if held:
-        yield Chunk(number, held, pairs, bytes_read())
+        yield Chunk(number, held, pairs, bytes_read(), trace.digest())

@@ -11,20 +11,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 import orjson
 
+from rerank_cli.jobs.choices import ProgressMode
 from rerank_cli.jobs.tally import Tally
-
-
-class ProgressMode(StrEnum):
-    AUTO = "auto"
-    BAR = "bar"
-    PLAIN = "plain"
-    JSON = "json"
-    OFF = "off"
 
 
 def snapshot(tally: Tally) -> dict[str, Any]:

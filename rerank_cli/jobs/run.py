@@ -1,7 +1,7 @@
-"""A whole run: open input and output, load the model, stream chunks through it, commit each, publish the output.
+"""A whole run: open input and output, load the model, stream chunks through it, commit them, publish the output.
 
-Order of commits: output bytes, then fsync, then the tally. What is committed is a prefix of the final output, and
-nothing stands under the final name before everything is written.
+Order of commits: output bytes, then their fsync, then the checkpoint. Nothing stands under the final name before
+everything is written; the same run begun again goes on behind the last commit and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -11,114 +11,120 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import BinaryIO
 
 from rerank_cli.engine.contract import ModelOptions, Session, StopRequested
-from rerank_cli.errors import InputError, UsageError
-from rerank_cli.formats import (
-    ErrorsFile,
-    InputOptions,
-    OutputOptions,
-    Sink,
-    Source,
-    check_output,
-    open_sink,
-    open_source,
-)
+from rerank_cli.errors import UsageError
+from rerank_cli.formats import ErrorsFile, check_output, open_sink, open_source
 from rerank_cli.jobs.background import Ahead, Behind
-from rerank_cli.jobs.chunks import cut
-from rerank_cli.jobs.progress import ProgressMode, say, showing
+from rerank_cli.jobs.checkpoint import Checkpoint
+from rerank_cli.jobs.choices import OnError, ProgressMode
+from rerank_cli.jobs.chunks import Chunk, cut
+from rerank_cli.jobs.fingerprint import Trace, fingerprint
+from rerank_cli.jobs.intake import behind, guarded, look_ahead
+from rerank_cli.jobs.ledger import Ledger
+from rerank_cli.jobs.options import RunConfig
+from rerank_cli.jobs.progress import say, showing
 from rerank_cli.jobs.signals import Stop, listening
-from rerank_cli.jobs.stages import Scored, Slice, join, prepare_slices, rank_chunk
+from rerank_cli.jobs.stages import Scored, Slice, join, prepare_slices
 from rerank_cli.jobs.summary import Summary, write_summary
 from rerank_cli.jobs.tally import Tally
-from rerank_cli.records import Record, Rejection
-
-_FIRST_LOOK = 32
-
-
-class OnError(StrEnum):
-    """What a bad record does: end the run, be left out, or be answered by an error in its place."""
-
-    FAIL = "fail"
-    SKIP = "skip"
-    EMIT = "emit"
-
-
-@dataclass(frozen=True, slots=True)
-class RunConfig:
-    """Everything a run depends on. None takes the default of the device or the model."""
-
-    model: ModelOptions
-    input: InputOptions
-    output: OutputOptions
-    stdout: BinaryIO | None = None
-    top_n: int | None = None
-    limit: int | None = None
-    chunk_pairs: int | None = None
-    on_error: OnError = OnError.FAIL
-    errors: str | None = None
-    max_errors: int | None = None
-    progress: ProgressMode = ProgressMode.AUTO
-    progress_interval: float = 30.0
-    summary: str | None = None
-    notify: Callable[[str], None] = field(default=lambda _: None)
+from rerank_cli.jobs.workplace import Workplace
 
 
 def run(config: RunConfig, open_model: Callable[[ModelOptions], Session]) -> tuple[Summary, Stop]:
-    """Do the job. The caller ends the process by `Stop.signal` if it is set.
+    """Do the job. The caller ends the process by `Stop.signal` if the summary says that it was stopped.
 
     Raises RerankError subclasses with one line for a person, and BrokenPipeError when the reader of stdout has gone.
     """
-    check_output(config.output, config.input.paths)
-    if config.errors and config.on_error is OnError.FAIL:
-        raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
-    tally = Tally()
-    stop = Stop()
+    _check(config)
+    tally, stop, trace = Tally(), Stop(), Trace()
+    place = Workplace.of(config.output.path)
     with ExitStack() as stack:
+        stack.enter_context(place.held())
+        saved = place.saved(config.resume)
         source = open_source(config.input)
         stack.callback(source.close)
         tally.total_bytes = source.total_bytes
-        records = _look_ahead(_guarded(itertools.islice(source, config.limit), config, tally))
-        config.notify(f"{source.description}")
+        limited = itertools.islice(iter(source), config.limit)
+        records = look_ahead(guarded(limited, config.on_error, config.max_errors, tally))
+        config.notify(source.description)
         stack.enter_context(showing(tally, config.progress, config.progress_interval))
         with tally.timing("load"):
             session = open_model(config.model)
         config.notify(_where(session))
-        sink = open_sink(config.output, columns=source.columns, stdout=config.stdout)
+        chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
+        mark = fingerprint(config, session.facts, chunk_pairs)
+        if saved:
+            place.refuse_another_run(saved, mark)
+            records = behind(records, saved, trace, config.output.path)
+            tally.go_on_from(saved.counts)
+            config.notify(f"going on after {saved.records:,} records")
+        else:
+            place.forget()
+        sink = open_sink(
+            config.output,
+            columns=source.columns,
+            stdout=config.stdout,
+            shape=source.shape,
+            committed=saved.output if saved else None,
+        )
         stack.callback(sink.abandon)
-        quarantine = ErrorsFile(config.errors) if config.errors else None
-        if quarantine:
-            stack.callback(quarantine.close)
+        quarantine = _quarantine(config, stack, saved)
+        ledger = Ledger(
+            sink,
+            quarantine,
+            tally,
+            lambda entry: place.record(mark, entry, tally),
+            top_n=config.top_n,
+            on_error=config.on_error,
+        )
         tally.scoring_since = time.monotonic()
         stack.enter_context(listening(stop, _announce, lambda: say(tally, ProgressMode.PLAIN)))
-        finished = _stream(config, records, source, session, sink, quarantine, tally, stop)
+        chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
+        finished = _stream(chunks, chunk_pairs, session, ledger, tally, stop)
         if finished:
             with tally.timing("write"):
                 sink.publish()
-    summary = Summary(_reason(tally, stop, finished), tally, session.facts, session.work)
+            place.forget()
+    interrupted = stop.signal.name if stop.signal and not finished else None
+    summary = Summary(interrupted, tally, session.facts, session.work)
     if config.summary:
         write_summary(summary, config.summary)
     return summary, stop
 
 
+def _check(config: RunConfig) -> None:
+    """What can be told before anything is opened."""
+    check_output(config.output, config.input.paths, config.stdout)
+    if config.errors and config.on_error is OnError.FAIL:
+        raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
+    if config.errors and os.path.realpath(config.errors) == os.path.realpath(config.output.path):
+        raise UsageError("--errors and -o name the same file")
+
+
+def _recorded(saved: Checkpoint | None) -> int | None:
+    """The chunk size of an earlier run: boundaries must not move because a run goes on on another device."""
+    return saved.fingerprint["chunk pairs"] if saved else None
+
+
+def _quarantine(config: RunConfig, stack: ExitStack, saved: Checkpoint | None) -> ErrorsFile | None:
+    if not config.errors:
+        return None
+    opened = ErrorsFile(config.errors, config.input.paths, keep=saved.quarantine if saved else 0)
+    stack.callback(opened.close)
+    return opened
+
+
 def _stream(
-    config: RunConfig,
-    records: Iterator[Record],
-    source: Source,
-    session: Session,
-    sink: Sink,
-    quarantine: ErrorsFile | None,
-    tally: Tally,
-    stop: Stop,
+    chunks: Iterable[Chunk], slice_pairs: int, session: Session, ledger: Ledger, tally: Tally, stop: Stop
 ) -> bool:
-    """Read, tokenize, score and write side by side; True when the input was worked off to its end."""
-    chunk_pairs = config.chunk_pairs or session.sizes.chunk_pairs
-    writer = Behind[Scored](lambda scored: _commit(config, scored, sink, quarantine, tally))
-    chunks = Ahead(cut(records, chunk_pairs, lambda: source.bytes_read))
-    slices = Ahead(prepare_slices(chunks, session, 2 * chunk_pairs, tally), until=stop)
+    """Read, tokenize, score and write side by side; True when the input was worked off to its end.
+
+    However it ends, what was written is committed, unless writing itself has failed.
+    """
+    writer = Behind[Scored](ledger.take)
+    cut_ahead = Ahead(chunks)
+    slices = Ahead(prepare_slices(cut_ahead, session, slice_pairs, tally), until=stop)
     try:
         for scored in _score(slices, session, tally, lambda: stop() or writer.failed):
             writer.put(scored)
@@ -126,9 +132,10 @@ def _stream(
         pass
     finally:
         slices.close()
-        chunks.close()
+        cut_ahead.close()
         writer.close()
-    return not stop()
+        ledger.commit()
+    return slices.exhausted
 
 
 def _score(
@@ -146,55 +153,6 @@ def _score(
             done, logits = [], []
 
 
-def _commit(config: RunConfig, scored: Scored, sink: Sink, quarantine: ErrorsFile | None, tally: Tally) -> None:
-    """Write one chunk and make it durable, then count it."""
-    outcomes = rank_chunk(scored, config.top_n)
-    rejected = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
-    unscored = [rejection for rejection in rejected if rejection.code == "non_finite_score"]
-    if unscored and config.on_error is OnError.FAIL:
-        raise InputError(f"{unscored[0]}. Fix: --dtype fp32, or --on-error skip")
-    with tally.timing("write"):
-        if config.on_error is not OnError.EMIT:
-            outcomes = [outcome for outcome in outcomes if not isinstance(outcome, Rejection)]
-        sink.write(outcomes)
-        sink.commit()
-        if quarantine:
-            for rejection in rejected:
-                quarantine.write(rejection)
-            quarantine.commit()
-    tally.records += len(scored.chunk.records)
-    tally.rejected += len(rejected)
-    tally.pairs += scored.chunk.pairs
-    tally.tokens += int(scored.tokens.sum())
-    tally.truncated += scored.truncated
-    tally.duplicates += scored.duplicates
-    tally.chunks += 1
-    tally.bytes_done = scored.chunk.bytes_read
-
-
-def _guarded(records: Iterator[Record], config: RunConfig, tally: Tally) -> Iterator[Record]:
-    """Hold bad records to `--on-error` and `--max-errors` as they are read."""
-    bad = 0
-    while True:
-        with tally.timing("read"):
-            record = next(records, None)
-        if record is None:
-            return
-        if isinstance(record, Rejection):
-            bad += 1
-            if config.on_error is OnError.FAIL:
-                raise InputError(f"{record}. Fix: --on-error skip, or emit")
-            if config.max_errors is not None and bad > config.max_errors:
-                raise InputError(f"{record} (the {bad}. bad record, more than --max-errors {config.max_errors})")
-        yield record
-
-
-def _look_ahead(records: Iterator[Record]) -> Iterator[Record]:
-    """Read the first few records now, so that a bad one shows before a model is loaded."""
-    first = list(itertools.islice(records, _FIRST_LOOK))
-    return itertools.chain(first, records)
-
-
 def _where(session: Session) -> str:
     facts = session.facts
     how = "packed rows" if facts.packed else "padded batches"
@@ -202,11 +160,4 @@ def _where(session: Session) -> str:
 
 
 def _announce(name: str) -> None:
-    message = f"rerank: {name}, finishing the batch at hand (again to quit at once)\n"
-    os.write(2, message.encode())
-
-
-def _reason(tally: Tally, stop: Stop, finished: bool) -> str:
-    if not finished and stop.signal:
-        return stop.signal.name
-    return "rejected" if tally.rejected else "finished"
+    os.write(2, f"rerank: {name}, finishing the row at hand (again to quit at once)\n".encode())

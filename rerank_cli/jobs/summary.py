@@ -21,12 +21,17 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What happened. `exit_reason` is finished, rejected, stopped, or the name of a signal."""
+    """What happened. `interrupted` names the signal that ended the run before its input did."""
 
-    exit_reason: str
+    interrupted: str | None
     tally: Tally
     model: ModelFacts | None
     work: Work | None
+
+    @property
+    def exit_reason(self) -> str:
+        """`finished`, `rejected` (finished, with bad records), or the name of a signal."""
+        return self.interrupted or ("rejected" if self.tally.rejected else "finished")
 
     def as_json(self) -> dict[str, Any]:
         tally, work = self.tally, self.work
@@ -34,6 +39,7 @@ class Summary:
         return {
             "exit_reason": self.exit_reason,
             "records": tally.records,
+            "resumed_records": tally.resumed_records,
             "pairs": tally.pairs,
             "tokens": tally.tokens,
             "truncated_pairs": tally.truncated,

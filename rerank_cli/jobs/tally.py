@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+_COUNTED = ("records", "rejected", "pairs", "tokens", "truncated", "duplicates", "chunks", "bytes_done")
 
 
 @dataclass(slots=True)
@@ -27,6 +29,21 @@ class Tally:
     started: float = field(default_factory=time.monotonic)
     scoring_since: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    resumed_records: int = 0
+    _pairs_before: int = 0
+    _tokens_before: int = 0
+    _share_before: float = 0.0
+
+    def counts(self) -> dict[str, int]:
+        """What a later run needs to go on counting."""
+        return {name: getattr(self, name) for name in _COUNTED}
+
+    def go_on_from(self, counts: Mapping[str, int]) -> None:
+        """Take up an earlier run's counts; rates and ETA are this run's own."""
+        for name in _COUNTED:
+            setattr(self, name, counts.get(name, 0))
+        self.resumed_records, self._pairs_before, self._tokens_before = self.records, self.pairs, self.tokens
+        self._share_before = self.share_done or 0.0
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
@@ -44,11 +61,11 @@ class Tally:
     @property
     def pairs_per_second(self) -> float:
         """Pairs finished a second of scoring time, loading left out."""
-        return self.pairs / max(1e-9, self._scoring())
+        return (self.pairs - self._pairs_before) / max(1e-9, self._scoring())
 
     @property
     def tokens_per_second(self) -> float:
-        return self.tokens / max(1e-9, self._scoring())
+        return (self.tokens - self._tokens_before) / max(1e-9, self._scoring())
 
     @property
     def share_done(self) -> float | None:
@@ -60,7 +77,9 @@ class Tally:
     @property
     def eta_seconds(self) -> float | None:
         share = self.share_done
-        return self._scoring() * (1 - share) / share if share else None
+        if share is None or share <= self._share_before:
+            return None
+        return self._scoring() * (1 - share) / (share - self._share_before)
 
     def _scoring(self) -> float:
         return 0.0 if self.scoring_since is None else time.monotonic() - self.scoring_since

@@ -70,9 +70,9 @@ def test_an_output_that_was_there_is_whole_until_it_is_replaced(sink, tmp_path, 
 def test_a_commit_says_how_many_bytes_are_safe(sink, tmp_path, ranking):
     opened = sink()
     opened.write([ranking([1])])
-    length = opened.commit()
-    assert length == (tmp_path / "out.jsonl.partial").stat().st_size > 0
-    assert opened.commit() == length
+    committed = opened.commit()
+    assert committed.length == (tmp_path / "out.jsonl.partial").stat().st_size > 0
+    assert opened.commit() == committed
     opened.abandon()
 
 
@@ -99,7 +99,7 @@ def test_every_committed_prefix_of_a_compressed_file_is_whole(sink, tmp_path, ra
     for count in (1, 2, 3):
         opened.write([ranking([1])])
         opened.write([ranking([2])])
-        length = opened.commit()
+        length = opened.commit().length
         assert len(DECOMPRESS[suffix](partial.read_bytes()[:length]).splitlines()) == 2 * count
     opened.publish()
     assert len(DECOMPRESS[suffix]((tmp_path / f"out.jsonl{suffix}").read_bytes()).splitlines()) == 6

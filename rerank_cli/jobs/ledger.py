@@ -1,0 +1,95 @@
+"""Finished chunks into the output, one after the other: ranked, written, made durable, and only then recorded.
+
+What is committed is a prefix of the final output. Commits are as frequent as the output finds worth its while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rerank_cli.errors import InputError
+from rerank_cli.formats import Committed, ErrorsFile, Sink
+from rerank_cli.jobs.choices import OnError
+from rerank_cli.jobs.stages import Scored, rank_chunk
+from rerank_cli.jobs.tally import Tally
+from rerank_cli.records import Outcome, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A point to go on from: the hash of the records so far, and how much of output and quarantine is durable."""
+
+    trace: str
+    output: Committed
+    quarantine: int
+
+
+class Ledger:
+    """Takes scored chunks in order. `record` is told every commit, after its bytes are safe."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        quarantine: ErrorsFile | None,
+        tally: Tally,
+        record: Callable[[Entry], None],
+        *,
+        top_n: int | None,
+        on_error: OnError,
+    ) -> None:
+        self._sink = sink
+        self._quarantine = quarantine
+        self._tally = tally
+        self._record = record
+        self._top_n = top_n
+        self._on_error = on_error
+        self._trace: str | None = None
+        self._committed = time.monotonic()
+
+    def take(self, scored: Scored) -> None:
+        """Write one chunk and count it; commit if enough time has gone by."""
+        outcomes = rank_chunk(scored, self._top_n)
+        rejected = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
+        self._refuse_unscored(rejected)
+        with self._tally.timing("write"):
+            self._write(outcomes, rejected)
+        _count(self._tally, scored, len(rejected))
+        self._trace = scored.chunk.trace
+        if time.monotonic() - self._committed >= self._sink.patience:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make durable what is written, then record it. Nothing to do where nothing was written since."""
+        if self._trace is None:
+            return
+        with self._tally.timing("commit"):
+            output = self._sink.commit()
+            quarantine = self._quarantine.commit() if self._quarantine else 0
+            self._record(Entry(self._trace, output, quarantine))
+        self._trace = None
+        self._committed = time.monotonic()
+
+    def _write(self, outcomes: list[Outcome], rejected: list[Rejection]) -> None:
+        emitted = self._on_error is OnError.EMIT
+        self._sink.write([o for o in outcomes if emitted or not isinstance(o, Rejection)])
+        if self._quarantine:
+            for rejection in rejected:
+                self._quarantine.write(rejection)
+
+    def _refuse_unscored(self, rejected: list[Rejection]) -> None:
+        unscored = [rejection for rejection in rejected if rejection.code == "non_finite_score"]
+        if unscored and self._on_error is OnError.FAIL:
+            raise InputError(f"{unscored[0]}. Fix: --on-error skip, or emit")
+
+
+def _count(tally: Tally, scored: Scored, rejected: int) -> None:
+    tally.records += len(scored.chunk.records)
+    tally.rejected += rejected
+    tally.pairs += scored.chunk.pairs
+    tally.tokens += int(scored.tokens.sum())
+    tally.truncated += scored.truncated
+    tally.duplicates += scored.duplicates
+    tally.chunks += 1
+    tally.bytes_done = scored.chunk.bytes_read

@@ -1,0 +1,260 @@
+import random
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from instant import InstantSession, Killed, config, go
+
+from rerank_cli.errors import InputError, RefusedError
+from rerank_cli.formats.line_sink import LineSink
+from rerank_cli.formats.parquet_sink import ParquetSink
+from rerank_cli.jobs.choices import OnError, Resume
+
+RECORDS = 60
+
+
+@pytest.fixture(autouse=True)
+def _commit_every_chunk(monkeypatch):
+    monkeypatch.setattr(LineSink, "patience", 0.0)
+    monkeypatch.setattr(ParquetSink, "patience", 0.0)
+
+
+@pytest.fixture
+def given(tmp_path):
+    rng = random.Random(5)
+    records = [
+        {"id": i, "query": f"query {i}", "documents": [f"document {rng.random()}" for _ in range(rng.randint(1, 5))]}
+        for i in range(RECORDS)
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records))
+    return path
+
+
+def kill(plan, at):
+    with pytest.raises(Killed):
+        go(plan, InstantSession(dies_at=at))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst", "out.parquet"])
+@pytest.mark.parametrize("at", [0, 1, 5, 9])
+def test_a_run_that_was_killed_goes_on_and_writes_the_same_bytes(given, tmp_path, name, at):
+    whole, broken = tmp_path / f"whole-{name}", tmp_path / name
+    _, uninterrupted = go(config(given, whole))
+    kill(config(given, broken), at)
+    assert not broken.exists()
+    _, session = go(config(given, broken))
+    assert session.calls == uninterrupted.calls - at
+    if name.endswith("parquet"):
+        assert pq.read_table(broken).equals(pq.read_table(whole))
+    else:
+        assert broken.read_bytes() == whole.read_bytes()
+    assert names(tmp_path) == sorted(["in.jsonl", whole.name, broken.name])
+
+
+def test_a_run_killed_again_and_again_loses_and_doubles_nothing(given, tmp_path):
+    go(config(given, tmp_path / "whole.jsonl"))
+    plan = config(given, tmp_path / "out.jsonl")
+    for _ in range(5):
+        kill(plan, 2)
+    go(plan)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_counts_go_on_too(given, tmp_path):
+    whole, _ = go(config(given, tmp_path / "whole.jsonl"))
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+    resumed, _ = go(plan)
+    assert resumed.tally.counts() == whole.tally.counts()
+    assert 0 < resumed.tally.resumed_records < RECORDS
+
+
+def test_bytes_after_the_last_commit_are_cut_off(given, tmp_path):
+    go(config(given, tmp_path / "whole.jsonl"))
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+    with (tmp_path / "out.jsonl.partial").open("ab") as file:
+        file.write(b'{"id": 17, "torn')
+    go(plan)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_a_flipped_bit_in_what_was_committed_is_refused(given, tmp_path, name):
+    plan = config(given, tmp_path / name)
+    kill(plan, 5)
+    partial = tmp_path / f"{name}.partial"
+    file = partial / "part-00001.parquet" if partial.is_dir() else partial
+    content = bytearray(file.read_bytes())
+    content[10] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RefusedError, match=r"not what its checkpoint says. Fix: --restart"):
+        go(plan)
+    assert file.read_bytes() == content
+
+
+def test_a_partial_file_that_is_too_short_is_refused(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+    partial = tmp_path / "out.jsonl.partial"
+    partial.write_bytes(partial.read_bytes()[:-1])
+    with pytest.raises(RefusedError, match="not what its checkpoint says"):
+        go(plan)
+
+
+def test_a_damaged_checkpoint_is_refused(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+    checkpoint = tmp_path / "out.jsonl.checkpoint"
+    content = bytearray(checkpoint.read_bytes())
+    content[60] ^= 1
+    for damaged in (content, content[:50], b"", b"[]"):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(RefusedError, match=r"damaged.*--restart"):
+            go(plan)
+
+
+def test_restart_begins_anew_whatever_is_there(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+    (tmp_path / "out.jsonl.checkpoint").write_bytes(b"nonsense")
+    _, session = go(config(given, tmp_path / "out.jsonl", resume=Resume.NEVER))
+    assert session.calls == go(config(given, tmp_path / "whole.jsonl"))[1].calls
+
+
+def test_other_settings_are_refused_and_named(given, tmp_path):
+    kill(config(given, tmp_path / "out.jsonl"), 5)
+    with pytest.raises(RefusedError, match=r"begun by another run \(top n None → 3\). Fix: --restart"):
+        go(config(given, tmp_path / "out.jsonl", top_n=3))
+
+
+def test_another_revision_of_the_model_is_refused(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+
+    class Retrained(InstantSession):
+        facts = type(InstantSession.facts)("instant", "r2", "fake", "cpu", "fp32", 0, True, 512, 384, 2048)
+
+    with pytest.raises(RefusedError, match="model revision r1 → r2"):
+        go(plan, Retrained())
+
+
+def test_an_input_whose_finished_part_changed_is_refused(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+    given.write_bytes(given.read_bytes().replace(b"query 0", b"query X"))
+    with pytest.raises(RefusedError, match="records of the input are not those that are done"):
+        go(plan)
+
+
+def test_an_input_that_got_shorter_than_what_is_done_is_refused(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+    given.write_bytes(given.read_bytes().split(b"\n")[0] + b"\n")
+    with pytest.raises(RefusedError, match="records of the input are not those that are done"):
+        go(plan)
+
+
+def test_an_input_that_grew_goes_on(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+    with given.open("ab") as file:
+        file.write(b'{"id": "new", "query": "q", "documents": ["d"]}\n')
+    go(plan)
+    go(config(given, tmp_path / "whole.jsonl"))
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_bad_line_can_be_mended_and_the_same_command_goes_on(given, tmp_path):
+    good = given.read_bytes()
+    lines = good.split(b"\n")
+    lines[50] = lines[50][:10]
+    given.write_bytes(b"\n".join(lines))
+    plan = config(given, tmp_path / "out.jsonl")
+    with pytest.raises(InputError, match=r"in.jsonl:51: broken JSON"):
+        go(plan)
+    given.write_bytes(good)
+    resumed, _ = go(plan)
+    assert resumed.tally.resumed_records > 0
+    go(config(given, tmp_path / "whole.jsonl"))
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_run_that_failed_at_a_bad_line_goes_on_with_skip(given, tmp_path):
+    lines = given.read_bytes().split(b"\n")
+    lines[50] = lines[50][:10]
+    given.write_bytes(b"\n".join(lines))
+    with pytest.raises(InputError):
+        go(config(given, tmp_path / "out.jsonl"))
+    skip = {"on_error": OnError.SKIP, "errors": str(tmp_path / "errors.jsonl")}
+    resumed, _ = go(config(given, tmp_path / "out.jsonl", **skip))
+    assert resumed.tally.resumed_records > 0
+    assert resumed.tally.rejected == 1
+    assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == RECORDS - 1
+
+
+def test_the_quarantine_file_goes_on_without_doubling(given, tmp_path):
+    lines = [line if i % 4 else b"bad" for i, line in enumerate(given.read_bytes().split(b"\n"))]
+    given.write_bytes(b"\n".join(lines))
+    errors = tmp_path / "errors.jsonl"
+    plan = config(given, tmp_path / "out.jsonl", on_error=OnError.SKIP, errors=str(errors))
+    for _ in range(3):
+        kill(plan, 2)
+    go(plan)
+    assert [orjson.loads(line)["line"] for line in errors.read_bytes().splitlines()] == list(range(1, RECORDS + 1, 4))
+
+
+def test_require_wants_something_to_go_on_from(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl", resume=Resume.REQUIRE)
+    with pytest.raises(RefusedError, match="no checkpoint to go on from"):
+        go(plan)
+    kill(config(given, tmp_path / "out.jsonl"), 5)
+    go(plan)
+
+
+def test_the_chunk_size_of_the_first_run_is_kept(given, tmp_path):
+    go(config(given, tmp_path / "whole.jsonl"))
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+
+    class OtherDevice(InstantSession):
+        sizes = type(InstantSession.sizes)(batch_tokens=1, chunk_pairs=1000)
+
+    go(plan, OtherDevice())
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_second_run_of_the_same_output_is_refused_and_told_who_is_at_it(given, tmp_path):
+    class Nosy(InstantSession):
+        def score(self, prepared, *_):
+            with pytest.raises(RefusedError, match=r"out.jsonl: being written by process \d+ on "):
+                go(config(given, tmp_path / "out.jsonl"))
+            return super().score(prepared)
+
+    go(config(given, tmp_path / "out.jsonl"), Nosy())
+    assert names(tmp_path) == ["in.jsonl", "out.jsonl"]
+
+
+def test_a_lock_file_that_a_dead_process_left_is_no_obstacle(given, tmp_path):
+    (tmp_path / "out.jsonl.lock").write_text("process 1 on elsewhere")
+    go(config(given, tmp_path / "out.jsonl"))
+    assert names(tmp_path) == ["in.jsonl", "out.jsonl"]
+
+
+def test_a_partial_file_without_a_checkpoint_is_begun_anew(given, tmp_path):
+    (tmp_path / "out.jsonl.partial").write_bytes(b"old")
+    summary, _ = go(config(given, tmp_path / "out.jsonl"))
+    assert summary.tally.resumed_records == 0
+
+
+def test_a_checkpoint_without_its_partial_file_is_begun_anew(given, tmp_path):
+    kill(config(given, tmp_path / "out.jsonl"), 5)
+    (tmp_path / "out.jsonl.partial").unlink()
+    summary, _ = go(config(given, tmp_path / "out.jsonl"))
+    assert summary.tally.resumed_records == 0
+    assert names(tmp_path) == ["in.jsonl", "out.jsonl"]
