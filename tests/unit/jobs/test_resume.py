@@ -199,7 +199,7 @@ def test_a_run_that_failed_at_a_bad_line_goes_on_with_skip(given, tmp_path):
 
 
 def test_the_quarantine_file_goes_on_without_doubling(given, tmp_path):
-    lines = [line if i % 4 else b"bad" for i, line in enumerate(given.read_bytes().split(b"\n"))]
+    lines = [line if i % 4 else b"bad" for i, line in enumerate(given.read_bytes().splitlines())]
     given.write_bytes(b"\n".join(lines))
     errors = tmp_path / "errors.jsonl"
     plan = config(given, tmp_path / "out.jsonl", on_error=OnError.SKIP, errors=str(errors))
