@@ -35,7 +35,6 @@ class Ledger:
         quarantine: ErrorsFile | None,
         tally: Tally,
         record: Callable[[Entry], None],
-        *,
         top_n: int | None,
         on_error: OnError,
     ) -> None:

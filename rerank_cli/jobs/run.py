@@ -11,10 +11,11 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from rerank_cli.engine.contract import ModelOptions, Session, StopRequested
 from rerank_cli.errors import UsageError
-from rerank_cli.formats import ErrorsFile, check_output, open_sink, open_source
+from rerank_cli.formats import ErrorsFile, Sink, Source, check_output, open_sink, open_source
 from rerank_cli.jobs.background import Ahead, Behind
 from rerank_cli.jobs.checkpoint import Checkpoint
 from rerank_cli.jobs.choices import OnError, ProgressMode
@@ -29,10 +30,11 @@ from rerank_cli.jobs.stages import Scored, Slice, join, prepare_slices
 from rerank_cli.jobs.summary import Summary, write_summary
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.workplace import Workplace
+from rerank_cli.records import Record
 
 
 def run(config: RunConfig, open_model: Callable[[ModelOptions], Session]) -> tuple[Summary, Stop]:
-    """Do the job. The caller ends the process by `Stop.signal` if the summary says that it was stopped.
+    """Do the job. The caller ends the process by `Stop.signal` if the summary says that it was interrupted.
 
     Raises RerankError subclasses with one line for a person, and BrokenPipeError when the reader of stdout has gone.
     """
@@ -42,16 +44,9 @@ def run(config: RunConfig, open_model: Callable[[ModelOptions], Session]) -> tup
     with ExitStack() as stack:
         stack.enter_context(place.held())
         saved = place.saved(config.resume)
-        source = open_source(config.input)
-        stack.callback(source.close)
-        tally.total_bytes = source.total_bytes
-        limited = itertools.islice(iter(source), config.limit)
-        records = look_ahead(guarded(limited, config.on_error, config.max_errors, tally))
-        config.notify(source.description)
+        source, records = _open_input(config, tally, stack)
         stack.enter_context(showing(tally, config.progress, config.progress_interval))
-        with tally.timing("load"):
-            session = open_model(config.model)
-        config.notify(_where(session))
+        session = _load(config, open_model, tally)
         chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
         mark = fingerprint(config, session.facts, chunk_pairs)
         if saved:
@@ -61,23 +56,8 @@ def run(config: RunConfig, open_model: Callable[[ModelOptions], Session]) -> tup
             config.notify(f"going on after {saved.records:,} records")
         else:
             place.forget()
-        sink = open_sink(
-            config.output,
-            columns=source.columns,
-            stdout=config.stdout,
-            shape=source.shape,
-            committed=saved.output if saved else None,
-        )
-        stack.callback(sink.abandon)
-        quarantine = _quarantine(config, stack, saved)
-        ledger = Ledger(
-            sink,
-            quarantine,
-            tally,
-            lambda entry: place.record(mark, entry, tally),
-            top_n=config.top_n,
-            on_error=config.on_error,
-        )
+        sink, quarantine = _open_output(config, source, saved, stack)
+        ledger = Ledger(sink, quarantine, tally, partial(place.record, mark, tally), config.top_n, config.on_error)
         tally.scoring_since = time.monotonic()
         stack.enter_context(listening(stop, _announce, lambda: say(tally, ProgressMode.PLAIN)))
         chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
@@ -102,17 +82,45 @@ def _check(config: RunConfig) -> None:
         raise UsageError("--errors and -o name the same file")
 
 
+def _open_input(config: RunConfig, tally: Tally, stack: ExitStack) -> tuple[Source, Iterator[Record]]:
+    """The input and its records, of which the first few have been read."""
+    source = open_source(config.input)
+    stack.callback(source.close)
+    tally.total_bytes = source.total_bytes
+    limited = itertools.islice(iter(source), config.limit)
+    records = look_ahead(guarded(limited, config.on_error, config.max_errors, tally))
+    config.notify(source.description)
+    return source, records
+
+
+def _load(config: RunConfig, open_model: Callable[[ModelOptions], Session], tally: Tally) -> Session:
+    with tally.timing("load"):
+        session = open_model(config.model)
+    facts = session.facts
+    how = "packed rows" if facts.packed else "padded batches"
+    config.notify(f"{facts.name} on {facts.device} in {facts.dtype}, {how} of {facts.batch_tokens} tokens")
+    return session
+
+
+def _open_output(
+    config: RunConfig, source: Source, saved: Checkpoint | None, stack: ExitStack
+) -> tuple[Sink, ErrorsFile | None]:
+    """The output and the quarantine file, behind what an earlier run had committed."""
+    committed = saved.output if saved else None
+    sink = open_sink(
+        config.output, columns=source.columns, stdout=config.stdout, shape=source.shape, committed=committed
+    )
+    stack.callback(sink.abandon)
+    if not config.errors:
+        return sink, None
+    quarantine = ErrorsFile(config.errors, config.input.paths, keep=saved.quarantine if saved else 0)
+    stack.callback(quarantine.close)
+    return sink, quarantine
+
+
 def _recorded(saved: Checkpoint | None) -> int | None:
     """The chunk size of an earlier run: boundaries must not move because a run goes on on another device."""
     return saved.fingerprint["chunk pairs"] if saved else None
-
-
-def _quarantine(config: RunConfig, stack: ExitStack, saved: Checkpoint | None) -> ErrorsFile | None:
-    if not config.errors:
-        return None
-    opened = ErrorsFile(config.errors, config.input.paths, keep=saved.quarantine if saved else 0)
-    stack.callback(opened.close)
-    return opened
 
 
 def _stream(
@@ -151,12 +159,6 @@ def _score(
         if part.last:
             yield join(part.chunk, logits, [slice.prepared for slice in done])
             done, logits = [], []
-
-
-def _where(session: Session) -> str:
-    facts = session.facts
-    how = "packed rows" if facts.packed else "padded batches"
-    return f"{facts.name} on {facts.device} in {facts.dtype}, {how} of {facts.batch_tokens} tokens"
 
 
 def _announce(name: str) -> None:

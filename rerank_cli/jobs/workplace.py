@@ -54,7 +54,7 @@ class Workplace:
             what = "; ".join(found)
             raise RefusedError(f"{self.output}: begun by another run ({what}). Fix: --restart, or another -o")
 
-    def record(self, now: Fingerprint, entry: Entry, tally: Tally) -> None:
+    def record(self, now: Fingerprint, tally: Tally, entry: Entry) -> None:
         """Write down a commit."""
         if self.partial is not None:
             point = Checkpoint(now, tally.records, entry.trace, entry.output, entry.quarantine, tally.counts())
