@@ -19,6 +19,10 @@ EXIT_REJECTED = 3
 EXIT_STOPPED = 10
 
 
+class ClosedPipe(Exception):
+    """Nobody reads our output any more. Not a failure: the process ends of SIGPIPE, quietly."""
+
+
 class RerankError(Exception):
     """Root of the tree. The message is one line for a person at a shell."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
 from rerank_cli.cli import options as opt
-from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment
-from rerank_cli.errors import EXIT_REJECTED, UsageError
+from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, require_input
+from rerank_cli.errors import EXIT_REJECTED
 
 if TYPE_CHECKING:
     from rerank_cli.jobs.check import Report
@@ -44,8 +43,7 @@ def check(
 
     Loads the model's tokenizer, never its weights. Exit 3 when there are bad records.
     """
-    if not inputs and sys.stdin.isatty():
-        raise UsageError("no INPUT, and stdin is a terminal. Fix: name a file, or pipe records in")
+    paths = require_input(inputs)
     prepare_environment()
     log_to_stderr(quiet=False, verbose=False)
     from rerank_cli.engine.contract import ModelOptions
@@ -56,7 +54,7 @@ def check(
     stdout = claim_stdout()
     source = open_source(
         InputOptions(
-            tuple(inputs or ["-"]),
+            paths,
             shape=shape,
             query_field=query_field,
             documents_field=documents_field,

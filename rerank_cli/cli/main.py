@@ -6,10 +6,12 @@ Nothing heavy is imported here; each command imports what it needs when it runs.
 from __future__ import annotations
 
 import errno
+import functools
 import os
-import signal
 import sys
-from typing import Annotated
+import traceback
+from collections.abc import Callable
+from typing import Annotated, NoReturn, ParamSpec, TypeVar
 
 import typer
 
@@ -18,12 +20,36 @@ from rerank_cli.cli.check import check
 from rerank_cli.cli.models import models
 from rerank_cli.cli.run import run
 from rerank_cli.cli.score import score
-from rerank_cli.errors import RerankError
+from rerank_cli.cli.streams import complain, die_of_closed_pipe, silence_stdout, stand_in_for_closed
+from rerank_cli.errors import ClosedPipe, RerankError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# The root of typer's own errors about the command line; its name depends on the version.
+_CommandLineError = typer.BadParameter.__mro__[2]
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 EPILOG = (
     "Exit codes: 0 done, 1 internal error, 2 bad flags, 3 done but records were rejected, 4 bad input, 5 bad model, "
     "6 refused, 7 output not written, 128+N died of signal N."
 )
+
+
+def _told(command: Callable[P, R]) -> Callable[P, R]:
+    """Typer takes a closed pipe for an ordinary failure; let it through to us under another name."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            result = command(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ClosedPipe from error
+        return result
+
+    return wrapper
+
 
 app = typer.Typer(
     name="rerank",
@@ -32,13 +58,12 @@ app = typer.Typer(
     epilog=EPILOG,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run)
-app.command("score")(score)
-app.command("check")(check)
-app.command("models")(models)
+app.command("run")(_told(run))
+app.command("score")(_told(score))
+app.command("check")(_told(check))
+app.command("models")(_told(models))
 
 
 def _version(wanted: bool) -> None:
@@ -47,45 +72,44 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback does it all
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Rerank files of queries and candidate passages with cross-encoder models."""
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point: one line and an exit code for every failure a person can cause; a traceback only with --debug."""
-    debug = "--debug" in sys.argv
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    stand_in_for_closed()
     try:
-        app()
-    except RerankError as error:
-        if debug:
-            raise
-        _complain(str(error))
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        die_quietly_of_closed_pipe()
-    except OSError as error:
-        if debug:
-            raise
-        _complain(f"{error.filename or 'input or output'}: {error.strerror}")
-        sys.exit(7 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else 4)
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except ClosedPipe:
+        die_of_closed_pipe()
+        code = 1
     except Exception as error:
-        if debug:
-            raise
-        _complain(f"internal error: {type(error).__name__}: {error}. Fix: report it with the output of --debug")
-        sys.exit(1)
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        code, message = _verdict(error)
+        complain(message)
+        silence_stdout()
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def die_quietly_of_closed_pipe() -> None:
-    """End as a program in a pipe should whose reader has gone: of SIGPIPE, without a word."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGPIPE)
-
-
-def _complain(message: str) -> None:
-    print(f"rerank: {' '.join(message.splitlines())}", file=sys.stderr)
+def _verdict(error: Exception) -> tuple[int, str]:
+    """Exit code and the line for a person."""
+    if isinstance(error, RerankError):
+        return error.exit_code, str(error)
+    if isinstance(error, _CommandLineError):
+        return 2, f"{getattr(error, 'format_message', error.__str__)().rstrip('.')}. Fix: see --help"
+    if isinstance(error, OSError) and error.errno:
+        what = f"{error.filename or '<stdout>'}: {os.strerror(error.errno)}"
+        return (7 if error.errno in _FULL or not error.filename else 4), what
+    return 1, f"internal error: {type(error).__name__}: {error}. Fix: report it with what --debug shows"

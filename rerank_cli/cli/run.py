@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.settings import Config, PrintConfig, show
-from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
-from rerank_cli.errors import EXIT_REJECTED, UsageError
+from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, require_input, say, say_json
+from rerank_cli.errors import EXIT_REJECTED
 from rerank_cli.formats import OutputFormat, ScoreKind
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 
@@ -102,8 +101,7 @@ def run(
     if print_config:
         show(context)
         return
-    if not inputs and sys.stdin.isatty():
-        raise UsageError("no INPUT, and stdin is a terminal. Fix: name a file, or pipe records in (rerank run --help)")
+    paths = require_input(inputs)
     prepare_environment()
     log_to_stderr(quiet, verbose)
     from rerank_cli.engine.contract import ModelOptions
@@ -113,10 +111,11 @@ def run(
     from rerank_cli.jobs.signals import die_of
 
     stdout = claim_stdout() if output == "-" else None
+    notify = (lambda _: None) if quiet else say_json if progress is ProgressMode.JSON else say
     plan = RunConfig(
         model=ModelOptions(model, revision, device, dtype.value, max_length, query_max_length, batch_tokens, threads),
         input=InputOptions(
-            tuple(inputs or ["-"]),
+            paths,
             shape=shape,
             query_field=query_field,
             documents_field=documents_field,
@@ -142,21 +141,23 @@ def run(
         progress=ProgressMode.OFF if quiet else progress,
         progress_interval=progress_interval,
         summary=summary,
-        notify=(lambda _: None) if quiet else say,
+        notify=notify,
     )
     outcome, stop = run_job(plan, _open_session)
-    if not quiet:
-        say(outcome.line())
+    notify(outcome.line())
     if stop.signal and outcome.interrupted:
-        if not quiet and output != "-":
-            say(f"stopped by {stop.signal.name}, work kept. The same command goes on from here")
+        if output != "-":
+            notify(f"stopped by {stop.signal.name}, work kept; the same command goes on from here")
         die_of(stop.signal)
     if outcome.tally.rejected:
         raise typer.Exit(EXIT_REJECTED)
 
 
 def _open_session(options: ModelOptions) -> Session:
-    """Import torch and transformers only once the input has shown itself to be good."""
+    """Import torch and transformers only once input and checkpoint have shown themselves to be there."""
+    from rerank_cli.engine.limits import find
+
+    checkpoint = find(options)
     from rerank_cli.engine.session import open_session
 
-    return open_session(options)
+    return open_session(options, checkpoint)

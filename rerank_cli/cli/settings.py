@@ -26,15 +26,22 @@ def _read(context: typer.Context, path: str | None) -> str | None:
         raise UsageError(f"--config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: not valid TOML ({error})") from error
-    own = content.pop(context.info_name or "", {})
-    flat = {key: value for key, value in content.items() if not isinstance(value, dict)} | own
-    known = {parameter.name for parameter in context.command.params}
-    values = {key.replace("-", "_"): value for key, value in flat.items()}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UsageError(f"--config {path}: unknown setting {unknown[0]!r}")
+    values = _settings_for(context, content, path)
     context.default_map = {**(context.default_map or {}), **values}
     return path
+
+
+def _settings_for(context: typer.Context, content: dict[str, Any], path: str) -> dict[str, Any]:
+    """Top-level settings and those of the command's own table; UsageError for one that means nothing."""
+    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
+    commands = getattr(context.parent.command, "commands", {}) if context.parent else {}
+    flat = {key: value for key, value in content.items() if key not in tables}
+    flat |= tables.get(context.info_name or "", {})
+    values = {key.replace("-", "_"): value for key, value in flat.items()}
+    known = {parameter.name for parameter in context.command.params}
+    for name in [*(set(tables) - set(commands)), *(set(values) - known)]:
+        raise UsageError(f"--config {path}: unknown setting {name!r}")
+    return values
 
 
 def show(context: typer.Context) -> None:

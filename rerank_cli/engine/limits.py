@@ -27,6 +27,11 @@ def choose_limits(options: ModelOptions, positions: int, specials: int) -> Limit
     return Limits(max_length, max_length * 3 // 4 if query is None else query)
 
 
+def find(options: ModelOptions) -> Checkpoint:
+    """The checkpoint with its weights, fetched if need be; told before torch is imported that there is none."""
+    return resolve(options.name, options.revision)
+
+
 @dataclass(frozen=True, slots=True)
 class TokenizerOnly:
     """What can be known of a model without its weights: its tokenizer and the limits that would apply."""

@@ -28,6 +28,14 @@ class PairTexts:
     def __len__(self) -> int:
         return len(self.queries)
 
+    def distinct(self) -> tuple[PairTexts, Index]:
+        """Each pair that is unlike all before it, in order, and the place of every pair among those."""
+        seen: dict[tuple[str, str, int], int] = {}
+        keys = zip(self.queries, self.passages, self.caps, strict=True)
+        places = [seen.setdefault(key, len(seen)) for key in keys]
+        queries, passages, caps = zip(*seen, strict=True) if seen else ((), (), ())
+        return PairTexts(queries, passages, caps), np.array(places, dtype=np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:

@@ -15,10 +15,10 @@ import torch
 from rerank_cli.engine.attention import register
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, sizes_for
-from rerank_cli.engine.limits import choose_limits
+from rerank_cli.engine.limits import choose_limits, find
 from rerank_cli.engine.prepare import PairTexts, Prepared, prepare
 from rerank_cli.engine.scorer import Scorer
-from rerank_cli.models.checkpoint import resolve
+from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.encoder import CrossEncoder, Placement, load_encoder
 from rerank_cli.models.pairs import Limits
 from rerank_cli.models.registry import identify
@@ -51,12 +51,12 @@ class ModelSession:
         return self._scorer.score(prepared, should_stop)
 
 
-def open_session(options: ModelOptions) -> ModelSession:
-    """Find, check and load a model. Raises ModelError or UsageError, each with one line for a person."""
+def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) -> ModelSession:
+    """Check and load a model, found already or to be found. Raises ModelError or UsageError, each one line."""
     limit_threads(options.threads)
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device)
-    checkpoint = resolve(options.name, options.revision)
+    checkpoint = checkpoint or find(options)
     family = identify(checkpoint.config, checkpoint.name)
     tokenizer = load_tokenizer(checkpoint.folder)
     _quiet_transformers()

@@ -16,7 +16,7 @@ from rerank_cli.formats.options import (
     Sink,
     Source,
 )
-from rerank_cli.formats.sinks import check_output, open_sink
+from rerank_cli.formats.sinks import check_output, check_side_file, open_sink
 from rerank_cli.formats.sources import open_source
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Sink",
     "Source",
     "check_output",
+    "check_side_file",
     "open_sink",
     "open_source",
     "partial_of",

@@ -47,6 +47,20 @@ def check_output(options: OutputOptions, inputs: Sequence[str], stdout: BinaryIO
         _check_place(options, final)
 
 
+def check_side_file(path: str, flag: str, options: OutputOptions, inputs: Sequence[str]) -> None:
+    """Raise what speaks against a file beside the output (`--errors`, `--summary`): no place, or one that is taken."""
+    if path == STREAM:
+        raise UsageError(f"{flag} cannot be - (stdout carries the answers). Fix: name a file")
+    if is_special(path):
+        return
+    with writing(path):
+        final = final_path(path)
+        refuse_if_input(final, inputs, f"another {flag}")
+        if options.path != STREAM and final in (final_path(options.path), partial_path(options.path)):
+            raise UsageError(f"{flag} and -o name the same file. Fix: another {flag}")
+        _check_folder(path, final)
+
+
 def open_sink(
     options: OutputOptions,
     *,
@@ -89,9 +103,14 @@ def _check_place(options: OutputOptions, final: Path) -> None:
     shown_path = shown(options.path, 300)
     if final.is_dir():
         raise OutputError(f"{shown_path}: is a folder (expected a file)")
-    if not final.parent.is_dir():
-        raise OutputError(f"{shown_path}: its folder does not exist. Fix: mkdir -p {shown(str(final.parent), 300)}")
+    _check_folder(options.path, final)
     if final.exists() and not options.overwrite:
         raise RefusedError(f"{shown_path}: exists already. Fix: --overwrite, or another -o")
-    if not os.access(final.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{shown_path}: its folder cannot be written to")
+
+
+def _check_folder(path: str, final: Path) -> None:
+    folder = final.parent
+    if not folder.is_dir():
+        raise OutputError(f"{shown(path, 300)}: its folder does not exist. Fix: mkdir -p {shown(str(folder), 300)}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{shown(path, 300)}: its folder cannot be written to")

@@ -35,9 +35,12 @@ def guarded(records: Iterator[Record], on_error: OnError, max_errors: int | None
         yield record
 
 
-def look_ahead(records: Iterator[Record]) -> Iterator[Record]:
-    """Read the first few records now, so that a bad one shows before a model is loaded."""
-    first = list(itertools.islice(records, _FIRST_LOOK))
+def look_ahead(records: Iterator[Record], *, live: bool) -> Iterator[Record]:
+    """Read the first few records now, so that a bad one shows before a model is loaded.
+
+    Of a `live` input, which may come slowly, only the first.
+    """
+    first = list(itertools.islice(records, 1 if live else _FIRST_LOOK))
     return itertools.chain(first, records)
 
 

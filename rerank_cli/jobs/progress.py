@@ -23,6 +23,7 @@ def snapshot(tally: Tally) -> dict[str, Any]:
     """The tally for a machine: counts, rates a second, share 0 to 1, ETA in seconds (null where unknown)."""
     share, eta = tally.share_done, tally.eta_seconds
     return {
+        "event": "loading" if tally.scoring_since is None else "progress",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "records": tally.records,
         "pairs": tally.pairs,
@@ -39,10 +40,13 @@ def snapshot(tally: Tally) -> dict[str, Any]:
 
 def line(tally: Tally) -> str:
     """The tally for a person, on one line."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if tally.scoring_since is None:
+        return f"{now}  loading the model"
     share, eta = tally.share_done, tally.eta_seconds
     parts = [
-        datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "loading the model" if tally.scoring_since is None else f"{tally.records:,} records",
+        now,
+        f"{tally.records:,} records",
         f"{tally.pairs:,} pairs",
         f"{tally.pairs_per_second:,.0f} pairs/s",
         f"{tally.tokens_per_second:,.0f} tokens/s",

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from functools import partial
 
 from rerank_cli.engine.contract import ModelOptions, Session, StopRequested
-from rerank_cli.errors import UsageError
-from rerank_cli.formats import ErrorsFile, Sink, Source, check_output, open_sink, open_source
+from rerank_cli.errors import RerankError, UsageError
+from rerank_cli.formats import ErrorsFile, Sink, Source, check_output, check_side_file, open_sink, open_source
 from rerank_cli.jobs.background import Ahead, Behind
 from rerank_cli.jobs.checkpoint import Checkpoint
 from rerank_cli.jobs.choices import OnError, ProgressMode
@@ -39,56 +39,81 @@ def run(config: RunConfig, open_model: Callable[[ModelOptions], Session]) -> tup
     Raises RerankError subclasses with one line for a person, and BrokenPipeError when the reader of stdout has gone.
     """
     _check(config)
-    tally, stop, trace = Tally(), Stop(), Trace()
+    tally, stop = Tally(), Stop()
     place = Workplace.of(config.output.path)
-    with ExitStack() as stack:
-        stack.enter_context(place.held())
-        saved = place.saved(config.resume)
-        source, records = _open_input(config, tally, stack)
-        stack.enter_context(showing(tally, config.progress, config.progress_interval))
-        session = _load(config, open_model, tally)
-        chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
-        mark = fingerprint(config, session.facts, chunk_pairs)
-        if saved:
-            place.refuse_another_run(saved, mark)
-            records = behind(records, saved, trace, config.output.path)
-            tally.go_on_from(saved.counts)
-            config.notify(f"going on after {saved.records:,} records")
-        else:
-            place.forget()
-        sink, quarantine = _open_output(config, source, saved, stack)
-        ledger = Ledger(sink, quarantine, tally, partial(place.record, mark, tally), config.top_n, config.on_error)
-        tally.scoring_since = time.monotonic()
-        stack.enter_context(listening(stop, _announce, lambda: say(tally, ProgressMode.PLAIN)))
-        chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
-        finished = _stream(chunks, chunk_pairs, session, ledger, tally, stop)
-        if finished:
-            with tally.timing("write"):
-                sink.publish()
-            place.forget()
-    interrupted = stop.signal.name if stop.signal and not finished else None
-    summary = Summary(interrupted, tally, session.facts, session.work)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(place.held())
+            session = _work(config, open_model, place, tally, stop, stack)
+    except RerankError as error:
+        if tally.chunks and place.keeps:
+            config.notify(f"{tally.records:,} records are kept; once this is mended, the same command goes on")
+        if config.summary:
+            write_summary(Summary(tally, failure=str(error)), config.summary)
+        raise
+    interrupted = stop.signal.name if stop.signal and not tally.finished else None
+    summary = Summary(tally, session.facts, session.work, interrupted)
     if config.summary:
         write_summary(summary, config.summary)
     return summary, stop
 
 
+def _work(
+    config: RunConfig,
+    open_model: Callable[[ModelOptions], Session],
+    place: Workplace,
+    tally: Tally,
+    stop: Stop,
+    stack: ExitStack,
+) -> Session:
+    """Open everything, stream the records through, publish."""
+    saved = place.saved(config.resume)
+    source, records = _open_input(config, tally, stop, stack)
+    stack.enter_context(showing(tally, config.progress, config.progress_interval))
+    session = _load(config, open_model, tally)
+    chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
+    mark, trace = fingerprint(config, session.facts, chunk_pairs), Trace()
+    if saved:
+        place.refuse_another_run(saved, mark)
+        records = behind(records, saved, trace, config.output.path)
+        tally.go_on_from(saved.counts)
+        config.notify(f"going on after {saved.records:,} records")
+    else:
+        place.forget()
+    sink, quarantine = _open_output(config, source, saved, stack)
+    ledger = Ledger(sink, quarantine, tally, partial(place.record, mark, tally), config.top_n, config.on_error)
+    tally.scoring_since = time.monotonic()
+    stack.enter_context(listening(stop, _announce, lambda: say(tally, ProgressMode.PLAIN)))
+    chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
+    tally.finished = _stream(chunks, chunk_pairs, session, ledger, tally, stop)
+    if tally.finished:
+        with tally.timing("write"):
+            sink.publish()
+        place.forget()
+    return session
+
+
 def _check(config: RunConfig) -> None:
     """What can be told before anything is opened."""
     check_output(config.output, config.input.paths, config.stdout)
-    if config.errors and config.on_error is OnError.FAIL:
+    if config.errors is not None and config.on_error is OnError.FAIL:
         raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
-    if config.errors and os.path.realpath(config.errors) == os.path.realpath(config.output.path):
-        raise UsageError("--errors and -o name the same file")
+    for flag, path in (("--errors", config.errors), ("--summary", config.summary)):
+        if path is not None:
+            check_side_file(path, flag, config.output, config.input.paths)
 
 
-def _open_input(config: RunConfig, tally: Tally, stack: ExitStack) -> tuple[Source, Iterator[Record]]:
-    """The input and its records, of which the first few have been read."""
+def _open_input(config: RunConfig, tally: Tally, stop: Stop, stack: ExitStack) -> tuple[Source, Iterator[Record]]:
+    """The input and its records, of which the first few have been read.
+
+    It is not closed on a request to stop: a thread may hang in a read of it, and the process is about to end.
+    """
     source = open_source(config.input)
-    stack.callback(source.close)
+    stack.callback(lambda: None if stop() else source.close())
     tally.total_bytes = source.total_bytes
     limited = itertools.islice(iter(source), config.limit)
-    records = look_ahead(guarded(limited, config.on_error, config.max_errors, tally))
+    records = guarded(limited, config.on_error, config.max_errors, tally)
+    records = look_ahead(records, live=source.total_bytes is None)
     config.notify(source.description)
     return source, records
 
@@ -157,7 +182,7 @@ def _score(
             logits.append(session.score(part.prepared, should_stop))
         done.append(part)
         if part.last:
-            yield join(part.chunk, logits, [slice.prepared for slice in done])
+            yield join(done, logits)
             done, logits = [], []
 
 

@@ -25,16 +25,11 @@ class Stop:
         return self.signal is not None
 
 
-def default_signals() -> None:
-    """While nothing is at stake (start, model load) signals end the process at once, without a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextmanager
 def listening(stop: Stop, on_stop: Callable[[str], None], on_status: Callable[[], None]) -> Iterator[None]:
     """Let INT, TERM and HUP ask `stop`, and USR1 call `on_status`, until the block is left.
 
-    A SIGHUP that was ignored from the start (`nohup`) stays ignored.
+    One that was ignored from the start (`nohup`, a job in the background) stays ignored.
     """
 
     def ask(number: int, _: FrameType | None) -> None:

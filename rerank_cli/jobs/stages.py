@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.jobs.chunks import Chunk
 from rerank_cli.jobs.tally import Tally
@@ -28,11 +29,16 @@ class Preparer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a chunk made ready for the device; `last` closes the chunk."""
+    """A part of a chunk made ready for the device; `last` closes the chunk.
+
+    `twins` names each pair of the chunk by its place among the pairs that its slices hold, which are distinct where a
+    chunk takes several; None where the one slice holds all.
+    """
 
     chunk: Chunk
     prepared: Prepared
     last: bool
+    twins: Index | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +56,16 @@ def prepare_slices(chunks: Iterable[Chunk], session: Preparer, slice_pairs: int,
     """Tokenize and plan chunks; one that holds an oversized request is cut so that memory stays bounded."""
     for chunk in chunks:
         texts = pair_texts([record for record in chunk.records if isinstance(record, Request)])
+        twins = None
+        if len(texts) > slice_pairs:
+            texts, twins = texts.distinct()
         starts = range(0, max(1, len(texts)), slice_pairs)
         for start in starts:
             end = start + slice_pairs
             part = PairTexts(texts.queries[start:end], texts.passages[start:end], texts.caps[start:end])
             with tally.timing("tokenize"):
                 prepared = session.prepare(part)
-            yield Slice(chunk, prepared, last=start == starts[-1])
+            yield Slice(chunk, prepared, start == starts[-1], twins)
 
 
 def pair_texts(requests: Sequence[Request]) -> PairTexts:
@@ -72,15 +81,17 @@ def pair_texts(requests: Sequence[Request]) -> PairTexts:
     return PairTexts(queries, passages, caps)
 
 
-def join(chunk: Chunk, logits: Sequence[Logits], slices: Sequence[Prepared]) -> Scored:
-    """Put a chunk's slices together again."""
-    return Scored(
-        chunk,
-        np.concatenate(logits),
-        np.concatenate([part.tokens for part in slices]),
-        int(sum(part.truncated.sum() for part in slices)),
-        sum(len(part.tokens) - part.distinct_pairs for part in slices),
-    )
+def join(slices: Sequence[Slice], logits: Sequence[Logits]) -> Scored:
+    """Put a chunk's slices together again, with the logits of each."""
+    parts = [part.prepared for part in slices]
+    scores = np.concatenate(logits)
+    tokens = np.concatenate([part.tokens for part in parts])
+    truncated = np.concatenate([part.truncated for part in parts])
+    distinct = sum(part.distinct_pairs for part in parts)
+    twins = slices[-1].twins
+    if twins is not None:
+        scores, tokens, truncated = scores[twins], tokens[twins], truncated[twins]
+    return Scored(slices[-1].chunk, scores, tokens, int(truncated.sum()), len(tokens) - distinct)
 
 
 def rank_chunk(scored: Scored, top_n: int | None) -> list[Outcome]:

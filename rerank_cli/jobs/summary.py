@@ -21,16 +21,19 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What happened. `interrupted` names the signal that ended the run before its input did."""
+    """What happened. `interrupted` names the signal that ended the run before its input did, `failure` the error."""
 
-    interrupted: str | None
     tally: Tally
-    model: ModelFacts | None
-    work: Work | None
+    model: ModelFacts | None = None
+    work: Work | None = None
+    interrupted: str | None = None
+    failure: str | None = None
 
     @property
     def exit_reason(self) -> str:
-        """`finished`, `rejected` (finished, with bad records), or the name of a signal."""
+        """`finished`, `rejected` (finished, with bad records), `failed`, or the name of a signal."""
+        if self.failure:
+            return "failed"
         return self.interrupted or ("rejected" if self.tally.rejected else "finished")
 
     def as_json(self) -> dict[str, Any]:
@@ -38,6 +41,7 @@ class Summary:
         padding = 0.0 if not work or not work.computed else 1 - work.tokens / work.computed
         return {
             "exit_reason": self.exit_reason,
+            "error": self.failure,
             "records": tally.records,
             "resumed_records": tally.resumed_records,
             "pairs": tally.pairs,
@@ -60,16 +64,19 @@ class Summary:
     def line(self) -> str:
         """Records, pairs, rate and whatever a person must know, on one line."""
         tally = self.tally
-        parts = [
-            f"{tally.records:,} records, {tally.pairs:,} pairs in {tally.elapsed:.1f} s",
-            f"{tally.pairs_per_second:,.0f} pairs/s",
-        ]
-        noted = (
-            (tally.truncated, "pairs truncated"),
-            (tally.duplicates, "duplicates scored once"),
-            (tally.rejected, "records rejected"),
-        )
-        return ", ".join(parts + [f"{count:,} {what}" for count, what in noted if count])
+        done = f"{_count(tally.records, 'record')}, {_count(tally.pairs, 'pair')} in {tally.elapsed:.1f} s"
+        parts = [done, f"{tally.pairs_per_second:,.0f} pairs/s"]
+        if tally.truncated:
+            parts.append(f"{_count(tally.truncated, 'pair')} truncated")
+        if tally.duplicates:
+            parts.append(f"{_count(tally.duplicates, 'duplicate')} not scored again")
+        if tally.rejected:
+            parts.append(f"{_count(tally.rejected, 'record')} rejected")
+        return ", ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def write_summary(summary: Summary, path: str) -> None:

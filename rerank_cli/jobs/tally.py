@@ -29,6 +29,7 @@ class Tally:
     started: float = field(default_factory=time.monotonic)
     scoring_since: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
     resumed_records: int = 0
     _pairs_before: int = 0
     _tokens_before: int = 0

@@ -29,6 +29,10 @@ class Workplace:
     def of(cls, output: str) -> Workplace:
         return cls(output, partial_of(output))
 
+    @property
+    def keeps(self) -> bool:
+        return self.partial is not None
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep every other run away from this output."""

@@ -49,11 +49,11 @@ def local_folder(name: str) -> Path | None:
     if name == MINI:
         return Path(__file__).parent.parent / "checkpoints" / MINI
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return path
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
     if looks_local or not name:
-        raise ModelError(f"{name or '(empty)'}: no such model folder (expected a folder with config.json)")
+        raise ModelError(f"{name or '--model is empty'}: no such model folder (expected a folder with config.json)")
     return None
 
 

@@ -1,0 +1,83 @@
+"""What a run says on stderr, and the figures it leaves in a file."""
+
+import json
+
+import pytest
+from shell import TINY, json_lines, rerank
+
+SUMMARY = {
+    "exit_reason",
+    "records",
+    "pairs",
+    "tokens",
+    "truncated_pairs",
+    "duplicate_pairs",
+    "rejected",
+    "chunks",
+    "seconds",
+    "pairs_per_second",
+    "tokens_per_second",
+    "padding_ratio",
+    "model",
+    "versions",
+}
+PROGRESS = {
+    "time",
+    "records",
+    "pairs",
+    "tokens",
+    "rejected",
+    "truncated_pairs",
+    "pairs_per_second",
+    "tokens_per_second",
+    "share_done",
+    "eta_seconds",
+    "elapsed_seconds",
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A run with plain progress and a summary: how it ended, and the summary."""
+    folder = tmp_path_factory.mktemp("plain")
+    stdin = b'{"query": "panda", "documents": ["bear", "bear", "' + b"hi " * 600 + b'"]}\n'
+    file = folder / "summary.json"
+    flags = ["--progress", "plain", "--progress-interval", "0.2", "--summary", file]
+    ended = rerank("run", "-m", TINY, *flags, stdin=stdin)
+    return ended, json.loads(file.read_bytes())
+
+
+def test_plain_progress_is_lines_that_begin_with_a_utc_time(plain):
+    lines = [line for line in plain[0].err.splitlines() if not line.startswith("rerank: ")]
+    assert lines
+    assert all(line[:2] == "20" and line[10] == "T" and line[19:21] == "Z " for line in lines)
+
+
+def test_the_shape_and_the_device_are_said_once_and_the_figures_at_the_end(plain):
+    said = [line for line in plain[0].err.splitlines() if line.startswith("rerank: ")]
+    assert len(said) == 3
+    assert "JSON lines, rerank" in said[0]
+    assert "cpu" in said[1]
+    assert said[2].startswith("rerank: 1 records, 3 pairs in ")
+
+
+def test_a_summary_holds_the_figures_of_the_run(plain):
+    summary = plain[1]
+    assert set(summary) >= SUMMARY
+    counts = {name: summary[name] for name in ("exit_reason", "records", "pairs", "rejected", "chunks")}
+    assert counts == {"exit_reason": "finished", "records": 1, "pairs": 3, "rejected": 0, "chunks": 1}
+    assert (summary["truncated_pairs"], summary["duplicate_pairs"]) == (1, 1)
+    assert summary["seconds"]["total"] >= summary["seconds"]["score"] > 0
+    assert summary["model"]["name"] == TINY
+    assert {"rerank", "torch", "transformers"} <= set(summary["versions"])
+    assert json_lines(plain[0].out)[0]["usage"]["total_tokens"] == summary["tokens"]
+
+
+def test_json_progress_is_one_object_a_line_with_the_final_figures_last(requests_file):
+    ended = rerank("run", requests_file, "-m", TINY, "--progress", "json", "--progress-interval", "0.2")
+    lines = [json.loads(line) for line in ended.err.splitlines() if line.startswith("{")]
+    assert len(lines) >= 2
+    assert all(set(line) >= PROGRESS for line in lines)
+    assert (lines[-1]["records"], lines[-1]["pairs"], lines[-1]["share_done"]) == (2, 4, 1.0)
+    others = [line for line in ended.err.splitlines() if not line.startswith("{")]
+    assert all(line.startswith("rerank: ") for line in others)
