@@ -16,6 +16,7 @@ from rerank_cli.engine.attention import register
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, sizes_for
 from rerank_cli.engine.limits import choose_limits, find
+from rerank_cli.engine.memory import keep_freed_blocks
 from rerank_cli.engine.prepare import PairTexts, Prepared, prepare
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.checkpoint import Checkpoint
@@ -55,6 +56,8 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     """Check and load a model, found already or to be found. Raises ModelError or UsageError, each one line."""
     limit_threads(options.threads)
     device = choose_device(options.device)
+    if device.type == "cpu":
+        keep_freed_blocks()
     dtype = choose_dtype(options.dtype, device)
     checkpoint = checkpoint or find(options)
     family = identify(checkpoint.config, checkpoint.name)
