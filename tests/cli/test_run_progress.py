@@ -58,7 +58,7 @@ def test_the_shape_and_the_device_are_said_once_and_the_figures_at_the_end(plain
     assert len(said) == 3
     assert "JSON lines, rerank" in said[0]
     assert "cpu" in said[1]
-    assert said[2].startswith("rerank: 1 records, 3 pairs in ")
+    assert said[2].startswith("rerank: 1 record, 3 pairs in ")
 
 
 def test_a_summary_holds_the_figures_of_the_run(plain):
@@ -75,9 +75,11 @@ def test_a_summary_holds_the_figures_of_the_run(plain):
 
 def test_json_progress_is_one_object_a_line_with_the_final_figures_last(requests_file):
     ended = rerank("run", requests_file, "-m", TINY, "--progress", "json", "--progress-interval", "0.2")
-    lines = [json.loads(line) for line in ended.err.splitlines() if line.startswith("{")]
-    assert len(lines) >= 2
+    said = [json.loads(line) for line in ended.err.splitlines()]
+    lines = [line for line in said if line["event"] != "notice"]
+    assert {line["event"] for line in lines} == {"loading", "progress"}
     assert all(set(line) >= PROGRESS for line in lines)
+    assert all(isinstance(line["message"], str) for line in said if line["event"] == "notice")
     assert (lines[-1]["records"], lines[-1]["pairs"], lines[-1]["share_done"]) == (2, 4, 1.0)
     others = [line for line in ended.err.splitlines() if not line.startswith("{")]
     assert all(line.startswith("rerank: ") for line in others)
