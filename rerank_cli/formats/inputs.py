@@ -71,7 +71,13 @@ def _input(opened: Opened, options: InputOptions, fields: Names) -> Input:
 
 def _text_input(kind: str, opened: Opened, rows: Iterator[Row | Rejection]) -> Input:
     kind = f"{kind} ({opened.compression})" if opened.compression else kind
-    return Input(kind, rows, lambda: opened.counted.taken, opened.content.close)
+    return Input(kind, rows, lambda: _worked_off(opened), opened.content.close)
+
+
+def _worked_off(opened: Opened) -> int:
+    """Bytes on disk behind the rows so far; of a compressed file those that were taken, a buffer ahead of the rows."""
+    waiting = 0 if opened.compression or not is_file(opened.path) else len(opened.content.peek())
+    return opened.counted.taken - waiting
 
 
 def _is_tsv(path: str, head: bytes, shape: Shape | None) -> bool:

@@ -74,6 +74,21 @@ def test_counts_go_on_too(given, tmp_path):
     assert 0 < resumed.tally.resumed_records < RECORDS
 
 
+def test_the_share_done_keeps_to_what_is_finished(given, tmp_path):
+    seen = []
+
+    class Watching(InstantSession):
+        def score(self, prepared, *_):
+            seen.append(prepared)
+            return super().score(prepared)
+
+    summary, _ = go(config(given, tmp_path / "out.jsonl"), Watching())
+    assert summary.tally.share_done == 1.0
+    kill(config(given, tmp_path / "half.jsonl"), len(seen) // 2)
+    half = orjson.loads(orjson.loads((tmp_path / "half.jsonl.checkpoint").read_bytes())["checkpoint"])
+    assert 0.3 < half["counts"]["bytes_done"] / given.stat().st_size < 0.7
+
+
 def test_bytes_after_the_last_commit_are_cut_off(given, tmp_path):
     go(config(given, tmp_path / "whole.jsonl"))
     plan = config(given, tmp_path / "out.jsonl")
