@@ -45,19 +45,19 @@ def _settings_for(context: typer.Context, content: dict[str, Any], path: str) ->
 
 
 def show(context: typer.Context) -> None:
-    """Print every setting, its value and where it came from, as TOML."""
+    """Print every setting, its value and where it came from, as TOML; one without a value stands in a comment."""
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in {"config", "print_config", "help"} or name not in context.params:
             continue
         source = context.get_parameter_source(name)
         origin = _SOURCES.get(source.name if source else "", "default")
-        print(f"{name.replace('_', '-')} = {_toml(context.params[name])}  # {origin}")
+        value = context.params[name]
+        key = name.replace("_", "-")
+        print(f"# {key} is not set" if value is None else f"{key} = {_toml(value)}  # {origin}")
 
 
 def _toml(value: Any) -> str:
-    if value is None:
-        return '""'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):

@@ -83,3 +83,12 @@ def test_no_file_is_read_that_was_not_named(tmp_path):
     (tmp_path / ".rerank.toml").write_text("broken =")
     ended = rerank("run", "--print-config", cwd=tmp_path, env={"HOME": str(tmp_path)})
     assert ended.code == 0
+
+
+def test_what_print_config_shows_is_itself_a_configuration(tmp_path):
+    shown = rerank("run", "in.jsonl", "--top-n", "7", "--no-documents", "--print-config").out
+    (tmp_path / "shown.toml").write_bytes(shown)
+    found = settings("--config", tmp_path / "shown.toml")
+    assert found["inputs"] == (["in.jsonl"], "config file")
+    assert found["top-n"] == (7, "config file")
+    assert found["documents"] == (False, "config file")
