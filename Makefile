@@ -29,6 +29,7 @@ docs: $(READY)
 
 # Needs SciFact in BEIR layout with a BM25 run: make bench SCIFACT=path
 bench: $(READY)
+	@test -n "$(SCIFACT)" || { echo "make bench SCIFACT=path/to/scifact (BEIR layout with run.bm25.test.top100.trec)"; exit 2; }
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/compare.py --scifact $(SCIFACT)
 
