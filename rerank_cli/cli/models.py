@@ -30,10 +30,10 @@ def models(
             typer.echo(orjson.dumps(fields | {"on_disk": here}).decode())
         return
     width = max(len(known.name) for known, _ in rows)
-    typer.echo(f"{'model':<{width}}  disk  family   params  length  {'licence':<10}  note")
+    typer.echo(f"{'model':<{width}}  disk  family   params  length  {'licence':<12}  note")
     for known, here in rows:
         disk = "yes" if here else "-"
         typer.echo(
             f"{known.name:<{width}}  {disk:<4}  {known.family:<7}  {known.parameters:>6}  {known.max_length:>6}  "
-            f"{known.licence:<10}  {known.note}"
+            f"{known.licence:<12}  {known.note}"
         )
