@@ -89,11 +89,17 @@ def folder_identity(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _transport_error() -> type[Exception]:
+    """The root of the HTTP library's errors, whichever one this huggingface_hub uses: time-outs and torn downloads."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__mro__[1]
+
+
 def _from_hub(name: str, revision: str | None, *, weights: bool) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -121,6 +127,6 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> tuple[Path, 
             f"{name}: the Hub cannot be reached and the model is not on disk. "
             "Fix: check the network, set HF_ENDPOINT, or use --model mini or a folder"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (_transport_error(), OSError) as error:
         raise ModelError(f"{name}: download failed ({' '.join(str(error).split())[:200]})") from error
     return folder, folder.name

@@ -2,6 +2,7 @@ import re
 
 import pytest
 import transformers as tf
+from huggingface_hub.errors import HfHubHTTPError
 
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.session import open_session
@@ -96,3 +97,11 @@ def test_a_device_that_is_not_there(checkpoint):
 
 def test_a_revision_of_a_folder(checkpoint):
     refuse(checkpoint("bert"), "a folder has no revisions", revision="main")
+
+
+def test_a_download_that_breaks_off(monkeypatch):
+    def torn(*_, **__):
+        raise HfHubHTTPError.__mro__[1]("read timed out")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", torn)
+    refuse("somebody/model", r"somebody/model: download failed \(read timed out\)")
