@@ -26,11 +26,29 @@ class Shape(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the inputs reading may begin.
+
+    `file` numbers the inputs from 0. Before the place lie `rows` lines (rows for Parquet) and `offset` bytes of that
+    file's content, counted after decompression; Parquet is found by rows alone.
+    """
+
+    file: int = 0
+    rows: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
-    """Where a record starts: `line` is 1-based (a row number for Parquet)."""
+    """Where a record starts: `line` is 1-based (a row number for Parquet).
+
+    Reading from `place` on yields the record again. Several records in succession may have one place: a group of rows
+    and the bad rows that were met inside it.
+    """
 
     path: str
     line: int
+    place: Place | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rerank_cli.cli import options as opt
+from rerank_cli.cli.durations import duration
 from rerank_cli.cli.settings import Config, PrintConfig, show
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, require_input, say, say_json
-from rerank_cli.errors import EXIT_REJECTED
+from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED
 from rerank_cli.formats import OutputFormat, ScoreKind
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 
@@ -66,6 +67,15 @@ def run(
             "--chunk-pairs", metavar="N", min=1, help="Pairs planned and committed together [default: by device]."
         ),
     ] = None,
+    commit_interval: Annotated[
+        float | None,
+        opt.flag(
+            "--commit-interval",
+            metavar="SECONDS",
+            min=0,
+            help="Make finished chunks durable this often [default: 1, Parquet 15].",
+        ),
+    ] = None,
     batch_tokens: opt.BatchTokens = None,
     threads: opt.Threads = None,
     resume: Annotated[
@@ -83,6 +93,14 @@ def run(
         ),
     ] = 30.0,
     summary: Annotated[str | None, opt.flag("--summary", metavar="FILE", help="Write final figures as JSON.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        opt.flag("--checkpoint", metavar="FILE", help="Keep the checkpoint here; a stream on stdout has none else."),
+    ] = None,
+    max_duration: Annotated[
+        str | None,
+        opt.flag("--max-duration", metavar="TIME", help="Stop after 90s, 30m or 7h30m, work kept, with exit 10."),
+    ] = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     config: Config = None,  # noqa: ARG001 - read before the other flags, see settings
@@ -135,6 +153,9 @@ def run(
         top_n=top_n,
         limit=limit,
         chunk_pairs=chunk_pairs,
+        commit_interval=commit_interval,
+        checkpoint=checkpoint,
+        max_duration=None if max_duration is None else duration(max_duration, "--max-duration"),
         on_error=on_error,
         errors=errors,
         max_errors=max_errors,
@@ -143,14 +164,27 @@ def run(
         summary=summary,
         notify=notify,
     )
-    outcome, stop = run_job(plan, _open_session)
-    notify(outcome.line())
-    if stop.signal and outcome.interrupted:
-        if output != "-":
-            notify(f"stopped by {stop.signal.name}, work kept; the same command goes on from here")
+    outcome, stop = run_job(plan, _open_session, _revision)
+    if outcome.nothing_to_do:
+        notify(f"{output}: complete already, nothing to do (--overwrite does it again)")
+        return
+    if outcome.tally.records:
+        notify(outcome.line())
+    if outcome.interrupted and outcome.tally.records and (output != "-" or checkpoint):
+        notify(f"stopped by {outcome.interrupted}, work kept; the same command goes on from here")
+    if stop.signal:
         die_of(stop.signal)
+    if outcome.interrupted:
+        raise typer.Exit(EXIT_STOPPED)
     if outcome.tally.rejected:
         raise typer.Exit(EXIT_REJECTED)
+
+
+def _revision(options: ModelOptions) -> str:
+    """The revision of a model that is not loaded, to compare an output that exists with."""
+    from rerank_cli.engine.limits import find
+
+    return find(options).revision
 
 
 def _open_session(options: ModelOptions) -> Session:

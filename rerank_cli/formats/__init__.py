@@ -5,7 +5,8 @@ whole or not at all. Knows nothing of models, chunks or terminals.
 """
 
 from rerank_cli.formats.errors_file import ErrorsFile
-from rerank_cli.formats.files import partial_of
+from rerank_cli.formats.files import final_path, partial_of
+from rerank_cli.formats.opening import stamp_of
 from rerank_cli.formats.options import (
     AnswerOptions,
     Committed,
@@ -15,8 +16,9 @@ from rerank_cli.formats.options import (
     ScoreKind,
     Sink,
     Source,
+    Stamp,
 )
-from rerank_cli.formats.sinks import check_output, check_side_file, open_sink
+from rerank_cli.formats.sinks import check_output, check_side_file, discard_partial, open_sink, refuse_existing
 from rerank_cli.formats.sources import open_source
 
 __all__ = [
@@ -29,9 +31,14 @@ __all__ = [
     "ScoreKind",
     "Sink",
     "Source",
+    "Stamp",
     "check_output",
     "check_side_file",
+    "discard_partial",
+    "final_path",
     "open_sink",
     "open_source",
     "partial_of",
+    "refuse_existing",
+    "stamp_of",
 ]

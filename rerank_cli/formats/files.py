@@ -25,7 +25,9 @@ Hash: TypeAlias = "hashlib.blake2b"
 
 
 class ByteFile(Protocol):
-    """Where bytes go. `sync` says how many are safe; `abandon` may follow anything."""
+    """Where bytes go. `sync` says how many are safe; `abandon` may follow anything. A stream has no `path`."""
+
+    path: Path | None
 
     def write(self, data: bytes) -> None: ...
     def sync(self) -> Committed: ...
@@ -113,6 +115,7 @@ class PartialFile:
     def __init__(self, path: str, committed: Committed | None = None) -> None:
         self._path = path
         self._partial = partial_path(path)
+        self.path: Path | None = self._partial
         self._length = 0
         self._hash = new_hash()
         with writing(path):
@@ -140,7 +143,6 @@ class PartialFile:
         return Committed(self._length, self._hash.hexdigest())
 
     def publish(self) -> None:
-        self.sync()
         final = final_path(self._path)
         with writing(self._path):
             self._file.close()
@@ -154,10 +156,13 @@ class PartialFile:
 class Stream:
     """stdout, a device or a named pipe. `owned` ones are closed at the end, stdout never."""
 
+    path: Path | None = None
+
     def __init__(self, file: BinaryIO, name: str, owned: bool) -> None:
         self._file = file
         self._name = name
         self._owned = owned
+        self._durable = _is_regular(file)
         self._length = 0
 
     def write(self, data: bytes) -> None:
@@ -169,16 +174,24 @@ class Stream:
     def sync(self) -> Committed:
         with writing(self._name):
             self._file.flush()
+            if self._durable:
+                os.fsync(self._file.fileno())
         return Committed(self._length)
 
     def publish(self) -> None:
-        self.sync()
         self.abandon()
 
     def abandon(self) -> None:
         if self._owned:
             with writing(self._name):
                 self._file.close()
+
+
+def _is_regular(file: BinaryIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except OSError:  # a file in memory
+        return False
 
 
 def open_special(path: str) -> Stream:

@@ -12,8 +12,8 @@ from rerank_cli.formats.lines import json_rows
 from rerank_cli.formats.opening import Opened, is_file, open_bytes
 from rerank_cli.formats.options import ArrowSchema, InputOptions
 from rerank_cli.formats.rows import Row
-from rerank_cli.formats.tsv import tsv_rows
-from rerank_cli.records import Rejection, Shape
+from rerank_cli.formats.tsv import tsv_columns, tsv_rows
+from rerank_cli.records import Place, Rejection, Shape
 
 PARQUET_MAGIC = b"PAR1"
 _BOM = b"\xef\xbb\xbf"
@@ -43,30 +43,36 @@ def check_kinds(paths: Sequence[str]) -> None:
     check_same_columns(parquet)
 
 
-def open_input(path: str, options: InputOptions, fields: Names) -> Input:
-    """Open a file and recognise its kind by its first bytes, tab-separated files by name or by `--shape pairs`."""
+def open_input(path: str, options: InputOptions, fields: Names, start: Place) -> Input:
+    """Open a file, to be read from `start` on.
+
+    Its kind is recognised by its first bytes, that of tab-separated files by name or by `--shape pairs`.
+    """
     opened = open_bytes(path)
     try:
-        return _input(opened, options, fields)
+        return _input(opened, options, fields, start)
     except BaseException:
         opened.content.close()
         raise
 
 
-def _input(opened: Opened, options: InputOptions, fields: Names) -> Input:
+def _input(opened: Opened, options: InputOptions, fields: Names, start: Place) -> Input:
     head = opened.content.peek(len(PARQUET_MAGIC)).removeprefix(_BOM).lstrip()
     if head.startswith(PARQUET_MAGIC):
         from rerank_cli.formats.parquet_input import open_parquet
 
-        return open_parquet(opened, options.shape, fields)
+        return open_parquet(opened, options.shape, fields, start)
     if _is_tsv(opened.path, head, options.shape):
         if options.shape not in (None, Shape.PAIRS):
             raise UsageError(f"{opened.name}: tab-separated files carry pairs only (got --shape {options.shape})")
-        return _text_input("TSV", opened, tsv_rows(opened.content, opened.name, fields))
+        columns = _tsv_columns(opened.path, fields) if start.rows else None
+        opened = opened.at(start.offset)
+        return _text_input("TSV", opened, tsv_rows(opened.content, opened.name, fields, start, columns))
     if head.startswith(b"["):
         fix = "Fix: jq -c '.[]' makes JSON lines of it"
         raise InputError(f"{opened.name}: is one JSON array (expected one JSON object a line). {fix}")
-    return _text_input("JSON lines", opened, json_rows(opened.content, opened.name))
+    opened = opened.at(start.offset)
+    return _text_input("JSON lines", opened, json_rows(opened.content, opened.name, start))
 
 
 def _text_input(kind: str, opened: Opened, rows: Iterator[Row | Rejection]) -> Input:
@@ -88,3 +94,9 @@ def _is_tsv(path: str, head: bytes, shape: Shape | None) -> bool:
 def _is_parquet(path: str) -> bool:
     with open_bytes(path).content as content:
         return content.peek(len(PARQUET_MAGIC)).startswith(PARQUET_MAGIC)
+
+
+def _tsv_columns(path: str, fields: Names) -> tuple[str, ...]:
+    opened = open_bytes(path)
+    with opened.content as content:
+        return tsv_columns(content, opened.name, fields)

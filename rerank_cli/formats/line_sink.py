@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import orjson
 
 from rerank_cli.formats.answers import Object, api_answer, api_error, batch_answer, batch_error
-from rerank_cli.formats.compression import Compressor, new_compressor
+from rerank_cli.formats.compression import new_compressor
 from rerank_cli.formats.files import ByteFile
 from rerank_cli.formats.options import AnswerOptions, Committed, OutputFormat
 from rerank_cli.formats.pair_rows import pair_rows
@@ -47,7 +48,11 @@ def _answers(format: OutputFormat, options: AnswerOptions) -> Callable[[Ranking]
 
 
 class LineSink:
-    """Lines to a file. Compressed, each commit ends a member, so that what was committed is a whole file by itself."""
+    """Lines to a file. Compressed, each chunk is a member of its own.
+
+    So what was committed is a whole file by itself, and the bytes depend on the chunks alone, not on when they were
+    committed.
+    """
 
     patience = 1.0
 
@@ -55,36 +60,30 @@ class LineSink:
         self._file = file
         self._render = render
         self._compression = compression
-        self._member: Compressor | None = None
-        self._members = 0
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         data = b"".join([self._render(outcome) for outcome in outcomes])
         if data:
-            self._file.write(self._packed(data) if self._compression else data)
+            self._file.write(self._packed(data))
 
     def commit(self) -> Committed:
-        self._end_member()
         return self._file.sync()
 
-    def publish(self) -> None:
-        self._end_member()
-        if self._compression and not self._members:
+    def finish(self) -> Path | None:
+        if self._compression and not self._file.sync().length:
             self._file.write(self._packed(b""))
-            self._end_member()
+        self._file.sync()
+        return self._file.path
+
+    def publish(self) -> None:
+        self.finish()
         self._file.publish()
 
     def abandon(self) -> None:
         self._file.abandon()
 
     def _packed(self, data: bytes) -> bytes:
-        start = b""
-        if self._member is None:
-            start, self._member = new_compressor(self._compression or "")
-            self._members += 1
-        return start + self._member.compress(data)
-
-    def _end_member(self) -> None:
-        if self._member is not None:
-            self._file.write(self._member.flush())
-            self._member = None
+        if not self._compression:
+            return data
+        start, member = new_compressor(self._compression)
+        return start + member.compress(data) + member.flush()

@@ -13,49 +13,57 @@ import orjson
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import loosely
-from rerank_cli.records import Json, Position, Rejection
+from rerank_cli.records import Json, Place, Position, Rejection
 
 MAX_LINE = 512 << 20
 _SKIP = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_BEGINNING = Place()
 # orjson reads 1024 levels but writes 254. What is carried through must be writable, a few levels down in an answer.
 _MANY_BRACKETS = 200
 
 
-def numbered_lines(content: io.BufferedReader, name: str) -> Iterator[tuple[int, bytes] | Rejection]:
-    """Lines that are not blank, with their 1-based numbers and without their newline where they have one.
+def numbered_lines(
+    content: io.BufferedReader, name: str, start: Place = _BEGINNING
+) -> Iterator[tuple[Position, bytes] | Rejection]:
+    """Lines that are not blank, with their positions and with their newline where they have one.
 
-    The last line of a file that does not end in a newline is yielded like all others.
+    `content` stands at `start`. The last line of a file that does not end in a newline is yielded like all others.
     """
-    number = 0
+    rows, offset = start.rows, start.offset
     while line := content.readline(MAX_LINE + 1):
-        number += 1
-        if number == 1 and line.startswith(_BOM):
+        position = Position(name, rows + 1, Place(start.file, rows, offset))
+        rows += 1
+        offset += len(line)
+        if offset == len(line) and line.startswith(_BOM):
             line = line[len(_BOM) :]
         if len(line) > MAX_LINE and not line.endswith(b"\n"):
             excerpt = loosely(line[:4096])
             del line
-            yield _too_long(content, Position(name, number), excerpt)
+            offset += _pass_over(content)
+            message = f"the line is too long (got more than {MAX_LINE >> 20} MiB)"
+            yield Rejection(position, "line_too_long", message, raw=excerpt)
         elif not line.isspace() and line:
-            yield number, line
+            yield position, line
 
 
-def _too_long(content: io.BufferedReader, position: Position, excerpt: str) -> Rejection:
-    """Pass over the rest of a line without keeping it."""
-    while (block := content.readline(_SKIP)) and not block.endswith(b"\n"):
-        pass
-    message = f"the line is too long (got more than {MAX_LINE >> 20} MiB)"
-    return Rejection(position, "line_too_long", message, raw=excerpt)
+def _pass_over(content: io.BufferedReader) -> int:
+    """Read the rest of a line without keeping it; its length."""
+    length = 0
+    while block := content.readline(_SKIP):
+        length += len(block)
+        if block.endswith(b"\n"):
+            break
+    return length
 
 
-def json_rows(content: io.BufferedReader, name: str) -> Iterator[Row | Rejection]:
-    """One row a line of JSON."""
-    for item in numbered_lines(content, name):
+def json_rows(content: io.BufferedReader, name: str, start: Place = _BEGINNING) -> Iterator[Row | Rejection]:
+    """One row a line of JSON, from `start` on."""
+    for item in numbered_lines(content, name, start):
         if isinstance(item, Rejection):
             yield item
             continue
-        number, line = item
-        position = Position(name, number)
+        position, line = item
         try:
             yield Row(position, decode_line(line), line)
         except BadRecord as error:

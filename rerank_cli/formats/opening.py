@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from rerank_cli.errors import InputError
 from rerank_cli.formats.compression import Decompressed, recognise
-from rerank_cli.formats.options import STREAM
+from rerank_cli.formats.options import STREAM, Stamp
 from rerank_cli.formats.wording import shown
 
 BLOCK = 1 << 20
 _HEAD = 8
+_SAMPLE = 1 << 16
 
 
 class Counted(io.RawIOBase):
@@ -45,6 +47,12 @@ class Counted(io.RawIOBase):
         self.taken += len(block)
         return len(block)
 
+    def go_to(self, offset: int) -> None:
+        """Take the byte at `offset` next. Only where nothing has been taken, or from a file."""
+        if offset != self.taken:
+            self._stream.seek(offset)
+            self._head, self.taken = b"", offset
+
     def _read(self, size: int) -> bytes:
         read1 = getattr(self._stream, "read1", self._stream.read)
         try:
@@ -68,20 +76,35 @@ class Opened:
     counted: Counted
     content: io.BufferedReader
 
+    def at(self, offset: int) -> Opened:
+        """The same input with `offset` bytes of its content behind it: sought in a plain file, else read away."""
+        if not self.compression and is_file(self.path):
+            self.content.detach()
+            self.counted.go_to(offset)
+            return replace(self, content=io.BufferedReader(cast("io.RawIOBase", self.counted), BLOCK))
+        while offset > 0 and (block := self.content.read(min(offset, BLOCK))):
+            offset -= len(block)
+        return self
 
-def check_input(path: str) -> int | None:
-    """The size of an input in bytes, None where it has none (stdin, a pipe). Raises InputError if it is no file."""
+
+def stamp_of(path: str) -> Stamp | None:
+    """What an input is told by, None for what can be read once only (stdin, a pipe). InputError if it is no file."""
     if path == STREAM:
         return None
     if not path:
         raise InputError("the input path is empty")
     try:
         info = Path(path).stat()
+        if stat.S_ISREG(info.st_mode):
+            with open(path, "rb", buffering=0) as file:
+                return Stamp(
+                    info.st_size, info.st_mtime_ns, hashlib.blake2b(file.read(_SAMPLE), digest_size=8).hexdigest()
+                )
     except (OSError, ValueError) as error:
         raise InputError(f"{shown(path, 300)}: {_reason(error)}") from error
     if stat.S_ISDIR(info.st_mode):
         raise InputError(f"{shown(path, 300)}: is a folder (expected a file). Fix: name the files in it")
-    return info.st_size if stat.S_ISREG(info.st_mode) else None
+    return None
 
 
 def is_file(path: str) -> bool:

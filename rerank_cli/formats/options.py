@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from rerank_cli.records import Outcome, Record, Shape
+from rerank_cli.records import Outcome, Place, Record, Shape
 
 ArrowSchema: TypeAlias = Any
 """A pyarrow.Schema, which is not imported before a Parquet file is met."""
@@ -83,11 +84,21 @@ class Committed:
     digest: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What an input file is told by without reading it whole: size, time of change, hash of its first 64 KiB."""
+
+    size: int
+    changed_ns: int
+    head: str
+
+
 class Source(Protocol):
     """Records in input order, to be iterated once.
 
     `shape` is None until a record showed it, `total_bytes` None for stdin, `columns` None unless the input is Parquet.
-    `bytes_read` counts bytes on disk, compressed ones for compressed input.
+    `bytes_read` counts bytes on disk, compressed ones for compressed input. `stamps` has one entry an input, as it was
+    when the source was opened, None for one that can be read once only.
     """
 
     @property
@@ -100,7 +111,19 @@ class Source(Protocol):
     def bytes_read(self) -> int: ...
     @property
     def columns(self) -> ArrowSchema | None: ...
+    @property
+    def stamps(self) -> Sequence[Stamp | None]: ...
     def __iter__(self) -> Iterator[Record]: ...
+
+    def keep_memory_in(self, path: Path) -> None:
+        """Before the first record is read: where `sync` keeps what `go_to` needs to know of the records behind."""
+
+    def go_to(self, start: Place, records: int, shape: Shape | None) -> bool:
+        """Before the first record is read: begin at `start`, behind so many records; False if that cannot be."""
+
+    def sync(self) -> None:
+        """Make durable what there is to remember. May be called while records are read on another thread."""
+
     def close(self) -> None: ...
 
 
@@ -118,8 +141,11 @@ class Sink(Protocol):
     def commit(self) -> Committed:
         """Make all that was written durable, and say how much that is by now."""
 
+    def finish(self) -> Path | None:
+        """Make the output whole and durable under its provisional name, which is returned; a stream has none."""
+
     def publish(self) -> None:
-        """Give the finished output its name, at once or not at all."""
+        """Give the finished output its name, at once or not at all; `finish` first if that was not done."""
 
     def abandon(self) -> None:
         """Let go of the files. What was committed stays beside the output, under a name ending in .partial."""

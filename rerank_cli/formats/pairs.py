@@ -6,9 +6,9 @@ on; a query that comes back later is rejected row by row, naming the place where
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.detection import other_shape
@@ -28,7 +28,10 @@ from rerank_cli.formats.fields import (
 from rerank_cli.formats.requests import an_object, find_query
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import shown
-from rerank_cli.records import Candidate, Json, Position, Record, Rejection, Request, Shape
+from rerank_cli.records import Candidate, Json, Place, Position, Record, Rejection, Request, Shape
+
+if TYPE_CHECKING:
+    from rerank_cli.formats.seen import SeenQueries
 
 Id = str | int | float | None
 
@@ -51,7 +54,10 @@ class Pair:
     @property
     def key(self) -> tuple[bool, Id]:
         """What its query is grouped by: the id, or the text of one without an id."""
-        return (True, self.query) if self.query_id is None else (False, self.query_id)
+        if self.query_id is None:
+            return True, self.query
+        whole = isinstance(self.query_id, float) and self.query_id.is_integer()
+        return False, int(self.query_id) if whole else self.query_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,33 +121,35 @@ class _Group:
 
 
 class Grouping:
-    """Rows in, records out. Keeps one group and where each earlier one began.
+    """Rows in, records out. Keeps one group, and in `seen` where each earlier one began; `paths` names the inputs."""
 
-    What is kept of an earlier query is the 64-bit hash of its key and a line number, some 230 bytes in a dict: 2.3 GB
-    for ten million queries. Two keys with one hash (chance 3e-6 at ten million) would reject a good group, loudly.
-    """
-
-    def __init__(self, fields: Names) -> None:
+    def __init__(self, fields: Names, seen: SeenQueries, paths: Sequence[str]) -> None:
         self._fields = fields
+        self._seen = seen
+        self._paths = paths
         self._known: dict[tuple[str, ...], PairNames] = {}
-        self._began: dict[int, tuple[str, int]] = {}
         self._group: _Group | None = None
 
     def records(self, rows: Iterator[Row | Rejection]) -> Iterator[Record]:
         """One request a group, at the group's last row; rejections where they occur."""
         for row in rows:
             if isinstance(row, Rejection):
-                yield row
+                yield replace(row, position=self._inside(row.position))
                 continue
             try:
                 finished = self._take(row)
             except BadRecord as error:
-                yield Rejection(row.position, error.code, str(error), self._id_of(row), row.excerpt())
+                position = self._inside(row.position)
+                yield Rejection(position, error.code, str(error), self._id_of(row), row.excerpt())
                 continue
             if finished:
                 yield finished.request()
         if self._group:
             yield self._group.request()
+
+    def _inside(self, position: Position) -> Position:
+        """The position of a bad row: to be found again from where the group begins that is not finished yet."""
+        return replace(position, place=self._group.position.place) if self._group else position
 
     def _take(self, row: Row) -> _Group | None:
         """Add a row to its group; returns the group before if this row begins another."""
@@ -178,8 +186,10 @@ class Grouping:
             raise
 
     def _check_new(self, pair: Pair, position: Position) -> None:
-        path, line = self._began.setdefault(hash(pair.key), (position.path, position.line))
-        if (path, line) != (position.path, position.line):
+        place = position.place or Place()
+        file, rows = self._seen.first(pair.key, place)
+        if (file, rows) != (place.file, place.rows):
             what = "query" if pair.query_id is None else "query id"
-            where = f"got {shown(repr(pair.key[1]))} again, after other queries; it was first at {path}:{line}"
+            first = f"{self._paths[file]}:{rows + 1}"
+            where = f"got {shown(repr(pair.key[1]))} again, after other queries; it was first at {first}"
             raise BadRecord("query_returned", f"rows of one {what} must stand together ({where}). Fix: sort the input")

@@ -20,7 +20,7 @@ from rerank_cli.formats.opening import BLOCK, Opened, is_file
 from rerank_cli.formats.options import ArrowSchema
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import names, shown
-from rerank_cli.records import Position, Rejection, Shape
+from rerank_cli.records import Place, Position, Rejection, Shape
 
 _NESTED_BATCH = 32
 _FLAT_BATCH = 1024
@@ -47,19 +47,35 @@ class ParquetInput:
             raise InputError(f"{self.name}: no shape fits its columns ({got}). {fix}")
         return found
 
-    def rows(self) -> Iterator[Row | Rejection]:
+    def rows(self, start: Place) -> Iterator[Row | Rejection]:
         """One row after the other; a row that Python cannot hold is rejected by itself."""
         import pyarrow as pa
 
-        nested = any(pa.types.is_nested(field.type) for field in self.schema)
+        self._rows_done = start.rows
         try:
-            for batch in self._file.iter_batches(_NESTED_BATCH if nested else _FLAT_BATCH):
-                for value in _values(_plain(batch), self.name, self._rows_done):
+            for batch in self._batches(start.rows):
+                for value in _values(_plain(batch)):
+                    position = Position(self.name, self._rows_done + 1, Place(start.file, self._rows_done))
                     self._rows_done += 1
-                    position = Position(self.name, self._rows_done)
-                    yield Row(position, value) if isinstance(value, dict) else value
+                    yield Row(position, value) if isinstance(value, dict) else Rejection(position, *value)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self.name}: the Parquet data is corrupt ({shown(str(error), 200)})") from error
+
+    def _batches(self, first: int) -> Iterator[Any]:
+        """Batches of rows from the row `first` on; row groups before it are not read."""
+        import pyarrow as pa
+
+        nested = any(pa.types.is_nested(field.type) for field in self.schema)
+        metadata = self._file.metadata
+        group = 0
+        while group < metadata.num_row_groups and first >= metadata.row_group(group).num_rows:
+            first -= metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, metadata.num_row_groups))
+        for batch in self._file.iter_batches(_NESTED_BATCH if nested else _FLAT_BATCH, groups):
+            if first < batch.num_rows:
+                yield batch.slice(first)
+            first = max(0, first - batch.num_rows)
 
     def taken(self) -> int:
         """Bytes on disk, by the share of rows read: Parquet is not read from front to back."""
@@ -73,15 +89,15 @@ class ParquetInput:
         self._opened.content.close()
 
 
-def open_parquet(opened: Opened, shape: Shape | None, fields: Names) -> Input:
-    """Open a file that begins like Parquet."""
+def open_parquet(opened: Opened, shape: Shape | None, fields: Names, start: Place) -> Input:
+    """Open a file that begins like Parquet, to be read from `start` on."""
     source = ParquetInput(opened)
     try:
         columns = annotated(source.schema, shape or source.shape(fields), fields, source.name)
     except BaseException:
         source.close()
         raise
-    return Input("Parquet", source.rows(), source.taken, source.close, columns)
+    return Input("Parquet", source.rows(start), source.taken, source.close, columns)
 
 
 def check_same_columns(paths: Sequence[str]) -> None:
@@ -152,18 +168,19 @@ def _plain(batch: Any) -> Any:
     return batch
 
 
-def _values(batch: Any, name: str, before: int) -> Iterator[dict[str, Any] | Rejection]:
+def _values(batch: Any) -> Iterator[dict[str, Any] | tuple[str, str]]:
+    """Each row as an object, or the code and the reason of one that cannot be had."""
     try:
         yield from batch.to_pylist()
     except (ValueError, OverflowError):
         for index in range(len(batch)):
-            yield _value(batch.slice(index, 1), Position(name, before + index + 1))
+            yield _value(batch.slice(index, 1))
 
 
-def _value(batch: Any, position: Position) -> dict[str, Any] | Rejection:
+def _value(batch: Any) -> dict[str, Any] | tuple[str, str]:
     try:
         return dict(batch.to_pylist()[0])
     except UnicodeDecodeError as error:
-        return Rejection(position, "bad_utf8", f"the row holds text that is not valid UTF-8 ({error.reason})")
+        return "bad_utf8", f"the row holds text that is not valid UTF-8 ({error.reason})"
     except (ValueError, OverflowError) as error:
-        return Rejection(position, "bad_value", f"the row holds a value that cannot be read ({shown(str(error), 120)})")
+        return "bad_value", f"the row holds a value that cannot be read ({shown(str(error), 120)})"

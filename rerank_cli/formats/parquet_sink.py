@@ -44,6 +44,7 @@ class ParquetSink:
         self._schema = self._layout.schema.with_metadata({**provenance(columns), **notes})
         self._folder = partial_path(options.path)
         self._parts: list[Path] = []
+        self._joined: Path | None = None
         self._file: BinaryIO | None = None
         self._writer: Any = None
         self._hash = new_hash()
@@ -74,17 +75,23 @@ class ParquetSink:
             self._writer = self._file = None
         return Committed(len(self._parts), self._hash.hexdigest())
 
-    def publish(self) -> None:
+    def finish(self) -> Path:
         self.commit()
-        final, joined = final_path(self._path), self._folder / _JOINED
+        joined = self._folder / _JOINED
+        with writing(self._path), open(joined, "wb") as file:
+            join(self._parts, self._schema, file)
+            file.flush()
+            os.fsync(file.fileno())
+        self._joined = joined
+        return joined
+
+    def publish(self) -> None:
+        joined = self._joined or self.finish()
+        final = final_path(self._path)
         with writing(self._path):
-            with open(joined, "wb") as file:
-                join(self._parts, self._schema, file)
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(joined, final)  # noqa: PTH105 - at once or not at all
             sync_folder(final.parent)
-            _remove(self._folder)
+            remove_parts(self._folder)
 
     def abandon(self) -> None:
         """The part at hand is left without its footer: only those that were committed can be read."""
@@ -127,7 +134,7 @@ def _empty(folder: Path) -> None:
         file.unlink()
 
 
-def _remove(folder: Path) -> None:
+def remove_parts(folder: Path) -> None:
     """Remove our files, and the folder unless somebody put something else into it."""
     for file in _ours(folder):
         file.unlink()

@@ -47,8 +47,28 @@ def check_output(options: OutputOptions, inputs: Sequence[str], stdout: BinaryIO
         _check_place(options, final)
 
 
+def refuse_existing(options: OutputOptions) -> None:
+    """RefusedError if a file stands where the output shall stand, unless it may be replaced."""
+    if options.path == STREAM or options.overwrite or is_special(options.path):
+        return
+    if final_path(options.path).exists():
+        raise RefusedError(f"{shown(options.path, 300)}: exists already. Fix: --overwrite, or another -o")
+
+
+def discard_partial(path: str) -> None:
+    """Remove what is left of an unfinished output."""
+    partial = partial_path(path)
+    with writing(path):
+        if partial.is_dir():
+            from rerank_cli.formats.parquet_sink import remove_parts
+
+            remove_parts(partial)
+        else:
+            partial.unlink(missing_ok=True)
+
+
 def check_side_file(path: str, flag: str, options: OutputOptions, inputs: Sequence[str]) -> None:
-    """Raise what speaks against a file beside the output (`--errors`, `--summary`): no place, or one that is taken."""
+    """Raise what speaks against a file beside the output (`--errors`, say): no place, or one that is taken."""
     if path == STREAM:
         raise UsageError(f"{flag} cannot be - (stdout carries the answers). Fix: name a file")
     if is_special(path):
@@ -104,8 +124,6 @@ def _check_place(options: OutputOptions, final: Path) -> None:
     if final.is_dir():
         raise OutputError(f"{shown_path}: is a folder (expected a file)")
     _check_folder(options.path, final)
-    if final.exists() and not options.overwrite:
-        raise RefusedError(f"{shown_path}: exists already. Fix: --overwrite, or another -o")
 
 
 def _check_folder(path: str, final: Path) -> None:

@@ -7,21 +7,23 @@ their own are called `rerank-<n>`, n counting all records from 1.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
 
 from rerank_cli.errors import BadRecord, InputError, UsageError
 from rerank_cli.formats.columns import shape_of
 from rerank_cli.formats.detection import detect, other_shape
 from rerank_cli.formats.fields import Names, an_id, first, names_from
 from rerank_cli.formats.inputs import Input, check_kinds, open_input
-from rerank_cli.formats.opening import check_input
-from rerank_cli.formats.options import STREAM, ArrowSchema, InputOptions, Source
+from rerank_cli.formats.opening import stamp_of
+from rerank_cli.formats.options import STREAM, ArrowSchema, InputOptions, Source, Stamp
 from rerank_cli.formats.pairs import Grouping
 from rerank_cli.formats.requests import request_from
 from rerank_cli.formats.rows import Row
-from rerank_cli.records import Json, Record, Rejection, Request, Shape
+from rerank_cli.formats.wording import shown
+from rerank_cli.records import Json, Place, Record, Rejection, Request, Shape
 
 _LOOK_AHEAD = 100
 
@@ -32,10 +34,9 @@ def open_source(options: InputOptions) -> Source:
         raise UsageError("no input was named")
     if options.paths.count(STREAM) > 1:
         raise UsageError("stdin can be read once only (got - more than once)")
-    sizes = [check_input(path) for path in options.paths]
+    stamps = [stamp_of(path) for path in options.paths]
     check_kinds(options.paths)
-    total = None if None in sizes else sum(size or 0 for size in sizes)
-    source = FileSource(options, total)
+    source = FileSource(options, stamps)
     try:
         source.look()
     except BaseException:
@@ -47,22 +48,32 @@ def open_source(options: InputOptions) -> Source:
 class FileSource:
     """The records of some files; see `Source`."""
 
-    def __init__(self, options: InputOptions, total_bytes: int | None) -> None:
+    def __init__(self, options: InputOptions, stamps: Sequence[Stamp | None]) -> None:
+        from rerank_cli.formats.seen import SeenQueries  # brings numpy, which --help does not wait for
+
         self.shape = options.shape
-        self.total_bytes = total_bytes
+        self.stamps = stamps
         self.columns: ArrowSchema | None = None
         self._options = options
         self._fields = names_from(options)
+        self._seen = SeenQueries()
         self._input: Input | None = None
         self._kind = ""
         self._taken_before = 0
-        self._rows = self._all_rows()
+        self._records_before = 0
+        self._rows = self._all_rows(Place())
 
     @property
     def description(self) -> str:
         """What is read, in one phrase."""
         files = f"{len(self._options.paths)} files of " if len(self._options.paths) > 1 else ""
         return f"{files}{self._kind}, {self.shape or 'of unknown shape'}"
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Bytes of all inputs on disk, None if one of them has no size."""
+        known = [stamp.size for stamp in self.stamps if stamp]
+        return sum(known) if len(known) == len(self.stamps) else None
 
     @property
     def bytes_read(self) -> int:
@@ -83,8 +94,27 @@ class FileSource:
             failures.append(error)
         self._rows = chain(seen, map(_raise, failures), self._rows)
 
+    def go_to(self, start: Place, records: int, shape: Shape | None) -> bool:
+        """See `Source`."""
+        if None in self.stamps or (shape is Shape.PAIRS and not self._seen.take_up(start)):
+            return False
+        self.close()
+        self.shape = shape
+        self._taken_before = sum(stamp.size for stamp in self.stamps[: start.file] if stamp)
+        self._records_before = records
+        self._rows = self._all_rows(start)
+        return True
+
+    def keep_memory_in(self, path: Path) -> None:
+        """See `Source`."""
+        self._seen.keep_in(path)
+
+    def sync(self) -> None:
+        """See `Source`."""
+        self._seen.sync()
+
     def __iter__(self) -> Iterator[Record]:
-        for number, record in enumerate(self._records(), 1):
+        for number, record in enumerate(self._records(), self._records_before + 1):
             yield record if record.id is not None else replace(record, id=f"rerank-{number}")
 
     def close(self) -> None:
@@ -94,15 +124,27 @@ class FileSource:
             self._input.close()
             self._input = None
 
-    def _all_rows(self) -> Iterator[Row | Rejection]:
-        for path in self._options.paths:
-            self._input = open_input(path, self._options, self._fields)
+    def _all_rows(self, start: Place) -> Iterator[Row | Rejection]:
+        for number, path in enumerate(self._options.paths[start.file :], start.file):
+            begin = start if number == start.file else Place(number)
+            self._input = open_input(path, self._options, self._fields, begin)
             self._kind = self._kind or self._input.kind
             if self._input.columns is not None:
                 self.columns = self.columns or self._input.columns
                 self.shape = self.shape or shape_of(self.columns)
             yield from self._input.rows
+            self._check_whole(number, path)
             self.close()
+
+    def _check_whole(self, number: int, path: str) -> None:
+        """InputError if a file ended before the size it had in the beginning: somebody cut it."""
+        stamp, taken = self.stamps[number], self._input.taken() if self._input else 0
+        if stamp and taken < stamp.size:
+            got = f"got {taken:,} bytes, expected the {stamp.size:,} it had before"
+            raise InputError(f"{shown(path, 300)}: was cut while it was read ({got}). Fix: restore it")
+
+    def _names(self) -> list[str]:
+        return ["<stdin>" if path == STREAM else path for path in self._options.paths]
 
     def _show(self, row: Row | Rejection) -> bool:
         """Is the shape known with this row?"""
@@ -120,7 +162,7 @@ class FileSource:
 
     def _shaped(self, rows: Iterator[Row | Rejection]) -> Iterator[Record]:
         if self.shape is Shape.PAIRS:
-            yield from Grouping(self._fields).records(rows)
+            yield from Grouping(self._fields, self._seen, self._names()).records(rows)
             return
         shape = self.shape or Shape.RERANK
         for row in rows:

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.fields import DOC_ID, FIRST_SCORE, QUERY, QUERY_ID, TEXT, Names
 from rerank_cli.formats.lines import numbered_lines
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import loosely
-from rerank_cli.records import Json, Position, Rejection
+from rerank_cli.records import Json, Place, Rejection
 
 TOP1000 = ("qid", "pid", "query", "passage")
 _KNOWN = frozenset((*QUERY, *QUERY_ID, *DOC_ID, *TEXT, *FIRST_SCORE, "title", "rank"))
 
 
-def tsv_rows(content: io.BufferedReader, name: str, fields: Names) -> Iterator[Row | Rejection]:
-    """One row a line, values as strings, scores as numbers."""
-    columns: tuple[str, ...] | None = None
+def tsv_columns(content: io.BufferedReader, name: str, fields: Names) -> tuple[str, ...]:
+    """The columns of a file that is read from its beginning; InputError if they cannot be told."""
     for item in numbered_lines(content, name):
+        with suppress(BadRecord):
+            if not isinstance(item, Rejection):
+                return _columns(_cells(item[1]), name, fields)[0]
+    return ()
+
+
+def tsv_rows(
+    content: io.BufferedReader, name: str, fields: Names, start: Place, columns: tuple[str, ...] | None = None
+) -> Iterator[Row | Rejection]:
+    """One row a line, values as strings, scores as numbers; `columns` if `start` lies behind the line that tells."""
+    for item in numbered_lines(content, name, start):
         if isinstance(item, Rejection):
             yield item
             continue
-        number, line = item
-        position = Position(name, number)
+        position, line = item
         try:
             cells = _cells(line)
             if columns is None:

@@ -14,8 +14,8 @@ from rerank_cli.engine.limits import TokenizerOnly
 from rerank_cli.engine.prepare import measure
 from rerank_cli.formats import Source
 from rerank_cli.jobs.chunks import cut
-from rerank_cli.jobs.fingerprint import Trace
 from rerank_cli.jobs.stages import pair_texts
+from rerank_cli.jobs.trace import Trace
 from rerank_cli.records import Rejection, Request
 
 BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)

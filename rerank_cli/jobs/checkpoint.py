@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,33 +15,42 @@ from typing import Any
 import orjson
 
 from rerank_cli.errors import OutputError, RefusedError
-from rerank_cli.formats import Committed
+from rerank_cli.formats import Committed, Stamp
 from rerank_cli.jobs.fingerprint import Fingerprint
+from rerank_cli.jobs.trace import Reached
+from rerank_cli.records import Place, Shape
+
+_KIND = "rerank checkpoint 2"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A point between two chunks.
 
-    `records` are finished and in the output, `trace` is the hash of their content; `output` and `quarantine` say how
-    much of those files counts; `counts` are the tally's figures at that point.
+    `records` are finished and in the output. `reached` is where the input was then, `stamps` and `shape` what the
+    inputs were. `output` and `quarantine` say how much of those files counts. `counts` are the tally's figures at that
+    point, `progress` what they meant to a person. `sealed` is the identity of the finished file, if there is one.
     """
 
     fingerprint: Fingerprint
     records: int
-    trace: str
+    reached: Reached
+    stamps: Sequence[Stamp | None]
+    shape: Shape | None
     output: Committed
     quarantine: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    sealed: Sequence[int] | None = None
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write beside the final name, make it durable, exchange. OutputError where the system refuses."""
     body = orjson.dumps(asdict(checkpoint))
-    temporary = path.with_name(path.name + ".new")
+    temporary = _successor(path)
     try:
         with temporary.open("wb") as file:
-            file.write(orjson.dumps({"hash": _digest(body), "checkpoint": body.decode()}))
+            file.write(orjson.dumps({"kind": _KIND, "hash": _digest(body), "checkpoint": body.decode()}))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -49,14 +59,15 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load(path: Path) -> Checkpoint | None:
-    """The checkpoint, or None where there is none; RefusedError if it is damaged."""
+    """The checkpoint, or None where there is none; RefusedError if it is damaged or of another version."""
     try:
         content = orjson.loads(path.read_bytes())
+        if content["kind"] != _KIND:
+            raise RefusedError(f"{path}: of another version of rerank ({content['kind']}). Fix: --restart")
         body = content["checkpoint"].encode()
         if content["hash"] != _digest(body):
             raise ValueError
-        values: dict[str, Any] = orjson.loads(body)
-        return Checkpoint(**(values | {"output": Committed(**values["output"])}))
+        return _restored(orjson.loads(body))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -65,10 +76,35 @@ def load(path: Path) -> Checkpoint | None:
         raise RefusedError(f"{path}: damaged, nothing can go on from it. Fix: --restart") from error
 
 
+def is_ours(path: Path) -> bool:
+    """Is the file a checkpoint, good or bad, or not there at all? One that is something else must not be replaced."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_KIND) + 9) == b'{"kind":"' + _KIND.encode()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 def remove(path: Path) -> None:
     """Take the checkpoint away, and what a kill may have left of its successor."""
-    for file in (path, path.with_name(path.name + ".new")):
+    for file in (path, _successor(path)):
         file.unlink(missing_ok=True)
+
+
+def _successor(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
+
+
+def _restored(values: dict[str, Any]) -> Checkpoint:
+    reached = values["reached"]
+    place = reached["place"] and Place(**reached["place"])
+    values["reached"] = Reached(**(reached | {"place": place}))
+    values["stamps"] = [stamp and Stamp(**stamp) for stamp in values["stamps"]]
+    values["shape"] = values["shape"] and Shape(values["shape"])
+    values["output"] = Committed(**values["output"])
+    return Checkpoint(**values)
 
 
 def _digest(body: bytes) -> str:

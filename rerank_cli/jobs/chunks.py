@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rerank_cli.jobs.fingerprint import Trace
+from rerank_cli.jobs.trace import Reached, Trace
 from rerank_cli.records import Record, Request
 
 
@@ -17,15 +17,14 @@ from rerank_cli.records import Record, Request
 class Chunk:
     """Consecutive records.
 
-    `bytes_read` is how far the input had been read when the chunk was full, `trace` the hash of all records up to its
-    end.
+    `bytes_read` is how far the input had been read when the chunk was full, `reached` where its last record ends.
     """
 
     number: int
     records: Sequence[Record]
     pairs: int
     bytes_read: int
-    trace: str
+    reached: Reached
 
 
 def cut(records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], int], trace: Trace) -> Iterator[Chunk]:
@@ -38,11 +37,11 @@ def cut(records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], in
     for record in records:
         size = len(record.candidates) if isinstance(record, Request) else 0
         if held and weight + max(1, size) > chunk_pairs:
-            yield Chunk(number, held, pairs, bytes_read(), trace.digest())
+            yield Chunk(number, held, pairs, bytes_read(), trace.reached())
             held, weight, pairs, number = [], 0, 0, number + 1
         held.append(record)
         trace.add(record)
         weight += max(1, size)
         pairs += size
     if held:
-        yield Chunk(number, held, pairs, bytes_read(), trace.digest())
+        yield Chunk(number, held, pairs, bytes_read(), trace.reached())

@@ -1,4 +1,4 @@
-"""Records on their way in: held to the rules for bad ones, looked at before the model is loaded, skipped when done."""
+"""Records on their way in: begun where an earlier run stopped, held to the rules for bad ones, looked at early."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rerank_cli.errors import InputError, RefusedError
+from rerank_cli.formats import Source
 from rerank_cli.jobs.choices import OnError
-from rerank_cli.jobs.fingerprint import Trace
+from rerank_cli.jobs.trace import Trace
 from rerank_cli.records import Record, Rejection
 
 if TYPE_CHECKING:
@@ -18,9 +19,40 @@ if TYPE_CHECKING:
 _FIRST_LOOK = 32
 
 
+def after(saved: Checkpoint, source: Source, output: str) -> tuple[Iterator[Record], Trace]:
+    """The records behind a checkpoint; RefusedError if those before it are not the ones it was made of.
+
+    Inputs that are by all signs the same are read from the last finished record on, which is compared with what was
+    noted of it. Others (a stream, a file that was written to) are read from the beginning, and all records compared.
+    """
+    reached = saved.reached
+    skip, trace = saved.records, Trace()
+    if _go_to(source, saved):
+        skip, trace = reached.skip, Trace(reached.before)
+    records = iter(source)
+    passed = 0
+    for record in itertools.islice(records, skip):
+        trace.add(record)
+        passed += 1
+    if (passed, trace.reached().digest) != (skip, reached.digest):
+        what = f"the first {saved.records:,} records of the input are not those that are done"
+        raise RefusedError(f"{output}: {what}. Fix: --restart, or another -o")
+    return records, trace
+
+
+def _go_to(source: Source, saved: Checkpoint) -> bool:
+    """Go to the last finished record, if the inputs up to there are what they were by size, time and first bytes."""
+    place = saved.reached.place
+    if place is None:
+        return False
+    files = slice(place.file + 1)
+    before, now = list(saved.stamps[files]), list(source.stamps[files])
+    return before == now and None not in before and source.go_to(place, saved.records - saved.reached.skip, saved.shape)
+
+
 def guarded(records: Iterator[Record], on_error: OnError, max_errors: int | None, tally: Tally) -> Iterator[Record]:
-    """Hold bad records to `--on-error` and `--max-errors` as they are read."""
-    bad = 0
+    """Hold bad records to `--on-error` and `--max-errors` as they are read; those of an earlier run count."""
+    bad = tally.rejected
     while True:
         with tally.timing("read"):
             record = next(records, None)
@@ -42,18 +74,6 @@ def look_ahead(records: Iterator[Record], *, live: bool) -> Iterator[Record]:
     """
     first = list(itertools.islice(records, 1 if live else _FIRST_LOOK))
     return itertools.chain(first, records)
-
-
-def behind(records: Iterator[Record], saved: Checkpoint, trace: Trace, output: str) -> Iterator[Record]:
-    """The records after a checkpoint; RefusedError if those before it are not the ones it was made of."""
-    done = 0
-    for record in itertools.islice(records, saved.records):
-        trace.add(record)
-        done += 1
-    if (done, trace.digest()) != (saved.records, saved.trace):
-        what = f"the first {saved.records:,} records of the input are not those that are done"
-        raise RefusedError(f"{output}: {what}. Fix: --restart, or another -o")
-    yield from records
 
 
 def _with_fix(rejection: Rejection) -> str:

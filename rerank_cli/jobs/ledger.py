@@ -14,20 +14,24 @@ from rerank_cli.formats import Committed, ErrorsFile, Sink
 from rerank_cli.jobs.choices import OnError
 from rerank_cli.jobs.stages import Scored, rank_chunk
 from rerank_cli.jobs.tally import Tally
+from rerank_cli.jobs.trace import Reached
 from rerank_cli.records import Outcome, Rejection
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A point to go on from: the hash of the records so far, and how much of output and quarantine is durable."""
+    """A point to go on from: where the input was, and how much of output and quarantine is durable."""
 
-    trace: str
+    reached: Reached
     output: Committed
     quarantine: int
 
 
 class Ledger:
-    """Takes scored chunks in order. `record` is told every commit, after its bytes are safe."""
+    """Takes scored chunks in order. `record` is told every commit, after its bytes are safe.
+
+    Commits are `patience` seconds apart, or as far as the output finds worth its while.
+    """
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class Ledger:
         record: Callable[[Entry], None],
         top_n: int | None,
         on_error: OnError,
+        patience: float | None = None,
     ) -> None:
         self._sink = sink
         self._quarantine = quarantine
@@ -44,7 +49,8 @@ class Ledger:
         self._record = record
         self._top_n = top_n
         self._on_error = on_error
-        self._trace: str | None = None
+        self._patience = sink.patience if patience is None else patience
+        self._reached: Reached | None = None
         self._committed = time.monotonic()
 
     def take(self, scored: Scored) -> None:
@@ -55,19 +61,19 @@ class Ledger:
         with self._tally.timing("write"):
             self._write(outcomes, rejected)
         _count(self._tally, scored, len(rejected))
-        self._trace = scored.chunk.trace
-        if time.monotonic() - self._committed >= self._sink.patience:
+        self._reached = scored.chunk.reached
+        if time.monotonic() - self._committed >= self._patience:
             self.commit()
 
     def commit(self) -> None:
         """Make durable what is written, then record it. Nothing to do where nothing was written since."""
-        if self._trace is None:
+        if self._reached is None:
             return
         with self._tally.timing("commit"):
             output = self._sink.commit()
             quarantine = self._quarantine.commit() if self._quarantine else 0
-            self._record(Entry(self._trace, output, quarantine))
-        self._trace = None
+            self._record(Entry(self._reached, output, quarantine))
+        self._reached = None
         self._committed = time.monotonic()
 
     def _write(self, outcomes: list[Outcome], rejected: list[Rejection]) -> None:

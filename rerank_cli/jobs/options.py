@@ -1,19 +1,22 @@
-"""What a run is asked to do."""
+"""What a run is asked to do, and whether that makes sense."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.engine.contract import ModelOptions
-from rerank_cli.formats import InputOptions, OutputOptions
+from rerank_cli.errors import RefusedError, UsageError
+from rerank_cli.formats import InputOptions, OutputOptions, check_output, check_side_file, final_path
+from rerank_cli.jobs.checkpoint import is_ours
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything a run depends on. None takes the default of the device or the model."""
+    """Everything a run depends on. None takes the default of the device or the model; times are seconds."""
 
     model: ModelOptions
     input: InputOptions
@@ -23,6 +26,9 @@ class RunConfig:
     top_n: int | None = None
     limit: int | None = None
     chunk_pairs: int | None = None
+    commit_interval: float | None = None
+    checkpoint: str | None = None
+    max_duration: float | None = None
     on_error: OnError = OnError.FAIL
     errors: str | None = None
     max_errors: int | None = None
@@ -30,3 +36,21 @@ class RunConfig:
     progress_interval: float = 30.0
     summary: str | None = None
     notify: Callable[[str], None] = field(default=lambda _: None)
+
+
+def check(config: RunConfig) -> None:
+    """Raise what can be told before anything is opened: flags that do not go together, places that are taken."""
+    check_output(config.output, config.input.paths, config.stdout)
+    if config.errors is not None and config.on_error is OnError.FAIL:
+        raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
+    named = {"--errors": config.errors, "--summary": config.summary, "--checkpoint": config.checkpoint}
+    taken: dict[Path, str] = {}
+    for flag, path in named.items():
+        if path is None:
+            continue
+        check_side_file(path, flag, config.output, config.input.paths)
+        other = taken.setdefault(final_path(path), flag)
+        if other != flag:
+            raise UsageError(f"{other} and {flag} name the same file. Fix: another {flag}")
+    if config.checkpoint and not is_ours(Path(config.checkpoint)):
+        raise RefusedError(f"{config.checkpoint}: is no checkpoint of ours. Fix: another --checkpoint")

@@ -9,138 +9,193 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import replace
 
-from rerank_cli.engine.contract import ModelOptions, Session, StopRequested
-from rerank_cli.errors import RerankError, UsageError
-from rerank_cli.formats import ErrorsFile, Sink, Source, check_output, check_side_file, open_sink, open_source
-from rerank_cli.jobs.background import Ahead, Behind
+from rerank_cli.engine.contract import ModelOptions, Session
+from rerank_cli.errors import RefusedError, RerankError
+from rerank_cli.formats import ErrorsFile, Sink, Source, open_sink, open_source, refuse_existing
 from rerank_cli.jobs.checkpoint import Checkpoint
-from rerank_cli.jobs.choices import OnError, ProgressMode
-from rerank_cli.jobs.chunks import Chunk, cut
-from rerank_cli.jobs.fingerprint import Trace, fingerprint
-from rerank_cli.jobs.intake import behind, guarded, look_ahead
-from rerank_cli.jobs.ledger import Ledger
-from rerank_cli.jobs.options import RunConfig
-from rerank_cli.jobs.progress import say, showing
-from rerank_cli.jobs.signals import Stop, listening
-from rerank_cli.jobs.stages import Scored, Slice, join, prepare_slices
+from rerank_cli.jobs.choices import ProgressMode
+from rerank_cli.jobs.chunks import cut
+from rerank_cli.jobs.fingerprint import Fingerprint, fingerprint, settings
+from rerank_cli.jobs.intake import after, guarded, look_ahead
+from rerank_cli.jobs.ledger import Entry, Ledger
+from rerank_cli.jobs.options import RunConfig, check
+from rerank_cli.jobs.pipeline import stream
+from rerank_cli.jobs.progress import say, showing, snapshot
+from rerank_cli.jobs.receipt import complete, identity, receipt, sign
+from rerank_cli.jobs.signals import Interrupted, Stop, listening
 from rerank_cli.jobs.summary import Summary, write_summary
 from rerank_cli.jobs.tally import Tally
+from rerank_cli.jobs.trace import Trace
 from rerank_cli.jobs.workplace import Workplace
 from rerank_cli.records import Record
 
+OpenModel = Callable[[ModelOptions], Session]
+RevisionOf = Callable[[ModelOptions], str]
 
-def run(config: RunConfig, open_model: Callable[[ModelOptions], Session]) -> tuple[Summary, Stop]:
-    """Do the job. The caller ends the process by `Stop.signal` if the summary says that it was interrupted.
 
-    Raises RerankError subclasses with one line for a person, and BrokenPipeError when the reader of stdout has gone.
+def run(config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None = None) -> tuple[Summary, Stop]:
+    """Do the job, or what an earlier run left of it; one that is complete already is told by `revision_of` a model.
+
+    The caller ends the process by `Stop.signal` if there is one. Raises RerankError subclasses with one line for a
+    person, and BrokenPipeError when the reader of stdout has gone.
     """
-    _check(config)
-    tally, stop = Tally(), Stop()
-    place = Workplace.of(config.output.path)
+    check(config)
+    job = _Job(config, open_model, revision_of)
     try:
         with ExitStack() as stack:
-            stack.enter_context(place.held())
-            session = _work(config, open_model, place, tally, stop, stack)
+            stack.enter_context(listening(job.stop, _announce, lambda: say(job.tally, ProgressMode.PLAIN)))
+            stack.enter_context(job.place.held())
+            job.work(stack)
+    except Interrupted:
+        pass
     except RerankError as error:
-        if tally.chunks and place.keeps:
-            config.notify(f"{tally.records:,} records are kept; once this is mended, the same command goes on")
+        if job.tally.chunks and job.place.keeps:
+            config.notify(f"{job.tally.records:,} records are kept; once this is mended, the same command goes on")
         if config.summary:
-            write_summary(Summary(tally, failure=str(error)), config.summary)
+            write_summary(Summary(job.tally, failure=str(error)), config.summary)
         raise
-    interrupted = stop.signal.name if stop.signal and not tally.finished else None
-    summary = Summary(tally, session.facts, session.work, interrupted)
-    if config.summary:
+    summary = job.summary()
+    if config.summary and not summary.nothing_to_do:
         write_summary(summary, config.summary)
-    return summary, stop
+    return summary, job.stop
 
 
-def _work(
-    config: RunConfig,
-    open_model: Callable[[ModelOptions], Session],
-    place: Workplace,
-    tally: Tally,
-    stop: Stop,
-    stack: ExitStack,
-) -> Session:
-    """Open everything, stream the records through, publish."""
-    saved = place.saved(config.resume)
-    source, records = _open_input(config, tally, stop, stack)
-    stack.enter_context(showing(tally, config.progress, config.progress_interval))
-    session = _load(config, open_model, tally)
-    chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
-    mark, trace = fingerprint(config, session.facts, chunk_pairs), Trace()
-    if saved:
-        place.refuse_another_run(saved, mark)
-        records = behind(records, saved, trace, config.output.path)
-        tally.go_on_from(saved.counts)
-        config.notify(f"going on after {saved.records:,} records")
-    else:
-        place.forget()
-    sink, quarantine = _open_output(config, source, saved, stack)
-    ledger = Ledger(sink, quarantine, tally, partial(place.record, mark, tally), config.top_n, config.on_error)
-    tally.scoring_since = time.monotonic()
-    stack.enter_context(listening(stop, _announce, lambda: say(tally, ProgressMode.PLAIN)))
-    chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
-    tally.finished = _stream(chunks, chunk_pairs, session, ledger, tally, stop)
-    if tally.finished:
-        with tally.timing("write"):
-            sink.publish()
-        place.forget()
-    return session
+class _Job:
+    """One run from its beginning to its end; what is open is left to the stack."""
 
+    def __init__(self, config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None) -> None:
+        self.config = config
+        self.tally = Tally()
+        self.stop = Stop(config.max_duration)
+        self.place = Workplace.of(config.output.path, config.checkpoint)
+        self._open_model = open_model
+        self._revision_of = revision_of
+        self._session: Session | None = None
+        self._point: Checkpoint | None = None
+        self._nothing_to_do = False
 
-def _check(config: RunConfig) -> None:
-    """What can be told before anything is opened."""
-    check_output(config.output, config.input.paths, config.stdout)
-    if config.errors is not None and config.on_error is OnError.FAIL:
-        raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
-    for flag, path in (("--errors", config.errors), ("--summary", config.summary)):
-        if path is not None:
-            check_side_file(path, flag, config.output, config.input.paths)
+    def work(self, stack: ExitStack) -> None:
+        """Open everything, stream the records through, publish."""
+        config, tally = self.config, self.tally
+        if complete(config, self.place, self._revision_of):
+            self._nothing_to_do = True
+            return
+        refuse_existing(config.output)
+        saved = self.place.saved(config.resume)
+        if saved:
+            self.place.refuse_another_run(saved, settings(config))
+        source = self._open_source(stack)
+        records, trace = self._records(source, saved)
+        stack.enter_context(showing(tally, config.progress, config.progress_interval))
+        session = self._session = self._load()
+        chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
+        mark = fingerprint(config, session.facts, chunk_pairs)
+        if saved:
+            self.place.refuse_another_run(saved, mark)
+        else:
+            self.place.forget()
+        sink, quarantine = self._open_output(source, saved, stack)
+        record = self._recorder(source, mark)
+        ledger = Ledger(sink, quarantine, tally, record, config.top_n, config.on_error, config.commit_interval)
+        tally.scoring_since = time.monotonic()
+        self.stop.patient = True
+        chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
+        if stream(chunks, chunk_pairs, session, ledger, tally, self.stop):
+            with tally.timing("write"):
+                self._publish(sink, source, session.facts.revision)
+            tally.finished = True
 
+    def summary(self) -> Summary:
+        session = self._session
+        interrupted = None if self.tally.finished or self._nothing_to_do else self.stop.reason
+        facts, work = (session.facts, session.work) if session else (None, None)
+        return Summary(self.tally, facts, work, interrupted, nothing_to_do=self._nothing_to_do)
 
-def _open_input(config: RunConfig, tally: Tally, stop: Stop, stack: ExitStack) -> tuple[Source, Iterator[Record]]:
-    """The input and its records, of which the first few have been read.
+    def _open_source(self, stack: ExitStack) -> Source:
+        """The input. It is not closed on a request to stop: a thread may hang in a read of it, and the process ends."""
+        source = open_source(self.config.input)
+        stack.callback(lambda: None if self.stop() else source.close())
+        if self.place.queries:
+            source.keep_memory_in(self.place.queries)
+        self.tally.total_bytes = source.total_bytes
+        self.config.notify(source.description)
+        return source
 
-    It is not closed on a request to stop: a thread may hang in a read of it, and the process is about to end.
-    """
-    source = open_source(config.input)
-    stack.callback(lambda: None if stop() else source.close())
-    tally.total_bytes = source.total_bytes
-    limited = itertools.islice(iter(source), config.limit)
-    records = guarded(limited, config.on_error, config.max_errors, tally)
-    records = look_ahead(records, live=source.total_bytes is None)
-    config.notify(source.description)
-    return source, records
+    def _records(self, source: Source, saved: Checkpoint | None) -> tuple[Iterator[Record], Trace]:
+        """The records that are left to do, of which the first few have been read, and the hash of those before."""
+        config, tally = self.config, self.tally
+        records, trace, left = iter(source), Trace(), config.limit
+        if saved:
+            if config.limit is not None:
+                left = _left(config.limit, saved.records)
+            config.notify(f"going on after {saved.records:,} records")
+            with tally.timing("verify"):
+                records, trace = after(saved, source, config.output.path)
+            tally.go_on_from(saved.counts)
+        records = guarded(itertools.islice(records, left), config.on_error, config.max_errors, tally)
+        return look_ahead(records, live=source.total_bytes is None), trace
 
+    def _load(self) -> Session:
+        with self.tally.timing("load"):
+            session = self._open_model(self.config.model)
+        facts = session.facts
+        how = "packed rows" if facts.packed else "padded batches"
+        self.config.notify(f"{facts.name} on {facts.device} in {facts.dtype}, {how} of {facts.batch_tokens} tokens")
+        return session
 
-def _load(config: RunConfig, open_model: Callable[[ModelOptions], Session], tally: Tally) -> Session:
-    with tally.timing("load"):
-        session = open_model(config.model)
-    facts = session.facts
-    how = "packed rows" if facts.packed else "padded batches"
-    config.notify(f"{facts.name} on {facts.device} in {facts.dtype}, {how} of {facts.batch_tokens} tokens")
-    return session
+    def _open_output(
+        self, source: Source, saved: Checkpoint | None, stack: ExitStack
+    ) -> tuple[Sink, ErrorsFile | None]:
+        """The output and the quarantine file, behind what an earlier run had committed."""
+        config = self.config
+        committed = saved.output if saved and self.place.partial else None
+        sink = open_sink(
+            config.output, columns=source.columns, stdout=config.stdout, shape=source.shape, committed=committed
+        )
+        stack.callback(sink.abandon)
+        if not config.errors:
+            return sink, None
+        quarantine = ErrorsFile(config.errors, config.input.paths, keep=saved.quarantine if saved else 0)
+        stack.callback(quarantine.close)
+        return sink, quarantine
 
+    def _recorder(self, source: Source, mark: Fingerprint) -> Callable[[Entry], None]:
+        """What writes a commit down, once the input's reader has put away what it must remember."""
 
-def _open_output(
-    config: RunConfig, source: Source, saved: Checkpoint | None, stack: ExitStack
-) -> tuple[Sink, ErrorsFile | None]:
-    """The output and the quarantine file, behind what an earlier run had committed."""
-    committed = saved.output if saved else None
-    sink = open_sink(
-        config.output, columns=source.columns, stdout=config.stdout, shape=source.shape, committed=committed
-    )
-    stack.callback(sink.abandon)
-    if not config.errors:
-        return sink, None
-    quarantine = ErrorsFile(config.errors, config.input.paths, keep=saved.quarantine if saved else 0)
-    stack.callback(quarantine.close)
-    return sink, quarantine
+        def record(entry: Entry) -> None:
+            if not self.place.keeps:
+                return
+            source.sync()
+            self._point = Checkpoint(
+                fingerprint=mark,
+                records=self.tally.records,
+                reached=entry.reached,
+                stamps=source.stamps,
+                shape=source.shape,
+                output=entry.output,
+                quarantine=entry.quarantine,
+                counts=self.tally.counts(),
+                progress=snapshot(self.tally),
+            )
+            self.place.keep(self._point)
+
+        return record
+
+    def _publish(self, sink: Sink, source: Source, revision: str) -> None:
+        """Give the output its name. A kill at any moment leaves what tells the next run how far this one came."""
+        whole = sink.finish()
+        if whole:
+            found = receipt(self.config, revision, source.stamps)
+            if found:
+                sign(whole, found)
+            if self._point:
+                self.place.keep(replace(self._point, sealed=identity(whole)))
+        sink.publish()
+        self.place.forget()
 
 
 def _recorded(saved: Checkpoint | None) -> int | None:
@@ -148,42 +203,10 @@ def _recorded(saved: Checkpoint | None) -> int | None:
     return saved.fingerprint["chunk pairs"] if saved else None
 
 
-def _stream(
-    chunks: Iterable[Chunk], slice_pairs: int, session: Session, ledger: Ledger, tally: Tally, stop: Stop
-) -> bool:
-    """Read, tokenize, score and write side by side; True when the input was worked off to its end.
-
-    However it ends, what was written is committed, unless writing itself has failed.
-    """
-    writer = Behind[Scored](ledger.take)
-    cut_ahead = Ahead(chunks)
-    slices = Ahead(prepare_slices(cut_ahead, session, slice_pairs, tally), until=stop)
-    try:
-        for scored in _score(slices, session, tally, lambda: stop() or writer.failed):
-            writer.put(scored)
-    except StopRequested:
-        pass
-    finally:
-        slices.close()
-        cut_ahead.close()
-        writer.close()
-        ledger.commit()
-    return slices.exhausted
-
-
-def _score(
-    slices: Iterable[Slice], session: Session, tally: Tally, should_stop: Callable[[], bool]
-) -> Iterator[Scored]:
-    """Slices to whole chunks, on the thread that owns the device."""
-    done: list[Slice] = []
-    logits = []
-    for part in slices:
-        with tally.timing("score"):
-            logits.append(session.score(part.prepared, should_stop))
-        done.append(part)
-        if part.last:
-            yield join(done, logits)
-            done, logits = [], []
+def _left(limit: int, done: int) -> int:
+    if limit < done:
+        raise RefusedError(f"--limit {limit}: {done:,} records are done already. Fix: a larger --limit, or --restart")
+    return limit - done
 
 
 def _announce(name: str) -> None:

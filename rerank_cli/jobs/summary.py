@@ -21,17 +21,22 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What happened. `interrupted` names the signal that ended the run before its input did, `failure` the error."""
+    """What happened. `failure` is the error that ended the run.
+
+    `interrupted` says what ended it before its input did: the name of a signal, or `max-duration`. With `nothing_to_do`
+    the output was complete before.
+    """
 
     tally: Tally
     model: ModelFacts | None = None
     work: Work | None = None
     interrupted: str | None = None
     failure: str | None = None
+    nothing_to_do: bool = False
 
     @property
     def exit_reason(self) -> str:
-        """`finished`, `rejected` (finished, with bad records), `failed`, or the name of a signal."""
+        """`finished`, `rejected` (finished, with bad records), `failed`, `max-duration`, or the name of a signal."""
         if self.failure:
             return "failed"
         return self.interrupted or ("rejected" if self.tally.rejected else "finished")

@@ -1,4 +1,7 @@
-"""The files around an output while it is made: its lock, its checkpoint, and the parts that are not yet whole."""
+"""The files around an output while it is made: its lock, its checkpoint, and what is not yet whole.
+
+A file has all of them beside it. A stream or a device has none, unless it was told where to keep a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +10,70 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rerank_cli.errors import RefusedError
+from rerank_cli.errors import RefusedError, RerankError
 from rerank_cli.formats import partial_of
 from rerank_cli.jobs import checkpoint
 from rerank_cli.jobs.checkpoint import Checkpoint
 from rerank_cli.jobs.choices import Resume
 from rerank_cli.jobs.fingerprint import Fingerprint, differences
-from rerank_cli.jobs.ledger import Entry
 from rerank_cli.jobs.lock import locked
-from rerank_cli.jobs.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Where a run's unfinished work lies. A stream or a device has none: `partial` is None and nothing is kept."""
+    """Where a run's unfinished work lies; each path is None where there is no such file.
+
+    `queries` is where the input's reader keeps what it knows of the queries behind it.
+    """
 
     output: str
     partial: Path | None
+    checkpoint: Path | None
+    lock: Path | None
+    queries: Path | None
 
     @classmethod
-    def of(cls, output: str) -> Workplace:
-        return cls(output, partial_of(output))
+    def of(cls, output: str, checkpoint: str | None = None) -> Workplace:
+        partial = partial_of(output)
+        own = Path(checkpoint) if checkpoint else None
+        if partial is None:
+            return cls(output, None, own, _add(own, ".lock"), _add(own, ".queries"))
+        kept = own or partial.with_suffix(".checkpoint")
+        queries = _add(own, ".queries") or partial.with_suffix(".queries")
+        return cls(output, partial, kept, partial.with_suffix(".lock"), queries)
 
     @property
     def keeps(self) -> bool:
-        return self.partial is not None
+        return self.checkpoint is not None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep every other run away from this output."""
-        if self.partial is None:
+        if self.lock is None:
             yield
             return
-        with locked(self._beside("lock"), self.output):
+        with locked(self.lock, self.output):
             yield
 
     def saved(self, resume: Resume) -> Checkpoint | None:
         """What an earlier run left to go on from, if it is wanted. RefusedError if it is required and not there."""
         found = None
-        if self.partial is not None and resume is not Resume.NEVER and self.partial.exists():
-            found = checkpoint.load(self._beside("checkpoint"))
+        if self.checkpoint and resume is not Resume.NEVER and (self.partial is None or self.partial.exists()):
+            found = checkpoint.load(self.checkpoint)
         if found is None and resume is Resume.REQUIRE:
-            raise RefusedError(f"{self.output}: there is no checkpoint to go on from. Fix: --resume auto")
+            fix = "--resume auto" if self.keeps else "--checkpoint FILE"
+            raise RefusedError(f"{self.output}: there is no checkpoint to go on from. Fix: {fix}")
         return found
+
+    def sealed(self) -> Checkpoint | None:
+        """The checkpoint of a run that had finished its output and was killed before it could tidy up."""
+        if self.checkpoint is None or self.partial is None:
+            return None
+        try:
+            found = checkpoint.load(self.checkpoint)
+        except RerankError:
+            return None
+        return found if found and found.sealed else None
 
     def refuse_another_run(self, saved: Checkpoint, now: Fingerprint) -> None:
         """RefusedError that says what differs between that run and this one."""
@@ -58,17 +82,18 @@ class Workplace:
             what = "; ".join(found)
             raise RefusedError(f"{self.output}: begun by another run ({what}). Fix: --restart, or another -o")
 
-    def record(self, now: Fingerprint, tally: Tally, entry: Entry) -> None:
+    def keep(self, point: Checkpoint) -> None:
         """Write down a commit."""
-        if self.partial is not None:
-            point = Checkpoint(now, tally.records, entry.trace, entry.output, entry.quarantine, tally.counts())
-            checkpoint.save(point, self._beside("checkpoint"))
+        if self.checkpoint is not None:
+            checkpoint.save(point, self.checkpoint)
 
     def forget(self) -> None:
         """Remove the checkpoint: the output is whole, or is begun anew."""
-        if self.partial is not None:
-            checkpoint.remove(self._beside("checkpoint"))
+        if self.checkpoint is not None:
+            checkpoint.remove(self.checkpoint)
+        if self.queries is not None:
+            self.queries.unlink(missing_ok=True)
 
-    def _beside(self, what: str) -> Path:
-        assert self.partial is not None
-        return self.partial.with_suffix(f".{what}")
+
+def _add(path: Path | None, suffix: str) -> Path | None:
+    return path.with_name(path.name + suffix) if path else None

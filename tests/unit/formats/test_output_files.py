@@ -14,7 +14,15 @@ import pytest
 import zstandard
 
 from rerank_cli.errors import OutputError, RefusedError, UsageError
-from rerank_cli.formats import AnswerOptions, ErrorsFile, OutputFormat, OutputOptions, check_output, open_sink
+from rerank_cli.formats import (
+    AnswerOptions,
+    ErrorsFile,
+    OutputFormat,
+    OutputOptions,
+    check_output,
+    open_sink,
+    refuse_existing,
+)
 
 DECOMPRESS = {
     ".gz": gzip.decompress,
@@ -218,8 +226,8 @@ def test_an_output_that_exists_is_refused_unless_told(tmp_path):
     path = tmp_path / "out.jsonl"
     path.write_text("x")
     with pytest.raises(RefusedError, match=r"exists already\. Fix: --overwrite"):
-        check_output(options(path), [])
-    check_output(options(path, overwrite=True), [])
+        refuse_existing(options(path))
+    refuse_existing(options(path, overwrite=True))
 
 
 def test_an_output_that_is_an_input_is_refused_even_so(tmp_path, write):

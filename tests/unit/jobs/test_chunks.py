@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.jobs.chunks import cut
-from rerank_cli.jobs.fingerprint import Trace
+from rerank_cli.jobs.trace import Trace
 from rerank_cli.records import Candidate, Position, Rejection, Request
 
 
