@@ -20,6 +20,7 @@ from rerank_cli.cli.check import check
 from rerank_cli.cli.models import models
 from rerank_cli.cli.run import run
 from rerank_cli.cli.score import score
+from rerank_cli.cli.status import status
 from rerank_cli.cli.streams import complain, die_of_closed_pipe, silence_stdout, stand_in_for_closed
 from rerank_cli.errors import ClosedPipe, RerankError
 
@@ -32,7 +33,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 EPILOG = (
     "Exit codes: 0 done, 1 internal error, 2 bad flags, 3 done but records were rejected, 4 bad input, 5 bad model, "
-    "6 refused, 7 output not written, 128+N died of signal N."
+    "6 refused, 7 output not written, 10 stopped by --max-duration, 128+N died of signal N."
 )
 
 
@@ -63,6 +64,7 @@ app = typer.Typer(
 app.command("run")(_told(run))
 app.command("score")(_told(score))
 app.command("check")(_told(check))
+app.command("status")(_told(status))
 app.command("models")(_told(models))
 
 

@@ -118,11 +118,14 @@ class Source(Protocol):
     def keep_memory_in(self, path: Path) -> None:
         """Before the first record is read: where `sync` keeps what `go_to` needs to know of the records behind."""
 
-    def go_to(self, start: Place, records: int, shape: Shape | None) -> bool:
-        """Before the first record is read: begin at `start`, behind so many records; False if that cannot be."""
+    def go_to(self, start: Place, records: int, shape: Shape | None, kept: Committed | None) -> bool:
+        """Before the first record is read: begin at `start`, behind so many records; False if that cannot be.
 
-    def sync(self) -> None:
-        """Make durable what there is to remember. May be called while records are read on another thread."""
+        `kept` is what `sync` said when those records were done.
+        """
+
+    def sync(self) -> Committed | None:
+        """Make durable what there is to remember, if there is. May be called while another thread reads records."""
 
     def close(self) -> None: ...
 

@@ -14,7 +14,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.formats.files import writing
+from rerank_cli.formats.files import Hash, writing
+from rerank_cli.formats.options import Committed
 from rerank_cli.records import Place
 
 _ENTRY = np.dtype([("key", "<u8"), ("place", "<u8")])
@@ -35,7 +36,8 @@ class SeenQueries:
         self._settled: list[Entries] = []
         self._unwritten: deque[tuple[int, int]] = deque()
         self._log: Path | None = None
-        self._begun = False
+        self._length = 0
+        self._hash = _hash(b"")
 
     def first(self, key: object, place: Place) -> tuple[int, int]:
         """File and row of the query's first place, which is this one for a query that is new."""
@@ -56,30 +58,38 @@ class SeenQueries:
         """From now on `sync` writes what is new to this file; what an earlier run left there goes, unless taken up."""
         self._log = log
 
-    def take_up(self, end: Place) -> bool:
-        """Know the queries that an earlier run wrote down, those before `end`; False if there are none to be had."""
+    def take_up(self, kept: Committed, end: Place) -> bool:
+        """Know the queries that an earlier run had put away, those before `end`.
+
+        False if the file is not what was `kept`; they have to be read again then.
+        """
         if self._log is None or not self._log.is_file():
             return False
-        entries = np.fromfile(self._log, dtype=_ENTRY)
-        before = int(np.searchsorted(entries["place"], _code(end)))
-        if np.any(entries["place"][1:before] <= entries["place"][: before - 1]):
-            return False
-        with writing(str(self._log)):
-            os.truncate(self._log, before * _ENTRY.itemsize)
-        self._begun = True
-        self._settled = [np.sort(entries[:before], order="key")]
+        with writing(str(self._log)), open(self._log, "r+b") as file:
+            content = file.read(kept.length)
+            if len(content) != kept.length or _hash(content).hexdigest() != kept.digest:
+                return False
+            entries = np.frombuffer(content, dtype=_ENTRY)
+            before = entries[: np.searchsorted(entries["place"], np.uint64(_code(end)))]
+            file.truncate(before.nbytes)
+        self._hash, self._length = _hash(before.tobytes()), before.nbytes
+        self._settled = [np.sort(before, order="key")]
         return True
 
-    def sync(self) -> None:
-        """Make durable what was seen until now. OutputError where the system refuses."""
-        if self._log is None or not self._unwritten:
-            return
+    def sync(self) -> Committed | None:
+        """Make durable what was seen until now, and say what that is; None where nothing is kept."""
+        if self._log is None or not (self._unwritten or self._length):
+            return None
         waiting = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
-        with writing(str(self._log)), open(self._log, "ab" if self._begun else "wb") as file:
-            file.write(np.array(waiting, dtype=_ENTRY).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        self._begun = True
+        if waiting:
+            data = np.array(waiting, dtype=_ENTRY).tobytes()
+            with writing(str(self._log)), open(self._log, "ab" if self._length else "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._hash.update(data)
+            self._length += len(data)
+        return Committed(self._length, self._hash.hexdigest())
 
     def _find_settled(self, number: int) -> int | None:
         for entries in self._settled:
@@ -103,3 +113,7 @@ def _code(place: Place) -> int:
 
 def _number(key: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _hash(content: bytes) -> Hash:
+    return hashlib.blake2b(content, digest_size=16)

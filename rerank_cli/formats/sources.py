@@ -18,7 +18,7 @@ from rerank_cli.formats.detection import detect, other_shape
 from rerank_cli.formats.fields import Names, an_id, first, names_from
 from rerank_cli.formats.inputs import Input, check_kinds, open_input
 from rerank_cli.formats.opening import stamp_of
-from rerank_cli.formats.options import STREAM, ArrowSchema, InputOptions, Source, Stamp
+from rerank_cli.formats.options import STREAM, ArrowSchema, Committed, InputOptions, Source, Stamp
 from rerank_cli.formats.pairs import Grouping
 from rerank_cli.formats.requests import request_from
 from rerank_cli.formats.rows import Row
@@ -94,9 +94,9 @@ class FileSource:
             failures.append(error)
         self._rows = chain(seen, map(_raise, failures), self._rows)
 
-    def go_to(self, start: Place, records: int, shape: Shape | None) -> bool:
+    def go_to(self, start: Place, records: int, shape: Shape | None, kept: Committed | None) -> bool:
         """See `Source`."""
-        if None in self.stamps or (shape is Shape.PAIRS and not self._seen.take_up(start)):
+        if None in self.stamps or (shape is Shape.PAIRS and not (kept and self._seen.take_up(kept, start))):
             return False
         self.close()
         self.shape = shape
@@ -109,9 +109,9 @@ class FileSource:
         """See `Source`."""
         self._seen.keep_in(path)
 
-    def sync(self) -> None:
+    def sync(self) -> Committed | None:
         """See `Source`."""
-        self._seen.sync()
+        return self._seen.sync()
 
     def __iter__(self) -> Iterator[Record]:
         for number, record in enumerate(self._records(), self._records_before + 1):

@@ -28,8 +28,9 @@ class Checkpoint:
     """A point between two chunks.
 
     `records` are finished and in the output. `reached` is where the input was then, `stamps` and `shape` what the
-    inputs were. `output` and `quarantine` say how much of those files counts. `counts` are the tally's figures at that
-    point, `progress` what they meant to a person. `sealed` is the identity of the finished file, if there is one.
+    inputs were, `memory` how much of the file counts that their reader keeps. `output` and `quarantine` say how much of
+    those files counts. `counts` are the tally's figures at that point, `progress` what they meant to a person. `sealed`
+    is the identity of the finished file, if there is one.
     """
 
     fingerprint: Fingerprint
@@ -37,6 +38,7 @@ class Checkpoint:
     reached: Reached
     stamps: Sequence[Stamp | None]
     shape: Shape | None
+    memory: Committed | None
     output: Committed
     quarantine: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -103,6 +105,7 @@ def _restored(values: dict[str, Any]) -> Checkpoint:
     values["reached"] = Reached(**(reached | {"place": place}))
     values["stamps"] = [stamp and Stamp(**stamp) for stamp in values["stamps"]]
     values["shape"] = values["shape"] and Shape(values["shape"])
+    values["memory"] = values["memory"] and Committed(**values["memory"])
     values["output"] = Committed(**values["output"])
     return Checkpoint(**values)
 

@@ -47,7 +47,9 @@ def _go_to(source: Source, saved: Checkpoint) -> bool:
         return False
     files = slice(place.file + 1)
     before, now = list(saved.stamps[files]), list(source.stamps[files])
-    return before == now and None not in before and source.go_to(place, saved.records - saved.reached.skip, saved.shape)
+    if before != now or None in before:
+        return False
+    return source.go_to(place, saved.records - saved.reached.skip, saved.shape, saved.memory)
 
 
 def guarded(records: Iterator[Record], on_error: OnError, max_errors: int | None, tally: Tally) -> Iterator[Record]:

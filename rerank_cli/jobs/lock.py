@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rerank_cli.errors import OutputError, RefusedError
+
+_GLANCE = 0.2  # seconds; `holder` takes the lock for a moment
 
 
 @contextmanager
@@ -25,7 +28,28 @@ def locked(path: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def holder(path: Path) -> str | None:
+    """Who holds the lock now, None if nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _said(descriptor)
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _said(descriptor: int) -> str:
+    return os.read(descriptor, 200).decode(errors="replace") or "another process"
+
+
 def _acquire(path: Path, what: str) -> int:
+    patience = time.monotonic() + _GLANCE
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -34,9 +58,12 @@ def _acquire(path: Path, what: str) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            who = _said(descriptor)
             os.close(descriptor)
-            raise RefusedError(f"{what}: being written by {holder}. Fix: wait for it, or another -o") from None
+            if time.monotonic() < patience:
+                time.sleep(_GLANCE / 10)
+                continue
+            raise RefusedError(f"{what}: being written by {who}. Fix: wait for it, or another -o") from None
         if _still_there(path, descriptor):
             return descriptor
         os.close(descriptor)  # its holder finished and removed it between our two calls

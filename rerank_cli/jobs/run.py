@@ -169,13 +169,13 @@ class _Job:
         def record(entry: Entry) -> None:
             if not self.place.keeps:
                 return
-            source.sync()
             self._point = Checkpoint(
                 fingerprint=mark,
                 records=self.tally.records,
                 reached=entry.reached,
                 stamps=source.stamps,
                 shape=source.shape,
+                memory=source.sync(),
                 output=entry.output,
                 quarantine=entry.quarantine,
                 counts=self.tally.counts(),
