@@ -5,7 +5,7 @@ whole or not at all. Knows nothing of models, chunks or terminals.
 """
 
 from rerank_cli.formats.errors_file import ErrorsFile
-from rerank_cli.formats.files import final_path, partial_of
+from rerank_cli.formats.files import append_to_special, final_path, is_special, partial_of, replace_file, successor_of
 from rerank_cli.formats.opening import stamp_of
 from rerank_cli.formats.options import (
     AnswerOptions,
@@ -32,13 +32,17 @@ __all__ = [
     "Sink",
     "Source",
     "Stamp",
+    "append_to_special",
     "check_output",
     "check_side_file",
     "discard_partial",
     "final_path",
+    "is_special",
     "open_sink",
     "open_source",
     "partial_of",
     "refuse_existing",
+    "replace_file",
     "stamp_of",
+    "successor_of",
 ]

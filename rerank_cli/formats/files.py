@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias, cast
 
@@ -103,6 +103,27 @@ def update_hash(hash: Hash, file: BinaryIO, length: int) -> int:
 def not_as_committed(path: str) -> RefusedError:
     """What an earlier run left is missing, shorter, or changed."""
     return RefusedError(f"{shown(path, 300)}: its .partial is not what its checkpoint says. Fix: --restart")
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a small file in the place of another, durably and at once; OutputError where the system refuses."""
+    successor = successor_of(path)
+    with writing(str(path)):
+        try:
+            with open(successor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(successor, path)  # noqa: PTH105 - as for an output
+        except OSError:
+            with suppress(OSError):
+                successor.unlink(missing_ok=True)
+            raise
+
+
+def successor_of(path: Path) -> Path:
+    """Where a file is written that shall take the place of another; a kill may leave it there."""
+    return path.with_name(path.name + ".new")
 
 
 class PartialFile:
@@ -198,6 +219,13 @@ def open_special(path: str) -> Stream:
     """A device, named pipe or descriptor, opened as it is. What a redirected file holds already is kept."""
     with writing(path):
         return Stream(open(path, "ab", buffering=0), path, owned=True)
+
+
+def append_to_special(path: str, data: bytes) -> None:
+    """Write to a device or a pipe as it is."""
+    special = open_special(path)
+    special.write(data)
+    special.abandon()
 
 
 def write_all(file: BinaryIO, data: bytes) -> None:

@@ -6,7 +6,6 @@ The file is one JSON object with its own hash, so that a torn or flipped one is 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from rerank_cli.errors import OutputError, RefusedError
-from rerank_cli.formats import Committed, Stamp
+from rerank_cli.errors import RefusedError
+from rerank_cli.formats import Committed, Stamp, replace_file, successor_of
 from rerank_cli.jobs.fingerprint import Fingerprint
 from rerank_cli.jobs.trace import Reached
 from rerank_cli.records import Place, Shape
@@ -49,15 +48,7 @@ class Checkpoint:
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write beside the final name, make it durable, exchange. OutputError where the system refuses."""
     body = orjson.dumps(asdict(checkpoint))
-    temporary = _successor(path)
-    try:
-        with temporary.open("wb") as file:
-            file.write(orjson.dumps({"kind": _KIND, "hash": _digest(body), "checkpoint": body.decode()}))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    replace_file(path, orjson.dumps({"kind": _KIND, "hash": _digest(body), "checkpoint": body.decode()}))
 
 
 def load(path: Path) -> Checkpoint | None:
@@ -91,12 +82,8 @@ def is_ours(path: Path) -> bool:
 
 def remove(path: Path) -> None:
     """Take the checkpoint away, and what a kill may have left of its successor."""
-    for file in (path, _successor(path)):
+    for file in (path, successor_of(path)):
         file.unlink(missing_ok=True)
-
-
-def _successor(path: Path) -> Path:
-    return path.with_name(path.name + ".new")
 
 
 def _restored(values: dict[str, Any]) -> Checkpoint:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from rerank_cli import __version__
 from rerank_cli.engine.contract import ModelFacts, Work
-from rerank_cli.errors import OutputError
+from rerank_cli.formats import append_to_special, final_path, is_special, replace_file
 from rerank_cli.jobs.tally import Tally
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
@@ -85,17 +83,12 @@ def _count(number: int, noun: str) -> str:
 
 
 def write_summary(summary: Summary, path: str) -> None:
-    """Write the JSON atomically; OutputError where that fails."""
-    target = Path(path)
-    try:
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            file.write(orjson.dumps(summary.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{path}: summary not written ({error.strerror})") from error
+    """Write the JSON at once or not at all, to a device or a pipe as it is; OutputError where that fails."""
+    data = orjson.dumps(summary.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    if is_special(path):
+        append_to_special(path, data)
+    else:
+        replace_file(final_path(path), data)
 
 
 def _versions() -> dict[str, str]:
