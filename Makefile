@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format docs bench wheel-check clean
+.PHONY: demo test check format docs bench faults wheel-check clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -32,6 +32,10 @@ bench: $(READY)
 	@test -n "$(SCIFACT)" || { echo "make bench SCIFACT=path/to/scifact (BEIR layout with run.bm25.test.top100.trec)"; exit 2; }
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/compare.py --scifact $(SCIFACT)
+
+# Kills 200 runs at random moments, which takes about a quarter of an hour; the tests kill a few.
+faults: $(READY)
+	$(BIN)/python tests/faults/kills.py --kills 200 --workers 2 --seed 7
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -167,7 +167,6 @@ def run(
     outcome, stop = run_job(plan, _open_session, _revision)
     if outcome.nothing_to_do:
         notify(f"{output}: complete already, nothing to do (--overwrite does it again)")
-        return
     if outcome.tally.records:
         notify(outcome.line())
     if outcome.interrupted and outcome.tally.records and (output != "-" or checkpoint):

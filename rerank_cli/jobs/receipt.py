@@ -37,20 +37,20 @@ def receipt(config: RunConfig, revision: str, stamps: Sequence[Stamp | None]) ->
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def sign(path: Path, found: str) -> None:
-    """Put the receipt on a file, if its file system takes one."""
+def sign(path: Path, found: str, rejected: int) -> None:
+    """Put the receipt on a file, if its file system takes one, and how many records were rejected."""
     if hasattr(os, "setxattr"):
         with suppress(OSError):
-            os.setxattr(path, _ATTRIBUTE, f"{found} {path.stat().st_size}".encode())
+            os.setxattr(path, _ATTRIBUTE, f"{found} {path.stat().st_size} {rejected}".encode())
 
 
-def signed(path: Path) -> str | None:
-    """The receipt of a file that has the size it was signed with."""
+def signed(path: Path) -> tuple[str, int] | None:
+    """The receipt of a file that has the size it was signed with, and the number of rejected records."""
     if not hasattr(os, "getxattr"):
         return None
     try:
-        found, size = os.getxattr(path, _ATTRIBUTE).decode().split()
-        return found if int(size) == path.stat().st_size else None
+        found, size, rejected = os.getxattr(path, _ATTRIBUTE).decode().split()
+        return (found, int(rejected)) if int(size) == path.stat().st_size else None
     except (OSError, ValueError):
         return None
 
@@ -61,20 +61,32 @@ def identity(path: Path) -> list[int]:
     return [info.st_dev, info.st_ino, info.st_size]
 
 
-def complete(config: RunConfig, place: Workplace, revision_of: Callable[[ModelOptions], str] | None) -> bool:
-    """Did an earlier run of the same command write the output that exists? Puts away what it left if it was killed."""
-    if place.partial is None or config.resume is Resume.NEVER:
-        return False
-    final = final_path(config.output.path)
-    if not final.is_file():
-        return False
-    left = place.sealed()
-    if left and left.sealed == identity(final) and not differences(left.fingerprint, settings(config)):
+def complete(config: RunConfig, place: Workplace, revision_of: Callable[[ModelOptions], str] | None) -> int | None:
+    """If an earlier run of the same command wrote the output that exists: how many records it rejected. Else None.
+
+    Puts away what that run left if it was killed before it could.
+    """
+    if place.partial is None or config.resume is Resume.NEVER or not final_path(config.output.path).is_file():
+        return None
+    rejected = _by_checkpoint(config, place)
+    if rejected is None and revision_of is not None and not config.output.overwrite:
+        rejected = _by_receipt(config, revision_of)
+    if rejected is not None:
         discard_partial(config.output.path)
         place.forget()
-        return True
-    found = None if config.output.overwrite or revision_of is None else signed(final)
-    if found is None or revision_of is None:
-        return False
+    return rejected
+
+
+def _by_checkpoint(config: RunConfig, place: Workplace) -> int | None:
+    left = place.sealed()
+    if left is None or left.sealed != identity(final_path(config.output.path)):
+        return None
+    return None if differences(left.fingerprint, settings(config)) else left.counts["rejected"]
+
+
+def _by_receipt(config: RunConfig, revision_of: Callable[[ModelOptions], str]) -> int | None:
+    found = signed(final_path(config.output.path))
+    if found is None:
+        return None
     stamps = [stamp_of(path) for path in config.input.paths]
-    return found == receipt(config, revision_of(config.model), stamps)
+    return found[1] if found[0] == receipt(config, revision_of(config.model), stamps) else None

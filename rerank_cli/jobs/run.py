@@ -81,11 +81,13 @@ class _Job:
     def work(self, stack: ExitStack) -> None:
         """Open everything, stream the records through, publish."""
         config, tally = self.config, self.tally
-        if complete(config, self.place, self._revision_of):
+        rejected_before = complete(config, self.place, self._revision_of)
+        if rejected_before is not None:
             self._nothing_to_do = True
+            tally.rejected = rejected_before
             return
         refuse_existing(config.output)
-        saved = self.place.saved(config.resume)
+        saved = self._point = self.place.saved(config.resume)
         if saved:
             self.place.refuse_another_run(saved, settings(config))
         source = self._open_source(stack)
@@ -191,7 +193,7 @@ class _Job:
         if whole:
             found = receipt(self.config, revision, source.stamps)
             if found:
-                sign(whole, found)
+                sign(whole, found, self.tally.rejected)
             if self._point:
                 self.place.keep(replace(self._point, sealed=identity(whole)))
         sink.publish()

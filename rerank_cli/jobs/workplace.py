@@ -88,11 +88,11 @@ class Workplace:
             checkpoint.save(point, self.checkpoint)
 
     def forget(self) -> None:
-        """Remove the checkpoint: the output is whole, or is begun anew."""
-        if self.checkpoint is not None:
-            checkpoint.remove(self.checkpoint)
+        """Remove the checkpoint, last of all: the output is whole, or is begun anew."""
         if self.queries is not None:
             self.queries.unlink(missing_ok=True)
+        if self.checkpoint is not None:
+            checkpoint.remove(self.checkpoint)
 
 
 def _add(path: Path | None, suffix: str) -> Path | None:
