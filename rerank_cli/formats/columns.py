@@ -24,6 +24,9 @@ def annotated(schema: ArrowSchema, shape: Shape, fields: Names, name: str) -> Ar
     from rerank_cli.formats.parquet_input import example
 
     row = {field.name: example(field.type) for field in schema}
+    if len(row) < len(schema):
+        twice = names(name for name in row if schema.names.count(name) > 1)
+        raise InputError(f"{name}: several columns have one name (got {twice} more than once). Fix: rename them")
     try:
         roles = _pair_roles(row, fields) if shape is Shape.PAIRS else _roles(row, shape, fields)
     except BadRecord as error:
@@ -72,7 +75,10 @@ def plain_type(kind: ArrowSchema) -> ArrowSchema:
     """A dictionary's value type: the dictionaries of parts to be joined would have to agree."""
     import pyarrow as pa
 
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if kind == pa.string_view():
+        return pa.string()
+    return pa.binary() if kind == pa.binary_view() else kind
 
 
 def provenance(schema: ArrowSchema | None) -> dict[bytes, bytes]:

@@ -14,18 +14,23 @@ from typing import Any, Protocol, cast
 
 from rerank_cli.errors import InputError
 
-_FEED = 64 * 1024
+# What is fed at a time must not swell beyond bounds: at most 1,000-fold for gzip; a block of zstd, 128 KiB, takes 4
+# bytes at least. bzip2 and lz4 are told how much to give back at a time.
+_FEED = {"gzip": 1 << 15, "zstd": 1 << 10, "bzip2": 1 << 16, "lz4": 1 << 16}
+_TAKE = 1 << 20
 _ZSTD_WINDOW = 1 << 31
 
 
 class Decompressor(Protocol):
-    """One member: the interface that zlib, bz2, lz4 and zstandard share."""
+    """One member: the interface that zlib, bz2, lz4 and zstandard share; `needs_input` is had by bz2 and lz4 alone."""
 
     @property
     def eof(self) -> bool: ...
     @property
     def unused_data(self) -> bytes | None: ...
-    def decompress(self, data: bytes, /) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
+    def decompress(self, data: bytes, /, *limit: int) -> bytes: ...
 
 
 class Compressor(Protocol):
@@ -75,9 +80,9 @@ def new_compressor(name: str) -> tuple[bytes, Compressor]:
 def _decompressor(name: str) -> tuple[Callable[[], Decompressor], tuple[type[Exception], ...]]:
     """What makes a member's decompressor, and what it raises on bytes it cannot read."""
     if name == "gzip":
-        return cast("Callable[[], Decompressor]", lambda: zlib.decompressobj(31)), (zlib.error,)
+        return cast("Callable[[], Decompressor]", lambda: zlib.decompressobj(31)), (zlib.error, MemoryError)
     if name == "bzip2":
-        return bz2.BZ2Decompressor, (OSError, ValueError)
+        return cast("Callable[[], Decompressor]", bz2.BZ2Decompressor), (OSError, ValueError, MemoryError)
     if name == "zstd":
         import zstandard
 
@@ -85,7 +90,7 @@ def _decompressor(name: str) -> tuple[Callable[[], Decompressor], tuple[type[Exc
         return cast("Callable[[], Decompressor]", context.decompressobj), (zstandard.ZstdError, MemoryError)
     import lz4.frame
 
-    return lz4.frame.LZ4FrameDecompressor, (RuntimeError, EOFError)
+    return lz4.frame.LZ4FrameDecompressor, (RuntimeError, EOFError, MemoryError)
 
 
 class Decompressed(io.RawIOBase):
@@ -96,6 +101,7 @@ class Decompressed(io.RawIOBase):
         self._name = name
         self._path = path
         self._new, self._errors = _decompressor(name)
+        self._limit = (_TAKE,) if name in ("bzip2", "lz4") else ()
         self._member: Decompressor | None = None
         self._ready = memoryview(b"")
         self._rest = b""
@@ -105,9 +111,10 @@ class Decompressed(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            fed = self._rest or self._compressed.read1(_FEED)
-            self._rest = b""
-            if not fed:
+            fed = b"" if self._has_more() else self._rest or self._compressed.read1(_FEED[self._name])
+            if fed:
+                self._rest = b""
+            elif not self._has_more():
                 self._check_whole()
                 return 0
             self._ready = memoryview(self._feed(fed))
@@ -116,6 +123,10 @@ class Decompressed(io.RawIOBase):
         self._ready = self._ready[count:]
         return count
 
+    def _has_more(self) -> bool:
+        """Does the member hold output that it has not given back yet?"""
+        return bool(self._limit) and self._member is not None and not self._member.needs_input
+
     def _feed(self, data: bytes) -> bytes:
         if self._member is None:
             data = data.lstrip(b"\0") if self._name == "gzip" else data
@@ -123,7 +134,7 @@ class Decompressed(io.RawIOBase):
                 return b""
             self._member = self._new()
         try:
-            plain = self._member.decompress(data)
+            plain = self._member.decompress(data, *self._limit)
         except self._errors as error:
             raise InputError(f"{self._path}: the {self._name} data is corrupt ({error})") from error
         if self._member.eof:

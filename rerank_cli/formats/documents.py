@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.fields import FIRST_SCORE, Names, an_id, first, first_number, present, text_of
-from rerank_cli.formats.wording import kind, names, shown
+from rerank_cli.formats.wording import kind, names, quoted, shown
 from rerank_cli.records import Candidate, Json
 
 _NESTED = "doc"
@@ -85,5 +85,5 @@ def _no_text(item: Mapping[str, Json], fields: Names) -> BadRecord:
     inner = item.get(_NESTED)
     if present(item, fields.text) or (_NESTED in item and (inner is None or present(inner, fields.text))):
         return BadRecord("null_text", "the text is null (expected a string)")
-    expected = "`" + "`, `".join(fields.text) + "`"
-    return BadRecord("missing_text", f"there is no text (got {names(item)}; expected {expected}). Fix: --text-field")
+    got = f"got {names(item)}; expected {quoted(fields.text)}"
+    return BadRecord("missing_text", f"there is no text ({got}). Fix: --text-field")

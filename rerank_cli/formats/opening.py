@@ -114,7 +114,7 @@ def is_file(path: str) -> bool:
 
 def open_bytes(path: str) -> Opened:
     """Open stdin or a file. The first bytes decide whether it is decompressed."""
-    name = "<stdin>" if path == STREAM else path
+    name = "<stdin>" if path == STREAM else shown(path, 4096)
     counted = Counted(_stdin() if path == STREAM else _open(path), name, owned=path != STREAM)
     compression = recognise(counted.peek_head())
     content: io.BufferedReader = io.BufferedReader(cast("io.RawIOBase", counted), BLOCK)

@@ -6,6 +6,7 @@ the shapes. Memory is bounded by a batch of rows, not by a row group.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from rerank_cli.formats.columns import annotated
 from rerank_cli.formats.detection import detect
 from rerank_cli.formats.fields import Names
 from rerank_cli.formats.inputs import Input
-from rerank_cli.formats.opening import BLOCK, Opened, is_file
+from rerank_cli.formats.opening import BLOCK, Opened, is_file, open_bytes
 from rerank_cli.formats.options import ArrowSchema
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import names, shown
@@ -83,7 +84,7 @@ class ParquetInput:
         return self._bytes * self._rows_done // total if total else self._bytes
 
     def close(self) -> None:
-        self._file.close()
+        self._file.close(force=True)
         if self._spooled:
             self._spooled.close()
         self._opened.content.close()
@@ -104,9 +105,9 @@ def check_same_columns(paths: Sequence[str]) -> None:
     """Raise InputError if a file's columns differ from those of the first."""
     first = None
     for path in paths:
-        file = _open(path, path)
-        schema = file.schema_arrow.remove_metadata()
-        file.close()
+        source = ParquetInput(open_bytes(path))
+        schema = source.schema.remove_metadata()
+        source.close()
         if first is not None and schema != first:
             expected = f"got {names(schema.names)}; expected those of {shown(paths[0], 200)}: {names(first.names)}"
             raise InputError(f"{shown(path, 200)}: its columns or their types differ ({expected})")
@@ -144,8 +145,9 @@ def _open(source: str | BinaryIO, name: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(source, buffer_size=BLOCK, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
+        file = pa.OSFile(os.fsencode(source)) if isinstance(source, str) else source
+        return pq.ParquetFile(file, buffer_size=BLOCK, pre_buffer=False)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{name}: is not a whole Parquet file ({shown(str(error), 200)})") from error
 
 
@@ -172,7 +174,7 @@ def _values(batch: Any) -> Iterator[dict[str, Any] | tuple[str, str]]:
     """Each row as an object, or the code and the reason of one that cannot be had."""
     try:
         yield from batch.to_pylist()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, LookupError):
         for index in range(len(batch)):
             yield _value(batch.slice(index, 1))
 
@@ -182,5 +184,5 @@ def _value(batch: Any) -> dict[str, Any] | tuple[str, str]:
         return dict(batch.to_pylist()[0])
     except UnicodeDecodeError as error:
         return "bad_utf8", f"the row holds text that is not valid UTF-8 ({error.reason})"
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, LookupError) as error:
         return "bad_value", f"the row holds a value that cannot be read ({shown(str(error), 120)})"

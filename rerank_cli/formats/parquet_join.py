@@ -65,7 +65,7 @@ def _batches(parts: Sequence[Path]) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     for part in parts:
-        with pq.ParquetFile(part, pre_buffer=False) as file:
+        with open(part, "rb") as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             for batch in file.iter_batches(_BLOCK_ROWS):
                 yield batch.replace_schema_metadata(None)
 

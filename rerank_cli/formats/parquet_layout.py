@@ -31,6 +31,7 @@ class Layout:
     schema: ArrowSchema
     rows: Callable[[Ranking], Iterable[Object]]
     keeps_errors: bool = False
+    id_column: str | None = "id"
 
     def rows_of(self, outcomes: Iterable[Outcome]) -> list[Object]:
         """Rows for all outcomes. A rejection is a row of nulls but for `id` and `error`, if errors are kept."""
@@ -46,9 +47,8 @@ class Layout:
 
     def _error_row(self, rejection: Rejection) -> Object:
         row: Object = {ERROR: error_of(rejection)}
-        for name in ("id", "query_id"):
-            if name in self.schema.names:
-                row[name] = fitting(rejection.id, self.schema.field(name).type)
+        if self.id_column:
+            row[self.id_column] = fitting(rejection.id, self.schema.field(self.id_column).type)
         return row
 
 
@@ -66,7 +66,7 @@ def layout(options: OutputOptions, columns: ArrowSchema | None, shape: Shape) ->
         return found
     error = pa.struct([("code", pa.string()), ("message", pa.string()), ("line", pa.int64())])
     others = [field for field in found.schema if field.name != ERROR]
-    return Layout(pa.schema([*others, pa.field(ERROR, error)]), found.rows, keeps_errors=True)
+    return Layout(pa.schema([*others, pa.field(ERROR, error)]), found.rows, True, found.id_column)
 
 
 def _scores(name: str, options: AnswerOptions) -> list[tuple[str, Any]]:
@@ -82,7 +82,8 @@ def _kept_pairs(columns: ArrowSchema, options: AnswerOptions) -> Layout:
 
     kept = [field for field in with_role(columns, "id", "query", "carried") if field.name not in OURS]
     ours = [pa.field(name, kind) for name, kind in (*_scores("relevance_score", options), ("rank", pa.int32()))]
-    return Layout(pa.schema([*kept, *ours]), lambda ranking: pair_rows(ranking, options))
+    id_column = next((field.name for field in with_role(columns, "id")), None)
+    return Layout(pa.schema([*kept, *ours]), lambda ranking: pair_rows(ranking, options), id_column=id_column)
 
 
 def _plain_pairs(options: AnswerOptions) -> Layout:
@@ -93,7 +94,11 @@ def _plain_pairs(options: AnswerOptions) -> Layout:
     numbers = [("retrieval_score", pa.float64()), ("index", pa.int32()), *_scores("relevance_score", options)]
     schema = pa.schema([*names, *text, *numbers, ("rank", pa.int32()), (EXTRA, pa.string())])
     kinds = {field.name: field.type for field in schema if field.name != EXTRA}
-    return Layout(schema, lambda ranking: [_split(row, kinds) for row in pair_rows(ranking, options, as_given=False)])
+    return Layout(
+        schema,
+        lambda ranking: [_split(row, kinds) for row in pair_rows(ranking, options, as_given=False)],
+        id_column="query_id",
+    )
 
 
 def _split(row: Object, kinds: dict[str, Any]) -> Object:
@@ -184,8 +189,10 @@ def fitting(value: Json, kind: ArrowSchema) -> Json:
 
     if value is None:
         return None
-    if pa.types.is_string(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None
     if pa.types.is_integer(kind):
         return value if isinstance(value, int) and not isinstance(value, bool) else None
-    return value if hasattr(value, "dtype") else a_number(value)
+    if pa.types.is_floating(kind):
+        return value if hasattr(value, "dtype") else a_number(value)
+    return None

@@ -6,12 +6,14 @@ own files alone.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from rerank_cli import __version__
+from rerank_cli.errors import OutputError
 from rerank_cli.formats.columns import provenance
 from rerank_cli.formats.files import (
     final_path,
@@ -25,6 +27,7 @@ from rerank_cli.formats.files import (
 from rerank_cli.formats.options import ArrowSchema, Committed, OutputOptions
 from rerank_cli.formats.parquet_join import COMPRESSION, join
 from rerank_cli.formats.parquet_layout import layout
+from rerank_cli.formats.wording import shown
 from rerank_cli.records import Outcome, Shape
 
 _JOINED = "joined.parquet"
@@ -42,6 +45,7 @@ class ParquetSink:
         self._layout = layout(options, columns, shape)
         notes = {b"rerank.version": __version__, b"rerank.model": options.answers.model}
         self._schema = self._layout.schema.with_metadata({**provenance(columns), **notes})
+        _check_buildable(self._schema, options.path)
         self._folder = partial_path(options.path)
         self._parts: list[Path] = []
         self._joined: Path | None = None
@@ -144,3 +148,16 @@ def remove_parts(folder: Path) -> None:
 
 def _ours(folder: Path) -> list[Path]:
     return [*folder.glob("part-*.parquet"), *folder.glob(_JOINED)]
+
+
+def _check_buildable(schema: ArrowSchema, path: str) -> None:
+    """Raise OutputError if a column has a type that rows cannot be put into: extension types inside others, mostly."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for field in schema:
+        try:
+            pq.write_table(pa.table([pa.array([None], field.type)], schema=pa.schema([field])), io.BytesIO())
+        except pa.ArrowException as error:
+            reason = f"`{shown(field.name, 40)}` cannot be written as Parquet (got type {shown(str(field.type), 120)})"
+            raise OutputError(f"{shown(path, 300)}: column {reason}. Fix: JSON lines as output") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.documents import candidates_from
 from rerank_cli.formats.fields import INSTRUCTION, SPLIT_DOCUMENTS, Found, Names, an_id, first, lookup, text_of, without
-from rerank_cli.formats.wording import kind, names, shown
+from rerank_cli.formats.wording import kind, names, quoted, shown
 from rerank_cli.records import Candidate, Json, Position, Request, Shape
 
 _OPTIONS = ("model", "top_n", "max_tokens_per_doc", "return_documents", *INSTRUCTION)
@@ -41,8 +41,7 @@ def find_query(record: dict[str, Json], fields: Names) -> Found:
     if isinstance(found.value, dict) and (inner := first(record, [f"{found.name}.text", f"{found.name}.query"])).name:
         found = inner
     if found.name is None:
-        expected = "`, `".join(fields.query)
-        got = f"got {names(record)}; expected `{expected}`"
+        got = f"got {names(record)}; expected {quoted(fields.query)}"
         raise BadRecord("missing_query", f"there is no query ({got}). Fix: --query-field")
     name, value = found
     if isinstance(value, bytes):
@@ -64,8 +63,7 @@ def _find_documents(record: dict[str, Json], fields: Names) -> tuple[Json, tuple
             lists = [record.get(name) for name in both]
             if all(isinstance(part, list) for part in lists):
                 return [item for part in lists for item in part], both  # type: ignore[union-attr]
-    expected = "`, `".join(fields.documents)
-    got = f"got {names(record)}; expected `{expected}`"
+    got = f"got {names(record)}; expected {quoted(fields.documents)}"
     raise BadRecord("no_candidates", f"there are no documents ({got}). Fix: --documents-field")
 
 

@@ -144,7 +144,7 @@ class FileSource:
             raise InputError(f"{shown(path, 300)}: was cut while it was read ({got}). Fix: restore it")
 
     def _names(self) -> list[str]:
-        return ["<stdin>" if path == STREAM else path for path in self._options.paths]
+        return ["<stdin>" if path == STREAM else shown(path, 4096) for path in self._options.paths]
 
     def _show(self, row: Row | Rejection) -> bool:
         """Is the shape known with this row?"""

@@ -38,3 +38,8 @@ def loosely(raw: bytes) -> str:
     """A record's bytes as text, whatever they are, cut to a readable length."""
     text = raw[: 4 * _RAW_LIMIT].decode("utf-8", "replace").rstrip("\r\n")
     return text[:_RAW_LIMIT] + ("…" if len(text) > _RAW_LIMIT or len(raw) > 4 * _RAW_LIMIT else "")
+
+
+def quoted(items: Iterable[str]) -> str:
+    """Names that were looked for, each in backticks."""
+    return ", ".join(f"`{shown(item, 40)}`" for item in items)

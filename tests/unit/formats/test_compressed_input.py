@@ -14,6 +14,7 @@ import zstandard
 
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.formats import InputOptions, open_source
+from rerank_cli.formats.compression import Decompressed
 from rerank_cli.records import Request, Shape
 
 LINES = [orjson.dumps({"id": i, "query": "q", "documents": [f"document {i}"]}) + b"\n" for i in range(50)]
@@ -166,3 +167,12 @@ def test_importing_formats_loads_none_of_the_heavy_libraries():
     heavy = ("numpy", "pyarrow", "zstandard", "lz4", "torch", "typer", "rich")
     code = f"import sys, rerank_cli.formats; print([m for m in {heavy!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@every_kind
+def test_a_small_file_that_swells_a_thousandfold_is_given_back_in_pieces(kind):
+    small = COMPRESS[kind](bytes(128 << 20))
+    stream = Decompressed(io.BufferedReader(io.BytesIO(small)), kind, "in")
+    pieces = [len(piece) for piece in iter(lambda: stream.read(256 << 20), b"")]
+    assert sum(pieces) == 128 << 20
+    assert max(pieces) <= 64 << 20
