@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts, Prepared
 
 DEFAULT_MAX_LENGTH = 512
@@ -74,6 +75,17 @@ class Work:
     rescued: int = 0
 
 
+class RowNotes(Protocol):
+    """What is known of rows before they are scored, and who wants to know of them after.
+
+    A row is told by the distinct pairs in it, int64 [m]; its scores are float32 [m].
+    """
+
+    def known(self, pairs: Index) -> npt.NDArray[np.float32] | None: ...
+
+    def done(self, pairs: Index, scores: npt.NDArray[np.float32]) -> None: ...
+
+
 class Session(Protocol):
     """An open model. `prepare` may run on another thread than `score`."""
 
@@ -90,9 +102,11 @@ class Session(Protocol):
         """Tokenize and plan n pairs."""
         ...
 
-    def score(self, prepared: Prepared, should_stop: Callable[[], bool] = never) -> npt.NDArray[np.float32]:
+    def score(
+        self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
+    ) -> npt.NDArray[np.float32]:
         """Logits, float32 [n], in the order of the pairs; NaN where there is no finite one.
 
-        Raises StopRequested when `should_stop` says so between two rows.
+        Rows that `notes` knows are not scored again. Raises StopRequested when `should_stop` says so between two rows.
         """
         ...

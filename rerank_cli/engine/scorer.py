@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rerank_cli.engine.contract import StopRequested, Work, never
+from rerank_cli.engine.contract import RowNotes, StopRequested, Work, never
 from rerank_cli.engine.prepare import PlannedRow, Prepared
 from rerank_cli.errors import ModelError
 from rerank_cli.models.encoder import CrossEncoder
@@ -33,22 +33,28 @@ class Scorer:
         self._ceiling: int | None = None
         self.work = Work()
 
-    def score(self, prepared: Prepared, should_stop: Callable[[], bool] = never) -> npt.NDArray[np.float32]:
+    def score(
+        self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
+    ) -> npt.NDArray[np.float32]:
         """Logits of all pairs, float32 [n], in their order; NaN where even fp32 gives no finite number.
 
-        Raises StopRequested when `should_stop` says so between rows, ModelError when one pair alone does not fit.
+        Rows that `notes` knows are not scored again. Raises StopRequested when `should_stop` says so between rows,
+        ModelError when one pair alone does not fit.
         """
         logits = np.empty(prepared.distinct_pairs, dtype=np.float32)
         waiting: tuple[PlannedRow, torch.Tensor] | None = None
         for row in prepared.rows:
+            known = notes.known(row.pairs) if notes else None
+            if known is not None:
+                logits[row.pairs] = known
+                continue
             if should_stop():
+                _collect(logits, waiting, notes)
                 raise StopRequested
             scores = self._run(self._model, row.row)
-            if waiting:
-                _collect(logits, *waiting)
+            _collect(logits, waiting, notes)
             waiting = (row, scores)
-        if waiting:
-            _collect(logits, *waiting)
+        _collect(logits, waiting, notes)
         self._mend(prepared, logits)
         return logits[prepared.distinct]
 
@@ -94,5 +100,13 @@ class Scorer:
         self.work.rescued += int((bad & np.isfinite(logits)).sum())
 
 
-def _collect(logits: npt.NDArray[np.float32], row: PlannedRow, scores: torch.Tensor) -> None:
+def _collect(
+    logits: npt.NDArray[np.float32], waiting: tuple[PlannedRow, torch.Tensor] | None, notes: RowNotes | None
+) -> None:
+    """Fetch the scores of the row before, which are there by now, and tell of them."""
+    if waiting is None:
+        return
+    row, scores = waiting
     logits[row.pairs] = scores.cpu().numpy()
+    if notes:
+        notes.done(row.pairs, logits[row.pairs])

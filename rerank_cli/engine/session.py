@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from rerank_cli.engine.attention import register
-from rerank_cli.engine.contract import ModelFacts, ModelOptions, Sizes, Work, never
+from rerank_cli.engine.contract import ModelFacts, ModelOptions, RowNotes, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, sizes_for
 from rerank_cli.engine.limits import choose_limits, find
 from rerank_cli.engine.memory import keep_freed_blocks
@@ -47,9 +47,11 @@ class ModelSession:
         facts = self.facts
         return prepare(pairs, self._tokenizer, self._limits, facts.batch_tokens, padded=not facts.packed)
 
-    def score(self, prepared: Prepared, should_stop: Callable[[], bool] = never) -> npt.NDArray[np.float32]:
+    def score(
+        self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
+    ) -> npt.NDArray[np.float32]:
         """Logits, float32 [n], in the order of the pairs; NaN where there is no finite one."""
-        return self._scorer.score(prepared, should_stop)
+        return self._scorer.score(prepared, should_stop, notes)
 
 
 def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) -> ModelSession:

@@ -5,7 +5,15 @@ whole or not at all. Knows nothing of models, chunks or terminals.
 """
 
 from rerank_cli.formats.errors_file import ErrorsFile
-from rerank_cli.formats.files import append_to_special, final_path, is_special, partial_of, replace_file, successor_of
+from rerank_cli.formats.files import (
+    append_to_special,
+    final_path,
+    is_special,
+    partial_of,
+    replace_file,
+    successor_of,
+    writing,
+)
 from rerank_cli.formats.opening import stamp_of
 from rerank_cli.formats.options import (
     AnswerOptions,
@@ -45,4 +53,5 @@ __all__ = [
     "replace_file",
     "stamp_of",
     "successor_of",
+    "writing",
 ]

@@ -30,7 +30,8 @@ class Entry:
 class Ledger:
     """Takes scored chunks in order. `record` is told every commit, after its bytes are safe.
 
-    Commits are `patience` seconds apart, or as far as the output finds worth its while.
+    Commits are `patience` seconds apart, or as far as the output finds worth its while. `committed` counts the chunks
+    that are safe.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Ledger:
         self._on_error = on_error
         self._patience = sink.patience if patience is None else patience
         self._reached: Reached | None = None
-        self._committed = time.monotonic()
+        self._taken = 0
+        self.committed = 0
+        self._committed_at = time.monotonic()
 
     def take(self, scored: Scored) -> None:
         """Write one chunk and count it; commit if enough time has gone by."""
@@ -62,7 +65,8 @@ class Ledger:
             self._write(outcomes, rejected)
         _count(self._tally, scored, len(rejected))
         self._reached = scored.chunk.reached
-        if time.monotonic() - self._committed >= self._patience:
+        self._taken += 1
+        if time.monotonic() - self._committed_at >= self._patience:
             self.commit()
 
     def commit(self) -> None:
@@ -74,7 +78,8 @@ class Ledger:
             quarantine = self._quarantine.commit() if self._quarantine else 0
             self._record(Entry(self._reached, output, quarantine))
         self._reached = None
-        self._committed = time.monotonic()
+        self.committed = self._taken
+        self._committed_at = time.monotonic()
 
     def _write(self, outcomes: list[Outcome], rejected: list[Rejection]) -> None:
         emitted = self._on_error is OnError.EMIT

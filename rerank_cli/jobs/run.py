@@ -17,10 +17,11 @@ from rerank_cli.engine.contract import ModelOptions, Session
 from rerank_cli.errors import RefusedError, RerankError
 from rerank_cli.formats import ErrorsFile, Sink, Source, open_sink, open_source, refuse_existing
 from rerank_cli.jobs.checkpoint import Checkpoint
-from rerank_cli.jobs.choices import ProgressMode
+from rerank_cli.jobs.choices import ProgressMode, Resume
 from rerank_cli.jobs.chunks import cut
 from rerank_cli.jobs.fingerprint import Fingerprint, fingerprint, settings
 from rerank_cli.jobs.intake import after, guarded, look_ahead
+from rerank_cli.jobs.journal import Journal
 from rerank_cli.jobs.ledger import Entry, Ledger
 from rerank_cli.jobs.options import RunConfig, check
 from rerank_cli.jobs.pipeline import stream
@@ -98,15 +99,20 @@ class _Job:
         mark = fingerprint(config, session.facts, chunk_pairs)
         if saved:
             self.place.refuse_another_run(saved, mark)
-        else:
+        elif config.resume is Resume.NEVER:
             self.place.forget()
+        else:
+            self.place.begin_anew()
         sink, quarantine = self._open_output(source, saved, stack)
         record = self._recorder(source, mark)
         ledger = Ledger(sink, quarantine, tally, record, config.top_n, config.on_error, config.commit_interval)
         tally.scoring_since = time.monotonic()
         self.stop.patient = True
         chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
-        if stream(chunks, chunk_pairs, session, ledger, tally, self.stop):
+        journal = Journal(self.place.journal, mark, lambda: ledger.committed)
+        if journal.kept:
+            config.notify(f"{journal.kept:,} scores of a chunk that was not finished are kept")
+        if stream(chunks, chunk_pairs, session, ledger, journal, tally, self.stop):
             with tally.timing("write"):
                 self._publish(sink, source, session.facts.revision)
             tally.finished = True

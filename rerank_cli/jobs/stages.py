@@ -29,7 +29,7 @@ class Preparer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a chunk made ready for the device; `last` closes the chunk.
+    """Part number `part` of a chunk, from 0, made ready for the device; `last` closes the chunk.
 
     `twins` names each pair of the chunk by its place among the pairs that its slices hold, which are distinct where a
     chunk takes several; None where the one slice holds all.
@@ -37,6 +37,7 @@ class Slice:
 
     chunk: Chunk
     prepared: Prepared
+    part: int
     last: bool
     twins: Index | None = None
 
@@ -60,12 +61,12 @@ def prepare_slices(chunks: Iterable[Chunk], session: Preparer, slice_pairs: int,
         if len(texts) > slice_pairs:
             texts, twins = texts.distinct()
         starts = range(0, max(1, len(texts)), slice_pairs)
-        for start in starts:
+        for number, start in enumerate(starts):
             end = start + slice_pairs
             part = PairTexts(texts.queries[start:end], texts.passages[start:end], texts.caps[start:end])
             with tally.timing("tokenize"):
                 prepared = session.prepare(part)
-            yield Slice(chunk, prepared, start == starts[-1], twins)
+            yield Slice(chunk, prepared, number, start == starts[-1], twins)
 
 
 def pair_texts(requests: Sequence[Request]) -> PairTexts:

@@ -58,7 +58,7 @@ def status_of(output: str, checkpoint: str | None = None) -> Status:
     final = final_path(output)
     if who:
         state = "running"
-    elif saved:
+    elif saved or (place.journal and place.journal.exists()):
         state = "stopped"
     elif final.is_file():
         state = "complete" if signed(final) else "exists"

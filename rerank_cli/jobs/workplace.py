@@ -23,7 +23,8 @@ from rerank_cli.jobs.lock import locked
 class Workplace:
     """Where a run's unfinished work lies; each path is None where there is no such file.
 
-    `queries` is where the input's reader keeps what it knows of the queries behind it.
+    `queries` is where the input's reader keeps what it knows of the queries behind it, `journal` holds scores of a
+    chunk that is not finished.
     """
 
     output: str
@@ -31,16 +32,16 @@ class Workplace:
     checkpoint: Path | None
     lock: Path | None
     queries: Path | None
+    journal: Path | None
 
     @classmethod
     def of(cls, output: str, checkpoint: str | None = None) -> Workplace:
         partial = partial_of(output)
         own = Path(checkpoint) if checkpoint else None
-        if partial is None:
-            return cls(output, None, own, _add(own, ".lock"), _add(own, ".queries"))
-        kept = own or partial.with_suffix(".checkpoint")
-        queries = _add(own, ".queries") or partial.with_suffix(".queries")
-        return cls(output, partial, kept, partial.with_suffix(".lock"), queries)
+        beside = partial.with_suffix("") if partial else None
+        kept = own or _add(beside, ".checkpoint")
+        others = (_add(own or beside, suffix) for suffix in (".queries", ".journal"))
+        return cls(output, partial, kept, _add(beside or own, ".lock"), *others)
 
     @property
     def keeps(self) -> bool:
@@ -88,7 +89,13 @@ class Workplace:
             checkpoint.save(point, self.checkpoint)
 
     def forget(self) -> None:
-        """Remove the checkpoint, last of all: the output is whole, or is begun anew."""
+        """Remove all but the lock, the checkpoint last: the output is whole."""
+        if self.journal is not None:
+            self.journal.unlink(missing_ok=True)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Remove what an earlier run was in the midst of. Its journal tells by itself what it is good for."""
         if self.queries is not None:
             self.queries.unlink(missing_ok=True)
         if self.checkpoint is not None:
