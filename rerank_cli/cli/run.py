@@ -169,7 +169,7 @@ def run(
         notify(f"{output}: complete already, nothing to do (--overwrite does it again)")
     if outcome.tally.records:
         notify(outcome.line())
-    if outcome.interrupted and outcome.tally.records and (output != "-" or checkpoint):
+    if outcome.interrupted and outcome.model and (output != "-" or checkpoint):
         notify(f"stopped by {outcome.interrupted}, work kept; the same command goes on from here")
     if stop.signal:
         die_of(stop.signal)

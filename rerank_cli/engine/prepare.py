@@ -79,19 +79,22 @@ class Measured:
     cut_queries: npt.NDArray[np.bool_]
 
 
-def measure(pairs: PairTexts, tokenizer: TextTokenizer, limits: Limits) -> Measured:
-    """Tokenize each distinct text once and fit every pair to the limits."""
+def measure(pairs: PairTexts, tokenizer: TextTokenizer, limits: Limits, *, whole: bool = False) -> Measured:
+    """Tokenize each distinct text once and fit every pair to the limits.
+
+    Unless `whole`, a text far beyond them is tokenized in its beginning alone, and its length is that of the beginning.
+    """
     query_of, queries = _number(pairs.queries)
     passage_of, passages = _number(pairs.passages)
-    ids = tokenizer.encode([*queries, *passages])
+    ids = tokenizer.encode([*queries, *passages], None if whole else limits.max_length)
     query_ids, passage_ids = ids[: len(queries)], ids[len(queries) :]
     caps = np.array(pairs.caps, dtype=np.int64)
     caps[caps <= 0] = limits.max_length
     specials = tokenizer.template.specials
     query, passage = _lengths(query_ids)[query_of], _lengths(passage_ids)[passage_of]
     kept = fit_lengths(query, passage, caps, specials, limits)
-    whole = query + passage + specials
-    return Measured(query_ids, passage_ids, query_of, passage_of, kept, whole, kept.query < query)
+    lengths = query + passage + specials
+    return Measured(query_ids, passage_ids, query_of, passage_of, kept, lengths, kept.query < query)
 
 
 def prepare(

@@ -66,7 +66,7 @@ def _reject(report: Report, rejection: Rejection) -> None:
 
 
 def _measure(report: Report, requests: list[Request], model: TokenizerOnly) -> None:
-    sizes = measure(pair_texts(requests), model.tokenizer, model.limits)
+    sizes = measure(pair_texts(requests), model.tokenizer, model.limits, whole=True)
     report.pairs += len(sizes.lengths)
     report.truncated += int(sizes.kept.truncated.sum())
     report.truncated_queries += int(sizes.cut_queries.sum())

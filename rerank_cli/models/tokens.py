@@ -16,6 +16,13 @@ from tokenizers import Tokenizer
 from rerank_cli.errors import ModelError
 from rerank_cli.models.pairs import Ids, PairTemplate
 
+_MARGIN = 64
+
+
+def _beginning(enough: int) -> int:
+    """Characters that nearly always have so many tokens, and to spare."""
+    return max(1 << 16, 64 * enough)
+
 
 class TextTokenizer:
     """A tokenizer and the template that joins two of its texts."""
@@ -26,10 +33,29 @@ class TextTokenizer:
         self._tokenizer = tokenizer
         self.template = read_template(tokenizer, where)
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Ids of each text, without specials; runs on the library's own threads."""
+    def encode(self, texts: Sequence[str], enough: int | None = None) -> list[Ids]:
+        """Ids of each text, without specials; runs on the library's own threads.
+
+        Of a very long text only the beginning is looked at: more than its first `enough` ids, if that is given.
+        """
+        if enough is not None:
+            texts = [text if len(text) <= 2 * _beginning(enough) else self._cut(text, enough) for text in texts]
         found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in found]
+
+    def _cut(self, text: str, enough: int) -> str:
+        """The shortest beginning tried that has ids to spare; it ends before a space where there is one.
+
+        The last ids of a beginning may differ from those of the whole text, those before the margin do not.
+        """
+        length = _beginning(enough)
+        while length < len(text):
+            cut = text[:length]
+            cut = cut[: max(cut.rfind(" "), cut.rfind("\n"))] or cut
+            if len(self._tokenizer.encode(cut, add_special_tokens=False).ids) >= enough + _MARGIN:
+                return cut
+            length *= 4
+        return text
 
 
 def load_tokenizer(folder: Path) -> TextTokenizer:
