@@ -58,22 +58,19 @@ class SeenQueries:
         """From now on `sync` writes what is new to this file; what an earlier run left there goes, unless taken up."""
         self._log = log
 
-    def take_up(self, kept: Committed, end: Place) -> bool:
-        """Know the queries that an earlier run had put away, those before `end`.
+    def take_up(self, kept: Committed) -> bool:
+        """Know the queries that an earlier run had put away; False if the file is not what was `kept`.
 
-        False if the file is not what was `kept`; they have to be read again then.
+        Among them may be some that are met again: their first place is the one they have.
         """
         if self._log is None or not self._log.is_file():
             return False
-        with writing(str(self._log)), open(self._log, "r+b") as file:
+        with writing(str(self._log)), open(self._log, "rb") as file:
             content = file.read(kept.length)
-            if len(content) != kept.length or _hash(content).hexdigest() != kept.digest:
-                return False
-            entries = np.frombuffer(content, dtype=_ENTRY)
-            before = entries[: np.searchsorted(entries["place"], np.uint64(_code(end)))]
-            file.truncate(before.nbytes)
-        self._hash, self._length = _hash(before.tobytes()), before.nbytes
-        self._settled = [np.sort(before, order="key")]
+        if len(content) != kept.length or _hash(content).hexdigest() != kept.digest:
+            return False
+        self._hash, self._length = _hash(content), kept.length
+        self._settled = [np.sort(np.frombuffer(content, dtype=_ENTRY), order="key")]
         return True
 
     def sync(self) -> Committed | None:
@@ -83,7 +80,9 @@ class SeenQueries:
         waiting = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
         if waiting:
             data = np.array(waiting, dtype=_ENTRY).tobytes()
-            with writing(str(self._log)), open(self._log, "ab" if self._length else "wb") as file:
+            with writing(str(self._log)), open(self._log, "r+b" if self._length else "wb") as file:
+                file.truncate(self._length)
+                file.seek(self._length)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -96,7 +96,7 @@ class FileSource:
 
     def go_to(self, start: Place, records: int, shape: Shape | None, kept: Committed | None) -> bool:
         """See `Source`."""
-        if None in self.stamps or (shape is Shape.PAIRS and not (kept and self._seen.take_up(kept, start))):
+        if None in self.stamps or (shape is Shape.PAIRS and not (kept and self._seen.take_up(kept))):
             return False
         self.close()
         self.shape = shape

@@ -150,7 +150,7 @@ def test_a_log_that_is_damaged_is_not_taken_up(tmp_path, damage):
     kept = seen.sync()
     again.keep_in(log)
     log.write_bytes(log.read_bytes()[damage])
-    assert not again.take_up(kept, Place(0, 20))
+    assert not again.take_up(kept)
 
 
 def test_a_stream_has_no_places_to_go_to(monkeypatch, tmp_path):
