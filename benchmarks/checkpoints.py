@@ -1,0 +1,108 @@
+"""What checkpoints cost: the same job with an output that is committed and one that is not, rounds interleaved.
+
+`off` writes to /dev/null: no file, no checkpoint, no journal. `default` writes a file as always. `every chunk` commits
+chunks of 40 pairs one by one, far more often than any default. The model is loaded once. A table, then one JSON line.
+
+    python benchmarks/checkpoints.py --scifact path/to/scifact
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+from data import minilm, read_corpus, read_queries, read_run
+
+from rerank_cli.engine.contract import ModelOptions, Session
+from rerank_cli.engine.session import open_session
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
+from rerank_cli.jobs.choices import ProgressMode
+from rerank_cli.jobs.options import RunConfig
+from rerank_cli.jobs.run import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scifact", type=Path, required=True, help="SciFact in BEIR layout with its BM25 run")
+    parser.add_argument("--queries", type=int, default=4)
+    parser.add_argument("--depth", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        given = write_requests(args, Path(scratch, "in.jsonl"))
+        session = open_session(ModelOptions(str(minilm(Path(scratch, "model"))), device="cpu", dtype="fp32"))
+        seconds, commits = measure(jobs(given, Path(scratch)), session, args.rounds)
+    report(seconds, commits, args)
+
+
+def write_requests(args: argparse.Namespace, path: Path) -> Path:
+    """The first claims with their best BM25 abstracts, as requests."""
+    texts, corpus = read_queries(args.scifact), read_corpus(args.scifact)
+    candidates = read_run(args.scifact / "run.bm25.test.top100.trec", args.depth)
+    with path.open("wb") as file:
+        for query in list(candidates)[: args.queries]:
+            documents = [f"{corpus[name]['title']} {corpus[name]['text']}" for name in candidates[query]]
+            record = {"id": query, "query": texts[query], "documents": documents}
+            file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+    return path
+
+
+def jobs(given: Path, scratch: Path) -> dict[str, RunConfig]:
+    default = RunConfig(
+        ModelOptions("minilm"),
+        InputOptions((str(given),)),
+        OutputOptions(str(scratch / "out.jsonl"), OutputFormat.API, AnswerOptions("minilm"), overwrite=True),
+        progress=ProgressMode.OFF,
+    )
+    nowhere = replace(default, output=replace(default.output, path="/dev/null"))
+    small = {"chunk_pairs": 40, "commit_interval": 0.0}
+    return {
+        "off": nowhere,
+        "default": default,
+        "off, chunks of 40": replace(nowhere, **small),
+        "every chunk of 40": replace(default, **small),
+    }
+
+
+def measure(
+    plans: dict[str, RunConfig], session: Session, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each round, and those of them that went into commits; one round before does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in plans}
+    commits: dict[str, list[float]] = {name: [] for name in plans}
+    for number in range(rounds + 1):
+        for name, plan in plans.items():
+            begun = time.perf_counter()
+            summary, _ = run(plan, lambda _: session)
+            spent = time.perf_counter() - begun
+            if number:
+                seconds[name].append(spent)
+                commits[name].append(summary.tally.seconds.get("commit", 0.0))
+    return seconds, commits
+
+
+def report(seconds: dict[str, list[float]], commits: dict[str, list[float]], args: argparse.Namespace) -> None:
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    shares = {name: statistics.median(commits[name]) / medians[name] for name in medians}
+    print(f"{args.queries * args.depth} pairs, medians of {args.rounds} interleaved rounds\n")
+    for name, median in medians.items():
+        spread = f"{min(seconds[name]):.2f} to {max(seconds[name]):.2f} s"
+        print(f"  {name:<20}{median:>7.2f} s ({spread}), {shares[name]:.3%} of it in commits")
+    costs = {
+        "default": medians["default"] / medians["off"] - 1,
+        "every chunk of 40": medians["every chunk of 40"] / medians["off, chunks of 40"] - 1,
+    }
+    print("\n  " + ", ".join(f"{name}: {cost:+.2%}" for name, cost in costs.items()) + "\n")
+    rounded = {name: [round(value, 4) for value in found] for name, found in seconds.items()}
+    print(
+        orjson.dumps({"benchmark": "checkpoints", "seconds": rounded, "commit_shares": shares, "costs": costs}).decode()
+    )
+
+
+if __name__ == "__main__":
+    main()
