@@ -3,7 +3,11 @@
 `off` writes to /dev/null: no file, no checkpoint, no journal. `default` writes a file as always. `every chunk` commits
 chunks of 40 pairs one by one, far more often than any default. The model is loaded once. A table, then one JSON line.
 
+Rounds of a real model differ by several per cent on a machine that is not alone. `--pace` puts a device in its place
+that takes the same time for every pair, and tokenizes, plans, notes and commits as ever: what is left are the costs.
+
     python benchmarks/checkpoints.py --scifact path/to/scifact
+    python benchmarks/checkpoints.py --scifact path/to/scifact --pace 30
 """
 
 from __future__ import annotations
@@ -12,13 +16,17 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 from data import minilm, read_corpus, read_queries, read_run
 
-from rerank_cli.engine.contract import ModelOptions, Session
+from rerank_cli.engine.contract import ModelOptions, RowNotes, Session, StopRequested, never
+from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.session import open_session
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
 from rerank_cli.jobs.choices import ProgressMode
@@ -32,12 +40,36 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=4)
     parser.add_argument("--depth", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pace", type=float, help="pairs a second of a device that is only waited for")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         given = write_requests(args, Path(scratch, "in.jsonl"))
-        session = open_session(ModelOptions(str(minilm(Path(scratch, "model"))), device="cpu", dtype="fp32"))
+        session: Session = open_session(ModelOptions(str(minilm(Path(scratch, "model"))), device="cpu", dtype="fp32"))
+        if args.pace:
+            session = PacedSession(session, args.pace)
         seconds, commits = measure(jobs(given, Path(scratch)), session, args.rounds)
     report(seconds, commits, args)
+
+
+class PacedSession:
+    """The session given, but for the scores: they are 0, after so many pairs a second."""
+
+    def __init__(self, session: Session, pace: float) -> None:
+        self.facts, self.sizes, self.work, self.prepare = session.facts, session.sizes, session.work, session.prepare
+        self._pace = pace
+
+    def score(
+        self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
+    ) -> npt.NDArray[np.float32]:
+        begun, done = time.perf_counter(), 0
+        for row in prepared.rows:
+            if should_stop():
+                raise StopRequested
+            done += len(row.pairs)
+            time.sleep(max(0.0, begun + done / self._pace - time.perf_counter()))
+            if notes:
+                notes.done(row.pairs, np.zeros(len(row.pairs), dtype=np.float32))
+        return np.zeros(len(prepared.distinct), dtype=np.float32)
 
 
 def write_requests(args: argparse.Namespace, path: Path) -> Path:
@@ -80,6 +112,8 @@ def measure(
             begun = time.perf_counter()
             summary, _ = run(plan, lambda _: session)
             spent = time.perf_counter() - begun
+            if not summary.tally.finished:
+                raise SystemExit("interrupted")
             if number:
                 seconds[name].append(spent)
                 commits[name].append(summary.tally.seconds.get("commit", 0.0))
@@ -100,7 +134,9 @@ def report(seconds: dict[str, list[float]], commits: dict[str, list[float]], arg
     print("\n  " + ", ".join(f"{name}: {cost:+.2%}" for name, cost in costs.items()) + "\n")
     rounded = {name: [round(value, 4) for value in found] for name, found in seconds.items()}
     print(
-        orjson.dumps({"benchmark": "checkpoints", "seconds": rounded, "commit_shares": shares, "costs": costs}).decode()
+        orjson.dumps(
+            {"benchmark": "checkpoints", "pace": args.pace, "seconds": rounded, "commit_shares": shares, "costs": costs}
+        ).decode()
     )
 
 

@@ -2,7 +2,7 @@
 
 Everything but model and tokenizer is real. Each kind of input is run by a process that dies at 90 % and gone on with by
 another; `open to score` is the time from the model's being there to its first pair, `start to score` all of it but the
-imports. A table, then one JSON line.
+imports. `touched` has another time of change, so that all of it is read again. A table, then one JSON line.
 
     python benchmarks/resume.py --megabytes 1000
 """
@@ -35,7 +35,7 @@ from rerank_cli.jobs.choices import ProgressMode
 from rerank_cli.jobs.options import RunConfig
 from rerank_cli.jobs.run import run
 
-KINDS = ("requests.jsonl", "requests.jsonl.gz", "pairs.jsonl", "pairs.parquet")
+KINDS = ("requests.jsonl", "touched.jsonl", "requests.jsonl.gz", "pairs.jsonl", "pairs.parquet")
 
 
 class MortalSession(InstantSession):
@@ -84,6 +84,8 @@ def measure(kind: str, requests: Path, scratch: Path) -> dict[str, float | str]:
     begin = [sys.executable, __file__, "--child", str(given), str(written)]
     died = subprocess.run([*begin, str(pairs * 9 // 10)], check=False)
     assert died.returncode == -signal.SIGKILL
+    if kind == "touched.jsonl":
+        os.utime(given)
     found = orjson.loads(subprocess.run([*begin, "0"], check=True, capture_output=True).stdout)
     assert found.pop("pairs") == pairs
     written.unlink()
@@ -94,6 +96,8 @@ def measure(kind: str, requests: Path, scratch: Path) -> dict[str, float | str]:
 
 def convert(kind: str, requests: Path, scratch: Path) -> Path:
     """The same requests in another kind of file."""
+    if kind in ("requests.jsonl", "touched.jsonl"):
+        return requests
     target = scratch / kind
     if kind == "requests.jsonl.gz":
         with requests.open("rb") as source, gzip.open(target, "wb", compresslevel=1) as file:

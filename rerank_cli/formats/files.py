@@ -115,6 +115,7 @@ def replace_file(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(successor, path)  # noqa: PTH105 - as for an output
+            sync_folder(path.parent)
         except OSError:
             with suppress(OSError):
                 successor.unlink(missing_ok=True)
@@ -143,6 +144,8 @@ class PartialFile:
             self._file = _open_raw(self._partial, "r+b" if committed else "wb")
             if committed:
                 self._take_up(committed)
+            else:
+                sync_folder(self._partial.parent)
 
     def _take_up(self, committed: Committed) -> None:
         self._length = update_hash(self._hash, self._file, committed.length)
