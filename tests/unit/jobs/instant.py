@@ -1,8 +1,9 @@
-"""A session without a model, and runs with it: a pair's logit is a hash of its texts."""
+"""A session without a model, and runs with it that commit every chunk: a pair's logit is a hash of its texts."""
 
 import zlib
 
 import numpy as np
+import pytest
 
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, Sizes, Work
 from rerank_cli.engine.prepare import Prepared
@@ -41,7 +42,7 @@ class InstantSession:
 
 def config(given, written, *, format=OutputFormat.API, overwrite=False, **options):
     output = OutputOptions(str(written), format, AnswerOptions("instant"), overwrite=overwrite)
-    options = {"progress": ProgressMode.OFF} | options
+    options = {"progress": ProgressMode.OFF, "commit_interval": 0} | options
     return RunConfig(ModelOptions("instant"), InputOptions((str(given),)), output, **options)
 
 
@@ -49,3 +50,13 @@ def go(config, session=None):
     session = session or InstantSession()
     summary, _ = run(config, lambda _: session)
     return summary, session
+
+
+def kill(plan, at):
+    """A run that dies at this call of `score`."""
+    with pytest.raises(Killed):
+        go(plan, InstantSession(dies_at=at))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())

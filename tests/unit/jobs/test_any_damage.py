@@ -7,7 +7,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from instant import InstantSession, Killed, config, go
+from instant import config, go, kill
 
 from rerank_cli.errors import RefusedError
 from rerank_cli.formats import OutputFormat
@@ -31,15 +31,14 @@ class Unfinished:
             go(self.plan(folder / name))
             self.whole[name] = (folder / name).read_bytes()
             (folder / name).unlink()
-            with pytest.raises(Killed):
-                go(self.plan(folder / name), InstantSession(dies_at=10))
+            kill(self.plan(folder / name), 10)
             self.left[name] = {
                 path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path != self.given
             }
             self.clear()
 
     def plan(self, output, **more):
-        return config(self.given, output, format=OutputFormat.PAIRS, commit_interval=0, **more)
+        return config(self.given, output, format=OutputFormat.PAIRS, **more)
 
     def clear(self):
         for path in set(self._folder.iterdir()) - {self.given}:

@@ -8,25 +8,17 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from instant import InstantSession, Killed, config, go
+from instant import InstantSession, Killed, config, go, kill, names
 
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.errors import RefusedError
 from rerank_cli.formats import InputOptions, OutputFormat, sources
-from rerank_cli.formats.line_sink import LineSink
-from rerank_cli.formats.parquet_sink import ParquetSink
 from rerank_cli.jobs import receipt as receipts
 from rerank_cli.jobs.choices import OnError, Resume
 from rerank_cli.jobs.run import run
 from rerank_cli.jobs.workplace import Workplace
 
 RECORDS = 60
-
-
-@pytest.fixture(autouse=True)
-def _commit_every_chunk(monkeypatch):
-    monkeypatch.setattr(LineSink, "patience", 0.0)
-    monkeypatch.setattr(ParquetSink, "patience", 0.0)
 
 
 @pytest.fixture
@@ -61,15 +53,6 @@ def pairs(tmp_path, suffix):
         return write(path, rows)
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=20)
     return path
-
-
-def kill(plan, at):
-    with pytest.raises(Killed):
-        go(plan, InstantSession(dies_at=at))
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def revision(_):

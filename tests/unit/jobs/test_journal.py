@@ -50,7 +50,7 @@ def given(tmp_path):
 
 
 def plan(given, tmp_path, name="out.jsonl", **more):
-    return config(given, tmp_path / name, **({"chunk_pairs": 200, "commit_interval": 0} | more))
+    return config(given, tmp_path / name, **({"chunk_pairs": 200} | more))
 
 
 def kill(options, at):

@@ -3,20 +3,12 @@ import random
 import orjson
 import pyarrow.parquet as pq
 import pytest
-from instant import InstantSession, Killed, config, go
+from instant import InstantSession, config, go, kill, names
 
 from rerank_cli.errors import InputError, RefusedError
-from rerank_cli.formats.line_sink import LineSink
-from rerank_cli.formats.parquet_sink import ParquetSink
 from rerank_cli.jobs.choices import OnError, Resume
 
 RECORDS = 60
-
-
-@pytest.fixture(autouse=True)
-def _commit_every_chunk(monkeypatch):
-    monkeypatch.setattr(LineSink, "patience", 0.0)
-    monkeypatch.setattr(ParquetSink, "patience", 0.0)
 
 
 @pytest.fixture
@@ -29,15 +21,6 @@ def given(tmp_path):
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records))
     return path
-
-
-def kill(plan, at):
-    with pytest.raises(Killed):
-        go(plan, InstantSession(dies_at=at))
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst", "out.parquet"])
