@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +69,10 @@ def status_of(output: str, checkpoint: str | None = None) -> Status:
 
 
 def _bytes_in(path: Path | None) -> int:
-    if path is None or not path.exists():
-        return 0
-    files = list(path.iterdir()) if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    """Bytes of a file or of a folder's files, of which some may go away while one looks."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for file in path.iterdir() if path and path.is_dir() else filter(None, [path]):
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size
+    return total
