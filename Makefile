@@ -11,8 +11,9 @@ demo: $(READY)
 	@$(BIN)/rerank run sample_data/scifact.jsonl --model mini --top-n 3 --overwrite -o demo/reranked.jsonl
 	@$(BIN)/python sample_data/show.py sample_data/scifact.jsonl demo/reranked.jsonl sample_data/scifact.qrels
 
+# A worker a core, each with one thread: threads of two processes on the same cores wait for each other.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
