@@ -95,8 +95,9 @@ def started(*args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=None):
 
 
 def _foreground():
-    """A test runner in the background ignores SIGINT, and its children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A test runner in the background ignores SIGINT, one under nohup SIGHUP, and children inherit that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def environment(extra=None):

@@ -57,7 +57,8 @@ def begun(words, **settings):
 
 
 def _foreground():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def until(condition, seconds=PATIENCE):

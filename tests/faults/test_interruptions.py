@@ -73,7 +73,8 @@ def test_a_shell_loop_around_the_command_stops_too(given, tmp_path, number):
 
 
 def _foreground():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 JUMPING = """
