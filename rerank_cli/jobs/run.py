@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 from rerank_cli.engine.contract import ModelOptions, Session
 from rerank_cli.errors import RefusedError, RerankError
@@ -27,7 +28,7 @@ from rerank_cli.jobs.options import RunConfig, check
 from rerank_cli.jobs.pipeline import stream
 from rerank_cli.jobs.progress import say, showing, snapshot
 from rerank_cli.jobs.receipt import complete, identity, receipt, sign
-from rerank_cli.jobs.signals import Interrupted, Stop, listening
+from rerank_cli.jobs.signals import Stop, die_of, listening
 from rerank_cli.jobs.summary import Summary, write_summary
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.trace import Trace
@@ -48,11 +49,10 @@ def run(config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None
     job = _Job(config, open_model, revision_of)
     try:
         with ExitStack() as stack:
-            stack.enter_context(listening(job.stop, _announce, lambda: say(job.tally, ProgressMode.PLAIN)))
-            stack.enter_context(job.place.held())
+            status = partial(say, job.tally, ProgressMode.PLAIN)
+            stack.enter_context(listening(job.stop, _announce, status, job.let_go))
+            job.hold(stack)
             job.work(stack)
-    except Interrupted:
-        pass
     except RerankError as error:
         if job.tally.chunks and job.place.keeps:
             config.notify(f"{job.tally.records:,} records are kept; once this is mended, the same command goes on")
@@ -78,6 +78,22 @@ class _Job:
         self._session: Session | None = None
         self._point: Checkpoint | None = None
         self._nothing_to_do = False
+        self._held = False
+
+    def hold(self, stack: ExitStack) -> None:
+        """Keep other runs away from the output; a signal waits until that is done."""
+        self.stop.patient = True
+        stack.enter_context(self.place.held())
+        self._held = True
+        self.stop.patient = False
+        if self.stop.signal:
+            self.let_go()
+            die_of(self.stop.signal)
+
+    def let_go(self) -> None:
+        """Before the process ends without unwinding: remove the lock, if it is ours."""
+        if self._held and self.place.lock:
+            self.place.lock.unlink(missing_ok=True)
 
     def work(self, stack: ExitStack) -> None:
         """Open everything, stream the records through, publish."""

@@ -17,10 +17,6 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TIME_LIMIT = "max-duration"
 
 
-class Interrupted(BaseException):
-    """A signal while there is no work to put away: unwinds to whoever holds files."""
-
-
 class Stop:
     """Whether somebody asked to stop: a signal, or the clock after `seconds`. Called, it says so.
 
@@ -45,11 +41,14 @@ class Stop:
 
 
 @contextmanager
-def listening(stop: Stop, on_stop: Callable[[str], None], on_status: Callable[[], None]) -> Iterator[None]:
+def listening(
+    stop: Stop, on_stop: Callable[[str], None], on_status: Callable[[], None], let_go: Callable[[], None]
+) -> Iterator[None]:
     """Let INT, TERM and HUP ask `stop`, and USR1 call `on_status`, until the block is left.
 
-    Where `stop` is not patient the first one raises Interrupted. One that was ignored from the start (`nohup`, a job in
-    the background) stays ignored.
+    Where `stop` is not patient the first one ends the process, once `let_go` has put away what it holds: an exception
+    would have to pass through the imports of native libraries, which abort. One that was ignored from the start
+    (`nohup`, a job in the background) stays ignored.
     """
 
     def ask(number: int, _: FrameType | None) -> None:
@@ -57,7 +56,8 @@ def listening(stop: Stop, on_stop: Callable[[str], None], on_status: Callable[[]
             die_of(signal.Signals(number))
         stop.signal = signal.Signals(number)
         if not stop.patient:
-            raise Interrupted
+            let_go()
+            die_of(stop.signal)
         on_stop(stop.signal.name)
 
     before = {number: signal.getsignal(number) for number in (*_STOPPING, signal.SIGUSR1)}
