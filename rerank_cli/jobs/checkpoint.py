@@ -29,7 +29,7 @@ class Checkpoint:
     `records` are finished and in the output. `reached` is where the input was then, `stamps` and `shape` what the
     inputs were, `memory` how much of the file counts that their reader keeps. `output` and `quarantine` say how much of
     those files counts. `counts` are the tally's figures at that point, `progress` what they meant to a person. `sealed`
-    is the identity of the finished file, if there is one.
+    is the identity of the finished file, if there is one, `receipt` tells its run from others.
     """
 
     fingerprint: Fingerprint
@@ -43,6 +43,7 @@ class Checkpoint:
     counts: dict[str, int] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     sealed: Sequence[int] | None = None
+    receipt: str | None = None
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

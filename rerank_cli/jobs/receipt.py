@@ -68,25 +68,18 @@ def complete(config: RunConfig, place: Workplace, revision_of: Callable[[ModelOp
     """
     if place.partial is None or config.resume is Resume.NEVER or not final_path(config.output.path).is_file():
         return None
-    rejected = _by_checkpoint(config, place)
-    if rejected is None and revision_of is not None and not config.output.overwrite:
-        rejected = _by_receipt(config, revision_of)
+    left, found = place.sealed(), signed(final_path(config.output.path))
+    if left is None and (found is None or config.output.overwrite):
+        return None
+    stamps = [stamp_of(path) for path in config.input.paths]
+    now = receipt(config, revision_of(config.model), stamps) if revision_of else None
+    rejected = None
+    if left and left.sealed == identity(final_path(config.output.path)):
+        same = left.receipt == now and not differences(left.fingerprint, settings(config))
+        rejected = left.counts["rejected"] if same else None
+    elif found and not config.output.overwrite and found[0] == now:
+        rejected = found[1]
     if rejected is not None:
         discard_partial(config.output.path)
         place.forget()
     return rejected
-
-
-def _by_checkpoint(config: RunConfig, place: Workplace) -> int | None:
-    left = place.sealed()
-    if left is None or left.sealed != identity(final_path(config.output.path)):
-        return None
-    return None if differences(left.fingerprint, settings(config)) else left.counts["rejected"]
-
-
-def _by_receipt(config: RunConfig, revision_of: Callable[[ModelOptions], str]) -> int | None:
-    found = signed(final_path(config.output.path))
-    if found is None:
-        return None
-    stamps = [stamp_of(path) for path in config.input.paths]
-    return found[1] if found[0] == receipt(config, revision_of(config.model), stamps) else None

@@ -217,7 +217,7 @@ class _Job:
             if found:
                 sign(whole, found, self.tally.rejected)
             if self._point:
-                self.place.keep(replace(self._point, sealed=identity(whole)))
+                self.place.keep(replace(self._point, sealed=identity(whole), receipt=found))
         sink.publish()
         self.place.forget()
 

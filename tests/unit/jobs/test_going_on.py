@@ -181,6 +181,23 @@ def test_a_run_that_was_killed_before_it_could_tidy_up_is_complete(given, tmp_pa
     assert names(tmp_path) == ["in.jsonl", name]
 
 
+@pytest.mark.parametrize("more", [{}, {"overwrite": True}])
+def test_an_input_that_changed_after_such_a_kill_is_not_taken_for_done(given, tmp_path, monkeypatch, more):
+    plan = config(given, tmp_path / "out.jsonl", **more)
+    with monkeypatch.context() as patch:
+        patch.setattr(Workplace, "forget", lambda self: self.checkpoint.exists() and _die())
+        with pytest.raises(Killed):
+            again(plan)
+    with given.open("ab") as file:
+        file.write(b'{"query": "new", "documents": ["d"]}\n')
+    if more:
+        again(plan)
+        assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == RECORDS + 1
+    else:
+        with pytest.raises(RefusedError, match="exists already"):
+            again(plan)
+
+
 def _die():
     raise Killed
 
