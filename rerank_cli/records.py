@@ -88,11 +88,6 @@ class Request:
     return_documents: bool | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
 
-    @property
-    def query_text(self) -> str:
-        """The query as the model reads it: the instruction, if any, directly before it."""
-        return f"{self.instruction}{self.query}" if self.instruction else self.query
-
 
 @dataclass(frozen=True, slots=True)
 class Rejection:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
+from rerank_cli.cli import bundles
 from rerank_cli.cli import options as opt
-from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, require_input
+from rerank_cli.cli.bundles import Gathered, gathers
+from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment
 from rerank_cli.errors import EXIT_REJECTED
 
 if TYPE_CHECKING:
@@ -17,22 +19,11 @@ if TYPE_CHECKING:
 _BAR = 40
 
 
+@gathers(given=bundles.given, reading=bundles.reading)
 def check(
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT", help="Files to look at; - or none is stdin.")
-    ] = None,
-    model: opt.Model = opt.DEFAULT_MODEL,
-    revision: opt.Revision = None,
-    max_length: opt.MaxLength = None,
-    query_max_length: opt.QueryMaxLength = None,
-    shape: opt.InputShape = None,
-    query_field: opt.QueryField = None,
-    documents_field: opt.DocumentsField = None,
-    text_field: opt.TextField = None,
-    id_field: opt.IdField = None,
-    doc_id_field: opt.DocIdField = None,
+    given: Gathered,
+    reading: Gathered,
     limit: opt.Limit = None,
-    threads: opt.Threads = None,
     as_json: Annotated[bool, opt.flag("--json", help="One JSON object instead of a table.")] = False,
     debug: opt.Debug = False,  # noqa: ARG001 - read in main
 ) -> None:
@@ -43,29 +34,17 @@ def check(
 
     Loads the model's tokenizer, never its weights. Exit 3 when there are bad records.
     """
-    paths = require_input(inputs)
+    records = given()
     prepare_environment()
     log_to_stderr(quiet=False, verbose=False)
-    from rerank_cli.engine.contract import ModelOptions
     from rerank_cli.engine.limits import open_tokenizer
-    from rerank_cli.formats import InputOptions, open_source
+    from rerank_cli.formats import open_source
     from rerank_cli.jobs.check import check_input
 
     stdout = claim_stdout()
-    source = open_source(
-        InputOptions(
-            paths,
-            shape=shape,
-            query_field=query_field,
-            documents_field=documents_field,
-            text_field=text_field,
-            id_field=id_field,
-            doc_id_field=doc_id_field,
-        )
-    )
+    source = open_source(records)
     try:
-        options = ModelOptions(model, revision, "cpu", "fp32", max_length, query_max_length, threads=threads)
-        known = open_tokenizer(options)
+        known = open_tokenizer(reading())
         report = check_input(source, known, limit)
     finally:
         source.close()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rerank_cli.cli import bundles
 from rerank_cli.cli import options as opt
+from rerank_cli.cli.bundles import Gathered, gathers
 from rerank_cli.cli.durations import duration
 from rerank_cli.cli.settings import Config, PrintConfig, show
-from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, require_input, say, say_json
+from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say, say_json
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED
 from rerank_cli.formats import OutputFormat, ScoreKind
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
@@ -18,23 +21,18 @@ if TYPE_CHECKING:
     from rerank_cli.engine.contract import ModelOptions, Session
 
 
+@gathers(given=bundles.given, reading=bundles.reading, place=bundles.place)
 def run(
     context: typer.Context,
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT", help="Files to rerank; - or none is stdin.")
-    ] = None,
+    given: Gathered,
+    reading: Gathered,
+    place: Gathered,
     output: Annotated[
         str,
         opt.flag(
             "--output", "-o", metavar="FILE", help="Where to write; .jsonl, .jsonl.gz/.zst/.bz2/.lz4 or .parquet."
         ),
     ] = "-",
-    model: opt.Model = opt.DEFAULT_MODEL,
-    revision: opt.Revision = None,
-    device: opt.Device = "auto",
-    dtype: opt.Precision = opt.Dtype.AUTO,
-    max_length: opt.MaxLength = None,
-    query_max_length: opt.QueryMaxLength = None,
     top_n: opt.TopN = None,
     scores: Annotated[
         ScoreKind,
@@ -46,12 +44,6 @@ def run(
     format: Annotated[
         OutputFormat, opt.flag("--format", help="api: a line a query; pairs: a row a pair; trec: a run file.")
     ] = OutputFormat.API,
-    shape: opt.InputShape = None,
-    query_field: opt.QueryField = None,
-    documents_field: opt.DocumentsField = None,
-    text_field: opt.TextField = None,
-    id_field: opt.IdField = None,
-    doc_id_field: opt.DocIdField = None,
     limit: opt.Limit = None,
     on_error: Annotated[
         OnError,
@@ -76,8 +68,6 @@ def run(
             help="Make finished chunks durable this often [default: 1, Parquet 15].",
         ),
     ] = None,
-    batch_tokens: opt.BatchTokens = None,
-    threads: opt.Threads = None,
     resume: Annotated[
         Resume, opt.flag("--resume", help="Go on where an earlier run of the same command stopped.")
     ] = Resume.AUTO,
@@ -119,32 +109,24 @@ def run(
     if print_config:
         show(context)
         return
-    paths = require_input(inputs)
+    records = given()
     prepare_environment()
     log_to_stderr(quiet, verbose)
-    from rerank_cli.engine.contract import ModelOptions
-    from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
+    from rerank_cli.formats import AnswerOptions, OutputOptions
     from rerank_cli.jobs.options import RunConfig
     from rerank_cli.jobs.run import run as run_job
     from rerank_cli.jobs.signals import die_of
 
     stdout = claim_stdout() if output == "-" else None
     notify = (lambda _: None) if quiet else say_json if progress is ProgressMode.JSON else say
+    model = replace(reading(), **place())
     plan = RunConfig(
-        model=ModelOptions(model, revision, device, dtype.value, max_length, query_max_length, batch_tokens, threads),
-        input=InputOptions(
-            paths,
-            shape=shape,
-            query_field=query_field,
-            documents_field=documents_field,
-            text_field=text_field,
-            id_field=id_field,
-            doc_id_field=doc_id_field,
-        ),
+        model=model,
+        input=records,
         output=OutputOptions(
             output,
             format,
-            AnswerOptions(model, scores, documents),
+            AnswerOptions(model.name, scores, documents),
             overwrite=overwrite,
             keep_errors=on_error is OnError.EMIT,
         ),

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import TextIOWrapper
 from typing import Annotated, BinaryIO
 
 import orjson
 import typer
 
+from rerank_cli.cli import bundles
 from rerank_cli.cli import options as opt
+from rerank_cli.cli.bundles import Gathered, gathers
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment
 
 
+@gathers(reading=bundles.reading, place=bundles.place)
 def score(
     query: Annotated[str, typer.Argument(help="The query.")],
     documents: Annotated[list[str], typer.Argument(metavar="DOC", help="Documents to score.")],
-    model: opt.Model = opt.DEFAULT_MODEL,
-    revision: opt.Revision = None,
-    device: opt.Device = "auto",
-    dtype: opt.Precision = opt.Dtype.AUTO,
-    max_length: opt.MaxLength = None,
-    query_max_length: opt.QueryMaxLength = None,
+    reading: Gathered,
+    place: Gathered,
     top_n: opt.TopN = None,
-    threads: opt.Threads = None,
     debug: opt.Debug = False,  # noqa: ARG001 - read in main
 ) -> None:
     """Score documents against a query: a table on a terminal, JSONL in a pipe.
@@ -32,12 +31,11 @@ def score(
     """
     prepare_environment()
     log_to_stderr(quiet=False, verbose=False)
-    from rerank_cli.engine.contract import ModelOptions
     from rerank_cli.engine.session import open_session
     from rerank_cli.jobs.quick import score_documents
 
     stdout = claim_stdout()
-    options = ModelOptions(model, revision, device, dtype.value, max_length, query_max_length, threads=threads)
+    options = replace(reading(), **place())
     scored = score_documents(open_session(options), query, documents)[:top_n]
     if stdout.isatty():
         _table(stdout, [(str(rank), f"{s.score:.4f}", f"{s.logit:.3f}", s.text) for rank, s in enumerate(scored, 1)])

@@ -1,19 +1,22 @@
 """One attention function for packed rows, registered with transformers under a name of ours.
 
-Every sequence of the row attends to itself alone. CUDA in half precision goes to torch's variable-length flash kernel;
-everything else runs scaled-dot-product attention over runs of sequences of equal length. Works for any stock model
-that passes extra keyword arguments on to its attention.
+Every sequence of the row attends to itself alone, and to the beginning it shares with others, if there is one. CUDA in
+half precision goes to torch's variable-length flash kernel; everything else runs scaled-dot-product attention over runs
+of segments of equal length. Works for any stock model that passes extra keyword arguments on to its attention.
 """
 
 from __future__ import annotations
 
+import inspect
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rerank_cli.models.rows import Packing, Run
+from rerank_cli.models.feeding import Packing
+from rerank_cli.models.rows import Run
 
 PACKED = "rerank_packed"
 
@@ -39,18 +42,23 @@ def packed_attention(
     packing: Packing,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     one_query: bool = False,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Bidirectional attention inside each sequence: query [1, heads, T, d] to context [1, T, heads, d].
+    """Attention inside each sequence: query [1, heads, T, d], key and value [1, kv heads, T, d] to [1, T, heads, d].
 
-    With `one_query`, query holds each sequence's first token alone, [1, heads, n, d]. `sliding_window` follows
-    transformers: tokens further apart than window - 1 do not see each other.
+    With `one_query`, query holds the states that are scored alone, [1, heads, n, d]. `sliding_window` follows
+    transformers: tokens further apart than window - 1 do not see each other. `softcap` c bends the products of query
+    and key to c · tanh(x / c).
     """
     reach = None if sliding_window is None else sliding_window - 1
-    flash = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
-    attend = _variable_length if flash else _over_runs
-    return attend(query[0], key[0], value[0], packing, scaling, reach, one_query)[None], None
+    flash = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and softcap is None
+    # The kernel aligns queries to the end of their keys: a window around a first token is not to be had from it.
+    windowed = reach is not None and reach < packing.longest
+    if flash and not (one_query and windowed and not packing.causal):
+        return _variable_length(query[0], key[0], value[0], packing, scaling, reach, one_query)[None], None
+    return _over_runs(query[0], key[0], value[0], packing, scaling, reach, softcap, one_query)[None], None
 
 
 def _variable_length(
@@ -59,40 +67,133 @@ def _variable_length(
     from torch.nn.attention.varlen import varlen_attn
 
     offsets, longest = packing.offsets, packing.longest
-    query_offsets = torch.arange(len(offsets), dtype=torch.int32, device=offsets.device) if one else offsets
-    if one and reach is not None and reach < longest:
-        # The kernel aligns windows to the end of a sequence, ours lie at its start.
-        return _over_runs(query, key, value, packing, scaling, reach, one)
-    q, k, v = (states.transpose(0, 1).contiguous() for states in (query, key, value))
+    key_offsets, longest_key = offsets, longest
+    heads = query.shape[0]
+    q, k, v = (states.transpose(0, 1) for states in (query, key, value))
     options: dict[str, Any] = {"scale": scaling}
-    if reach is not None:
+    if k.shape[1] != heads:
+        if _takes_fewer_keys():
+            options["enable_gqa"] = True
+        else:
+            k, v = (states.repeat_interleave(heads // states.shape[1], dim=1) for states in (k, v))
+    if packing.keys is not None:
+        k, v = k[packing.keys.index], v[packing.keys.index]
+        key_offsets, longest_key = packing.keys.offsets, packing.keys.longest
+    if one:
+        offsets, longest = torch.arange(len(packing.scored) + 1, dtype=torch.int32, device=offsets.device), 1
+        if packing.keys is not None:
+            return _last_queries(q, k, v, packing, key_offsets, options, reach)
+    if packing.causal:
+        options["window_size"] = (-1 if reach is None else reach, 0)
+    elif reach is not None:
         options["window_size"] = (reach, reach)
-    longest_query = 1 if one else longest
-    return cast("Tensor", varlen_attn(q, k, v, query_offsets, offsets, longest_query, longest, **options))
+    q, k, v = (states.contiguous() for states in (q, k, v))
+    return cast("Tensor", varlen_attn(q, k, v, offsets, key_offsets, longest, longest_key, **options))
+
+
+def _last_queries(
+    q: Tensor, k: Tensor, v: Tensor, packing: Packing, key_offsets: Tensor, options: dict[str, Any], reach: int | None
+) -> Tensor:
+    """One query a scored segment, where segments that are not scored lie between: those get a query of zeros."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    assert packing.keys is not None
+    segments = len(packing.offsets) - 1
+    spread = q.new_zeros((segments, *q.shape[1:]))
+    spread[packing.scored] = q
+    offsets = torch.arange(segments + 1, dtype=torch.int32, device=q.device)
+    options = options | {"window_size": (-1 if reach is None else reach, 0)}
+    found = varlen_attn(
+        spread, k.contiguous(), v.contiguous(), offsets, key_offsets, 1, packing.keys.longest, **options
+    )
+    return cast("Tensor", found)[packing.scored]
+
+
+@lru_cache(maxsize=1)
+def _takes_fewer_keys() -> bool:
+    """Whether this torch's kernel groups query heads by itself."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def _over_runs(
-    query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None, reach: int | None, one: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    scaling: float | None,
+    reach: int | None,
+    softcap: float | None,
+    one: bool,
 ) -> Tensor:
-    parts = [_run(query, key, value, run, scaling, reach, one) for run in packing.runs]
+    parts = []
+    for run in packing.runs:
+        if one and run.sequence is None:
+            continue
+        q = _split(query, run.sequence or 0, run.count, 1) if one else _split(query, run.token, run.count, run.length)
+        k, v = (_with_beginning(states, run) for states in (key, value))
+        mask, plain_causal = _mask_of(run, packing.causal, reach, one, query.device)
+        if softcap is not None:
+            context = _softcapped(q, k, v, mask, scaling, softcap, plain_causal)
+        else:
+            context = scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=plain_causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            )
+        parts.append(context.transpose(1, 2).flatten(0, 1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _run(
-    query: Tensor, key: Tensor, value: Tensor, run: Run, scaling: float | None, reach: int | None, one: bool
-) -> Tensor:
-    """Context [tokens of the run, heads, d]; the views cost no copies."""
-    k, v = (_split(states, run.token, run.count, run.length) for states in (key, value))
-    q = _split(query, run.sequence, run.count, 1) if one else _split(query, run.token, run.count, run.length)
-    mask = None
-    if reach is not None and reach < run.length - 1:
-        places = torch.arange(run.length, device=q.device)
-        mask = (places[: q.shape[2], None] - places[None, :]).abs() <= reach
-    context = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
-    return context.transpose(1, 2).flatten(0, 1)
-
-
 def _split(states: Tensor, start: int, count: int, length: int) -> Tensor:
-    """[heads, T, d] to the run's [count, heads, length, d]."""
+    """[heads, T, d] to the run's [count, heads, length, d], a view."""
     part = states[:, start : start + count * length]
     return part.reshape(part.shape[0], count, length, part.shape[2]).transpose(0, 1)
+
+
+def _with_beginning(states: Tensor, run: Run) -> Tensor:
+    """Keys or values of a run, behind those of the beginning that its segments share."""
+    own = _split(states, run.token, run.count, run.length)
+    if run.before is None:
+        return own
+    start, length = run.before
+    shared = states[None, :, start : start + length].expand(run.count, -1, -1, -1)
+    return torch.cat((shared, own), dim=2)
+
+
+def _mask_of(run: Run, causal: bool, reach: int | None, one: bool, device: torch.device) -> tuple[Tensor | None, bool]:
+    """What a run's queries see, bool [queries, keys]; None where they see all, or (True) all before them."""
+    before = 0 if run.before is None else run.before[1]
+    keys = before + run.length
+    narrow = reach is not None and reach < keys - 1
+    if not narrow and (one or not causal):
+        return None, False
+    if not narrow and before == 0:
+        return None, True
+    first, queries = (keys - 1 if causal else 0, 1) if one else (before, run.length)
+    make = _visible if queries * keys <= 1 << 20 else _visible.__wrapped__
+    return make(first, queries, keys, causal, reach if narrow else None, device), False
+
+
+@lru_cache(maxsize=256)
+def _visible(first: int, queries: int, keys: int, causal: bool, reach: int | None, device: torch.device) -> Tensor:
+    """Which of the keys each query sees, the queries standing from place `first` on."""
+    places = torch.arange(keys, device=device)
+    distance = torch.arange(first, first + queries, device=device)[:, None] - places
+    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    return seen if reach is None else seen & (distance.abs() <= reach)
+
+
+def _softcapped(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None, cap: float, causal: bool
+) -> Tensor:
+    """Attention written out, which no fused kernel does with a cap everywhere; softmax in fp32."""
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = (states.repeat_interleave(groups, dim=1) for states in (k, v))
+    products = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    products = torch.tanh(products / cap) * cap
+    if causal:
+        mask = _visible.__wrapped__(0, q.shape[2], k.shape[2], True, None, q.device)
+    if mask is not None:
+        products = products.masked_fill(~mask, -torch.inf)
+    return products.softmax(-1, dtype=torch.float32).to(q.dtype) @ v

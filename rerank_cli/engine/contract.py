@@ -6,7 +6,7 @@ Plain data without torch, so that a bad flag or a bad file is told before second
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts, Prepared
-
-DEFAULT_MAX_LENGTH = 512
+from rerank_cli.models.options import FamilyOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,13 @@ class ModelOptions:
     query_max_length: int | None = None
     batch_tokens: int | None = None
     threads: int | None = None
+    family: FamilyOptions = field(default_factory=FamilyOptions)
+    share_prefix: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a summary says of the model that ran."""
+    """What a summary says of the model that ran. `layers` are the cutoff layers of which each gives a score."""
 
     name: str
     revision: str
@@ -46,6 +47,8 @@ class ModelFacts:
     max_length: int
     query_max_length: int
     batch_tokens: int
+    profile: str = "encoder"
+    layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Work:
 class RowNotes(Protocol):
     """What is known of rows before they are scored, and who wants to know of them after.
 
-    A row is told by the distinct pairs in it, int64 [m]; its scores are float32 [m].
+    A row is told by the distinct pairs in it, int64 [m]; its scores are float32 [m], or [m, layers].
     """
 
     def known(self, pairs: Index) -> npt.NDArray[np.float32] | None: ...
@@ -107,6 +110,8 @@ class Session(Protocol):
     ) -> npt.NDArray[np.float32]:
         """Logits, float32 [n], in the order of the pairs; NaN where there is no finite one.
 
-        Rows that `notes` knows are not scored again. Raises StopRequested when `should_stop` says so between two rows.
+        Where the model scores from several layers, [n, layers], the deepest last. Rows that `notes` knows are taken
+        from it.
+        Raises StopRequested when `should_stop` says so between two rows.
         """
         ...

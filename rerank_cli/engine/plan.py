@@ -1,4 +1,4 @@
-"""Which pairs share a packed row.
+"""Which pairs share a packed row, and which of them a beginning.
 
 Sorted by true token length over all pairs given, longest first (so that a row too large for the device shows at once),
 and cut where the token budget is reached. Depends on lengths and budget alone, so a plan can be made again.
@@ -40,3 +40,25 @@ def _cut_padded(order: Index, lengths: Index, budget: int) -> list[Index]:
         rows.append(order[start : start + fits])
         start += fits
     return rows
+
+
+def plan_shared(lengths: Index, groups: Index, beginnings: Index, budget: int) -> list[Index]:
+    """Cut pairs into rows where those of one group begin alike, and a row holds that beginning once.
+
+    `lengths`, [m], are tokens of whole sequences, `groups` [m] numbers the pair's group, `beginnings` [m] the tokens
+    that all of its group share. Groups stay together, the one with the longest pair first; so do pairs in each.
+    """
+    if not len(lengths):
+        return []
+    longest = np.zeros(int(groups.max()) + 1, dtype=np.int64)
+    np.maximum.at(longest, groups, lengths)
+    order = np.lexsort((-lengths, groups, -longest[groups]))
+    rows, start, spent, group = [], 0, 0, -1
+    walk = zip(lengths[order].tolist(), groups[order].tolist(), beginnings[order].tolist(), strict=True)
+    for place, (length, mine, beginning) in enumerate(walk):
+        cost = length - beginning if mine == group else length
+        if place > start and spent + cost > budget:
+            rows.append(order[start:place])
+            start, spent, cost = place, 0, length
+        spent, group = spent + cost, mine
+    return [*rows, order[start:]]

@@ -7,34 +7,57 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.engine.plan import Index, plan_rows
-from rerank_cli.models.pairs import Fit, Ids, Limits, PairTemplate, fit_lengths
+from rerank_cli.engine.plan import Index, plan_rows, plan_shared
+from rerank_cli.models.pairs import Fit, Ids, Limits, PairRule, PairTemplate, fit_lengths
 from rerank_cli.models.rows import TokenRow
 from rerank_cli.models.tokens import TextTokenizer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class PairTexts:
-    """n pairs to score. `caps` is the most tokens each passage may keep, 0 for no cap of its own."""
+    """n pairs to score. `caps` is the most tokens each passage may keep, 0 for no cap of its own.
+
+    `instructions`, if there are any, has the record's own instruction for each query, None where it has none.
+    """
 
     queries: Sequence[str]
     passages: Sequence[str]
     caps: Sequence[int]
+    instructions: Sequence[str | None] = ()
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def distinct(self) -> tuple[PairTexts, Index]:
         """Each pair that is unlike all before it, in order, and the place of every pair among those."""
-        seen: dict[tuple[str, str, int], int] = {}
-        keys = zip(self.queries, self.passages, self.caps, strict=True)
+        seen: dict[tuple[str, str, int, str | None], int] = {}
+        keys = zip(self.queries, self.passages, self.caps, self.instructions or repeat(None), strict=False)
         places = [seen.setdefault(key, len(seen)) for key in keys]
-        queries, passages, caps = zip(*seen, strict=True) if seen else ((), (), ())
-        return PairTexts(queries, passages, caps), np.array(places, dtype=np.int64)
+        queries, passages, caps, instructions = zip(*seen, strict=True) if seen else ((), (), (), ())
+        return PairTexts(queries, passages, caps, instructions), np.array(places, dtype=np.int64)
+
+    def part(self, start: int, end: int) -> PairTexts:
+        """Pairs `start` to `end`."""
+        place = slice(start, end)
+        return PairTexts(self.queries[place], self.passages[place], self.caps[place], self.instructions[place])
+
+
+@dataclass(frozen=True, slots=True)
+class PairReader:
+    """How texts become ids: tokenizer, rule and limits. With `share`, equal beginnings are worked out once a row."""
+
+    tokenizer: TextTokenizer
+    rule: PairRule
+    limits: Limits
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,46 +102,59 @@ class Measured:
     cut_queries: npt.NDArray[np.bool_]
 
 
-def measure(pairs: PairTexts, tokenizer: TextTokenizer, limits: Limits, *, whole: bool = False) -> Measured:
+def measure(pairs: PairTexts, reader: PairReader, *, whole: bool = False) -> Measured:
     """Tokenize each distinct text once and fit every pair to the limits.
 
     Unless `whole`, a text far beyond them is tokenized in its beginning alone, and its length is that of the beginning.
     """
-    query_of, queries = _number(pairs.queries)
+    rule, limits = reader.rule, reader.limits
+    query_of, queries = _number(zip(pairs.queries, pairs.instructions or repeat(None), strict=False))
     passage_of, passages = _number(pairs.passages)
-    ids = tokenizer.encode([*queries, *passages], None if whole else limits.max_length)
+    texts = [rule.query_text(*query) for query in queries] + [rule.passage_text(passage) for passage in passages]
+    ids = reader.tokenizer.encode(texts, None if whole else limits.max_length)
     query_ids, passage_ids = ids[: len(queries)], ids[len(queries) :]
     caps = np.array(pairs.caps, dtype=np.int64)
     caps[caps <= 0] = limits.max_length
-    specials = tokenizer.template.specials
     query, passage = _lengths(query_ids)[query_of], _lengths(passage_ids)[passage_of]
-    kept = fit_lengths(query, passage, caps, specials, limits)
-    lengths = query + passage + specials
+    kept = fit_lengths(query, passage, caps, limits)
+    lengths = query + passage + rule.template.specials
     return Measured(query_ids, passage_ids, query_of, passage_of, kept, lengths, kept.query < query)
 
 
-def prepare(
-    pairs: PairTexts, tokenizer: TextTokenizer, limits: Limits, batch_tokens: int, *, padded: bool = False
-) -> Prepared:
+def prepare(pairs: PairTexts, reader: PairReader, batch_tokens: int, *, padded: bool = False) -> Prepared:
     """Tokenize, truncate, deduplicate and plan; deterministic in its arguments."""
-    measured = measure(pairs, tokenizer, limits)
-    template, kept = tokenizer.template, measured.kept
+    measured = measure(pairs, reader)
+    template, kept = reader.rule.template, measured.kept
     first, distinct = _deduplicate(measured.query_of, measured.passage_of, kept)
     lengths = kept.query + kept.passage + template.specials
+    causal = reader.rule.shares_prefix
+    if reader.share and causal:
+        groups, opening = _beginnings(measured, first, template)
+        plan = plan_shared(lengths[first], groups, opening, batch_tokens)
+    else:
+        groups, plan = np.arange(len(first)), plan_rows(lengths[first], batch_tokens, padded=padded)
     rows = []
-    for members in plan_rows(lengths[first], batch_tokens, padded=padded):
-        sequences = _sequences(measured, first[members])
-        rows.append(PlannedRow(pack(sequences, template), members))
+    for members in plan:
+        sequences = _sequences(measured, first[members], template)
+        row = pack_causal(sequences, template, groups[members]) if causal else pack(sequences, template)
+        rows.append(PlannedRow(row, members))
     texts = len(measured.query_ids) + len(measured.passage_ids)
     return Prepared(rows, distinct, lengths, kept.truncated, texts)
 
 
-def _sequences(measured: Measured, pairs: Index) -> list[tuple[Ids, Ids]]:
+def _beginnings(measured: Measured, pairs: Index, template: PairTemplate) -> tuple[Index, Index]:
+    """The group of each of these pairs, which is its query as far as it is kept, and the tokens its group shares."""
+    kept = measured.kept.query[pairs]
+    _, groups = np.unique(np.stack((measured.query_of[pairs], kept), axis=1), axis=0, return_inverse=True)
+    return groups.reshape(-1).astype(np.int64), kept + len(template.prefix) + len(template.middle)
+
+
+def _sequences(measured: Measured, pairs: Index, template: PairTemplate) -> list[tuple[Ids, Ids]]:
     """Query and passage ids of these pairs, cut to what is kept."""
     queries = zip(measured.query_of[pairs].tolist(), measured.kept.query[pairs].tolist(), strict=True)
     passages = zip(measured.passage_of[pairs].tolist(), measured.kept.passage[pairs].tolist(), strict=True)
     return [
-        (measured.query_ids[q][:kept_q], measured.passage_ids[p][:kept_p])
+        (template.clip_query(measured.query_ids[q], kept_q), measured.passage_ids[p][:kept_p])
         for (q, kept_q), (p, kept_p) in zip(queries, passages, strict=True)
     ]
 
@@ -133,6 +169,33 @@ def pack(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate) -> TokenR
     return TokenRow(ids, _segments(sizes, template), sizes.sum(axis=1) + template.specials)
 
 
+def pack_causal(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate, groups: Index) -> TokenRow:
+    """The same for a causal model: neighbours of one group, which begin alike, share that beginning."""
+    pieces: list[Ids] = []
+    lengths: list[int] = []
+    parents: list[int] = []
+    passage_at: list[int] = []
+    beginning, group, parent = template.prefix, -1, -1
+    following = [*groups[1:].tolist(), -1]
+    for (query, passage), mine, next_one in zip(sequences, groups.tolist(), following, strict=True):
+        if mine != group:
+            beginning, group, parent = np.concatenate((template.prefix, query, template.middle)), mine, -1
+            if next_one == mine:
+                parent = len(lengths)
+                pieces.append(beginning)
+                lengths.append(len(beginning))
+                parents.append(-1)
+                passage_at.append(len(beginning))
+        own = (passage, template.suffix) if parent >= 0 else (beginning, passage, template.suffix)
+        pieces += own
+        lengths.append(sum(map(len, own)))
+        parents.append(parent)
+        passage_at.append(0 if parent >= 0 else len(beginning))
+    ids = np.concatenate(pieces)
+    sizes, before, at = (np.array(values, dtype=np.int64) for values in (lengths, parents, passage_at))
+    return TokenRow(ids, np.zeros_like(ids), sizes, before, at, closing=len(template.suffix))
+
+
 def _segments(sizes: npt.NDArray[np.int64], template: PairTemplate) -> Ids:
     """Segment ids of a row whose queries and passages have these sizes, [n, 2]."""
     before, between, after = template.special_types
@@ -145,9 +208,9 @@ def _segments(sizes: npt.NDArray[np.int64], template: PairTemplate) -> Ids:
     return np.repeat(np.tile(pattern, len(sizes)), counts.ravel())
 
 
-def _number(texts: Iterable[str]) -> tuple[Index, list[str]]:
+def _number(texts: Iterable[T]) -> tuple[Index, list[T]]:
     """Each text's number among the distinct ones, in order of first appearance, and those."""
-    seen: dict[str, int] = {}
+    seen: dict[T, int] = {}
     numbers = [seen.setdefault(text, len(seen)) for text in texts]
     return np.array(numbers, dtype=np.int64), list(seen)
 

@@ -15,7 +15,7 @@ import torch
 from rerank_cli.engine.contract import RowNotes, StopRequested, Work, never
 from rerank_cli.engine.prepare import PlannedRow, Prepared
 from rerank_cli.errors import ModelError
-from rerank_cli.models.encoder import CrossEncoder
+from rerank_cli.models.families import CrossEncoder
 from rerank_cli.models.rows import TokenRow
 
 log = logging.getLogger(__name__)
@@ -36,12 +36,13 @@ class Scorer:
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:
-        """Logits of all pairs, float32 [n], in their order; NaN where even fp32 gives no finite number.
+        """Logits of all pairs, float32 [n] or [n, layers], in their order; NaN where even fp32 gives no finite number.
 
         Rows that `notes` knows are not scored again. Raises StopRequested when `should_stop` says so between rows,
         ModelError when one pair alone does not fit.
         """
-        logits = np.empty(prepared.distinct_pairs, dtype=np.float32)
+        layers = len(self._model.layers)
+        logits = np.empty((prepared.distinct_pairs, layers) if layers > 1 else prepared.distinct_pairs, np.float32)
         waiting: tuple[PlannedRow, torch.Tensor] | None = None
         for row in prepared.rows:
             known = notes.known(row.pairs) if notes else None
@@ -60,7 +61,7 @@ class Scorer:
 
     def _run(self, model: CrossEncoder, row: TokenRow) -> torch.Tensor:
         """Score one row, in parts where the device has shown that it cannot take it whole."""
-        if self._ceiling is not None and row.tokens > self._ceiling and len(row.lengths) > 1:
+        if self._ceiling is not None and row.tokens > self._ceiling and row.sequences > 1:
             return torch.cat([self._run(model, part) for part in row.halves()])
         try:
             scores = model.score(row)
@@ -72,7 +73,7 @@ class Scorer:
         return torch.cat([self._run(model, part) for part in row.halves()])
 
     def _give_way(self, row: TokenRow) -> None:
-        if len(row.lengths) == 1:
+        if row.sequences == 1:
             raise ModelError(
                 f"out of memory on a single pair of {row.tokens} tokens. Fix: --max-length, or a smaller --dtype"
             )
@@ -85,10 +86,10 @@ class Scorer:
     def _count(self, row: TokenRow) -> None:
         self.work.rows += 1
         self.work.tokens += row.tokens
-        self.work.computed += row.tokens if self._model.packed else int(row.lengths.max()) * len(row.lengths)
+        self.work.computed += row.tokens if self._model.packed else int(row.sequence_lengths.max()) * row.sequences
 
     def _mend(self, prepared: Prepared, logits: npt.NDArray[np.float32]) -> None:
-        bad = ~np.isfinite(logits)
+        bad = _not_finite(logits)
         if not bad.any() or self._rescue is None:
             return
         log.warning("%d scores were not finite, computing them again in fp32", int(bad.sum()))
@@ -97,7 +98,13 @@ class Scorer:
             if bad[row.pairs].any():
                 chosen = np.flatnonzero(bad[row.pairs])
                 logits[row.pairs[chosen]] = self._run(exact, row.row.take(chosen)).cpu().numpy()
-        self.work.rescued += int((bad & np.isfinite(logits)).sum())
+        self.work.rescued += int((bad & ~_not_finite(logits)).sum())
+
+
+def _not_finite(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Which pairs, [m], have a score that is no finite number, from any layer."""
+    finite = np.isfinite(logits)
+    return ~finite if finite.ndim == 1 else ~np.logical_and.reduce(finite, axis=1)
 
 
 def _collect(

@@ -17,25 +17,23 @@ from rerank_cli.engine.contract import ModelFacts, ModelOptions, RowNotes, Sizes
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, sizes_for
 from rerank_cli.engine.limits import choose_limits, find
 from rerank_cli.engine.memory import keep_freed_blocks
-from rerank_cli.engine.prepare import PairTexts, Prepared, prepare
+from rerank_cli.engine.prepare import PairReader, PairTexts, Prepared, prepare
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.encoder import CrossEncoder, Placement, load_encoder
-from rerank_cli.models.pairs import Limits
+from rerank_cli.models.families import CrossEncoder, Recipe, load_model
+from rerank_cli.models.feeding import Placement
 from rerank_cli.models.registry import identify
-from rerank_cli.models.tokens import TextTokenizer, load_tokenizer
+from rerank_cli.models.rules import read_as
+from rerank_cli.models.tokens import load_tokenizer
 
 
 class ModelSession:
     """An open model, as `contract.Session` says."""
 
-    def __init__(
-        self, facts: ModelFacts, sizes: Sizes, tokenizer: TextTokenizer, limits: Limits, scorer: Scorer
-    ) -> None:
+    def __init__(self, facts: ModelFacts, sizes: Sizes, reader: PairReader, scorer: Scorer) -> None:
         self.facts = facts
         self.sizes = sizes
-        self._tokenizer = tokenizer
-        self._limits = limits
+        self._reader = reader
         self._scorer = scorer
 
     @property
@@ -44,13 +42,12 @@ class ModelSession:
 
     def prepare(self, pairs: PairTexts) -> Prepared:
         """Tokenize and plan n pairs."""
-        facts = self.facts
-        return prepare(pairs, self._tokenizer, self._limits, facts.batch_tokens, padded=not facts.packed)
+        return prepare(pairs, self._reader, self.facts.batch_tokens, padded=not self.facts.packed)
 
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:
-        """Logits, float32 [n], in the order of the pairs; NaN where there is no finite one."""
+        """Logits, float32 [n] or [n, layers], in the order of the pairs; NaN where there is no finite one."""
         return self._scorer.score(prepared, should_stop, notes)
 
 
@@ -64,14 +61,16 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     checkpoint = checkpoint or find(options)
     family = identify(checkpoint.config, checkpoint.name)
     tokenizer = load_tokenizer(checkpoint.folder)
+    reading = read_as(family, checkpoint, tokenizer, options.family)
+    recipe = Recipe(checkpoint, family, options.family, reading)
     _quiet_transformers()
     attention = register()
 
     def load(precision: torch.dtype) -> CrossEncoder:
-        return load_encoder(checkpoint, Placement(device, precision, attention))
+        return load_model(recipe, Placement(device, precision, attention))
 
     model = load(dtype)
-    limits = choose_limits(options, model.max_positions, tokenizer.template.specials)
+    limits = choose_limits(options, model.max_positions, reading.rule)
     sizes = sizes_for(device, model.parameters)
     facts = ModelFacts(
         name=checkpoint.name,
@@ -84,9 +83,12 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         max_length=limits.max_length,
         query_max_length=limits.query_max_length,
         batch_tokens=options.batch_tokens or sizes.batch_tokens,
+        profile=reading.profile.name,
+        layers=model.layers if len(model.layers) > 1 else (),
     )
     rescue = None if dtype == torch.float32 else lambda: load(torch.float32)
-    return ModelSession(facts, sizes, tokenizer, limits, Scorer(model, rescue))
+    reader = PairReader(tokenizer, reading.rule, limits, share=options.share_prefix and model.packed)
+    return ModelSession(facts, sizes, reader, Scorer(model, rescue))
 
 
 def limit_threads(threads: int | None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_cli.engine.limits import TokenizerOnly
-from rerank_cli.engine.prepare import measure
+from rerank_cli.engine.prepare import PairReader, measure
 from rerank_cli.formats import Source
 from rerank_cli.jobs.chunks import cut
 from rerank_cli.jobs.stages import pair_texts
@@ -66,7 +66,7 @@ def _reject(report: Report, rejection: Rejection) -> None:
 
 
 def _measure(report: Report, requests: list[Request], model: TokenizerOnly) -> None:
-    sizes = measure(pair_texts(requests), model.tokenizer, model.limits, whole=True)
+    sizes = measure(pair_texts(requests), PairReader(model.tokenizer, model.reading.rule, model.limits), whole=True)
     report.pairs += len(sizes.lengths)
     report.truncated += int(sizes.kept.truncated.sum())
     report.truncated_queries += int(sizes.cut_queries.sum())

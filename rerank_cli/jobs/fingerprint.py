@@ -6,7 +6,10 @@ them. The input is known by the content of the records that are done, not by nam
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from rerank_cli.engine.contract import ModelFacts
 
@@ -23,6 +26,7 @@ def settings(config: RunConfig) -> Fingerprint:
     answers, given = config.output.answers, config.input
     return {
         "model": config.model.name,
+        **_family(config),
         "scores": answers.scores.value,
         "documents": answers.documents,
         "output format": config.output.format.value,
@@ -35,6 +39,17 @@ def settings(config: RunConfig) -> Fingerprint:
         "text field": given.text_field,
         "id field": given.id_field,
         "doc id field": given.doc_id_field,
+    }
+
+
+def _family(config: RunConfig) -> Fingerprint:
+    """Options of the model's family; a profile counts by what it says, not by where it lies."""
+    given = config.model.family.given()
+    if config.model.family.profile:
+        given["profile"] = orjson.dumps(asdict(config.model.family.profile)).decode()
+    return {
+        field.name.replace("_", " "): list(value) if isinstance(value := given.get(field.name), tuple) else value
+        for field in fields(config.model.family)
     }
 
 

@@ -30,6 +30,8 @@ def score_documents(session: Session, query: str, documents: Sequence[str]) -> l
     count = len(documents)
     prepared = session.prepare(PairTexts([query] * count, documents, [0] * count))
     logits = session.score(prepared)
+    if logits.ndim > 1:
+        logits = logits[:, -1]
     if not np.isfinite(logits).all():
         raise ModelError("the model gave a score that is not a finite number. Fix: --dtype fp32")
     order = np.argsort(-logits, kind="stable").tolist()

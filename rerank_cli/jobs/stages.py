@@ -62,8 +62,7 @@ def prepare_slices(chunks: Iterable[Chunk], session: Preparer, slice_pairs: int,
             texts, twins = texts.distinct()
         starts = range(0, max(1, len(texts)), slice_pairs)
         for number, start in enumerate(starts):
-            end = start + slice_pairs
-            part = PairTexts(texts.queries[start:end], texts.passages[start:end], texts.caps[start:end])
+            part = texts.part(start, start + slice_pairs)
             with tally.timing("tokenize"):
                 prepared = session.prepare(part)
             yield Slice(chunk, prepared, number, start == starts[-1], twins)
@@ -74,12 +73,14 @@ def pair_texts(requests: Sequence[Request]) -> PairTexts:
     queries: list[str] = []
     passages: list[str] = []
     caps: list[int] = []
+    instructions: list[str | None] = []
     for request in requests:
         count = len(request.candidates)
-        queries += [request.query_text] * count
+        queries += [request.query] * count
+        instructions += [request.instruction or None] * count
         passages += [candidate.text for candidate in request.candidates]
         caps += [request.max_tokens_per_doc or 0] * count
-    return PairTexts(queries, passages, caps)
+    return PairTexts(queries, passages, caps, instructions)
 
 
 def join(slices: Sequence[Slice], logits: Sequence[Logits]) -> Scored:

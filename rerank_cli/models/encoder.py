@@ -8,62 +8,39 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
+from rerank_cli.models.feeding import Array, Packing, Placement, packing_of, padded, to_device
 from rerank_cli.models.last_layer import trim_last_layer
-from rerank_cli.models.rows import Packing, TokenRow
+from rerank_cli.models.loading import load_stock, stock_config
+from rerank_cli.models.rows import TokenRow
 
-Array = npt.NDArray[Any]
 _PACKED_AND_TESTED = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert", "gte"}
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where and how a model runs. `attention` names the packed attention in transformers' interface."""
-
-    device: torch.device
-    dtype: torch.dtype
-    attention: str
-
-
-class CrossEncoder(Protocol):
-    """A model on a device. `score` takes a row and gives its n logits, fp32 [n], on that device, in row order."""
-
-    max_positions: int
-    parameters: int
-    packed: bool
-
-    def score(self, row: TokenRow) -> Tensor: ...
-
-
-def load_encoder(checkpoint: Checkpoint, placement: Placement) -> CrossEncoder:
+def load_encoder(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder | PaddedEncoder:
     """Load the weights straight in the target dtype and choose how the model is fed.
 
     A type that is not among the tested ones is fed packed rows only if two probe sequences score the same both ways.
     """
-    try:
-        config = AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{checkpoint.name}: unusable config.json ({_one_line(error)})") from error
+    config = stock_config(checkpoint)
     supported = _supports_packing(config)
-    model = _load(checkpoint, placement, placement.attention if supported else None)
+    stock = AutoModelForSequenceClassification
+    model = load_stock(stock, checkpoint, placement, placement.attention if supported else None)
     if not supported:
         return PaddedEncoder(model, placement.device)
     packed = PackedEncoder(model, placement.device)
     if config.model_type in _PACKED_AND_TESTED:
         return packed
-    padded = PaddedEncoder(_load(checkpoint, placement, None), placement.device)
-    return packed if _agree(packed, padded) else padded
+    plain = PaddedEncoder(load_stock(stock, checkpoint, placement, None), placement.device)
+    return packed if _agree(packed, plain) else plain
 
 
 def _supports_packing(config: Any) -> bool:
@@ -74,31 +51,11 @@ def _supports_packing(config: Any) -> bool:
     return takes_positions and bool(getattr(model_class, "_supports_attention_backend", False))
 
 
-def _load(checkpoint: Checkpoint, placement: Placement, attention: str | None) -> PreTrainedModel:
-    kwargs: dict[str, Any] = {"attn_implementation": attention} if attention else {}
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            str(checkpoint.folder),
-            dtype=placement.dtype,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **kwargs,
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # safetensors, transformers and torch share no root for "this file is no good"
-        raise ModelError(f"{checkpoint.name}: the weights cannot be loaded ({_one_line(error)})") from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(f"{checkpoint.name}: weights lack {len(missing)} tensors ({', '.join(missing[:3])}, …)")
-    return model.eval().requires_grad_(False).to(placement.device)
-
-
 class PackedEncoder:
     """Feeds one row of concatenated sequences; the head sees only the states that the score is read from."""
 
     packed = True
+    layers: tuple[int, ...] = ()
 
     def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
         backbone = model.base_model
@@ -114,11 +71,11 @@ class PackedEncoder:
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
-        packing = _packing(row, self._device)
+        packing = packing_of(row, self._device, causal=False)
         inputs: dict[str, Array] = {"input_ids": row.ids, "position_ids": row.positions + self._position_start}
         if self._types:
             inputs["token_type_ids"] = row.types
-        tensors = {name: _to_device(value, self._device)[None] for name, value in inputs.items()}
+        tensors = {name: to_device(value, self._device)[None] for name, value in inputs.items()}
         states = self._backbone(**tensors, packing=packing).last_hidden_state[0]
         return cast("Tensor", self._head(self._pool(states, packing)))
 
@@ -127,7 +84,7 @@ class PackedEncoder:
         if self._trimmed:
             return states.float()
         if not self._mean:
-            return states[packing.first].float()
+            return states[packing.score_at].float()
         lengths = packing.offsets.diff().long()
         return torch.segment_reduce(states.float(), "mean", lengths=lengths, axis=0)
 
@@ -136,6 +93,7 @@ class PaddedEncoder:
     """Feeds a right-padded batch to the whole stock model: for types whose attention cannot be exchanged."""
 
     packed = False
+    layers: tuple[int, ...] = ()
 
     def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
         self.parameters = model.num_parameters()
@@ -149,14 +107,10 @@ class PaddedEncoder:
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
-        rows = np.repeat(np.arange(len(row.lengths)), row.lengths)
-        shape = (len(row.lengths), int(row.lengths.max()))
-        ids, mask, types = np.full(shape, self._pad), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        ids[rows, row.positions], mask[rows, row.positions], types[rows, row.positions] = row.ids, 1, row.types
-        inputs: dict[str, Array] = {"input_ids": ids, "attention_mask": mask}
-        if self._types:
-            inputs["token_type_ids"] = types
-        logits = self._model(**{name: _to_device(value, self._device) for name, value in inputs.items()}).logits
+        inputs = padded(row, self._device, self._pad)
+        if not self._types:
+            del inputs["token_type_ids"]
+        logits = self._model(**inputs).logits
         return cast("Tensor", logits.float().reshape(-1))
 
 
@@ -221,31 +175,14 @@ def _segments(model: PreTrainedModel) -> bool:
     return takes and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
 
 
-def _packing(row: TokenRow, device: torch.device) -> Packing:
-    offsets = np.concatenate(([0], np.cumsum(row.lengths))).astype(np.int32)
-    first = _to_device(offsets[:-1].astype(np.int64), device)
-    return Packing(row.runs(), _to_device(offsets, device), first, int(row.lengths.max()))
-
-
-def _to_device(values: Array, device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-def _agree(packed: CrossEncoder, padded: CrossEncoder) -> bool:
+def _agree(packed: PackedEncoder, plain: PaddedEncoder) -> bool:
     lengths = np.array([7, 7, 5, 3])
     ids = (np.arange(lengths.sum()) % 40 + 5).astype(np.int32)
     row = TokenRow(ids, np.zeros_like(ids), lengths)
     try:
-        left, right = packed.score(row).cpu(), padded.score(row).cpu()
+        left, right = packed.score(row).cpu(), plain.score(row).cpu()
     except torch.OutOfMemoryError:
         raise
     except (TypeError, ValueError, RuntimeError):  # a forward that cannot take a packed row
         return False
     return bool(torch.isfinite(left).all()) and torch.allclose(left, right, atol=1e-2, rtol=1e-2)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,8 +1,8 @@
-"""The last encoder layer, worked out only where the score is read.
+"""The last layer, worked out only where the score is read.
 
-A score is read from each sequence's first token, so the last layer needs keys and values of all tokens, but queries,
-output projection and feed-forward of the first tokens alone. One small module a block layout, put in place of the
-stock last layer and made of its own sub-modules: it takes states [1, T, H] and gives [1, n, H].
+A score is read from one token of each sequence (an encoder's first, a decoder's last), so the last layer needs keys and
+values of all tokens, but queries, output projection and feed-forward of those alone. One small module a block layout,
+put in place of the stock last layer and made of its own sub-modules: it takes states [1, T, H] and gives [1, n, H].
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from rerank_cli.models.rows import Packing
+from rerank_cli.models.feeding import Packing
 
 
 def trim_last_layer(backbone: nn.Module) -> bool:
@@ -52,7 +52,7 @@ class BertLastLayer(nn.Module):
         layer = cast("Any", self.layer)
         attention = layer.attention.self
         size = attention.attention_head_size
-        first = hidden_states[:, packing.first]
+        first = hidden_states[:, packing.score_at]
         query = _heads(attention.query(first), size)
         key, value = _heads(attention.key(hidden_states), size), _heads(attention.value(hidden_states), size)
         context = _attend(attention, query, key, value, scaling=attention.scaling, packing=packing)
@@ -76,7 +76,7 @@ class GteLastLayer(nn.Module):
     ) -> Tensor:
         layer = cast("Any", self.layer)
         attention = layer.self_attn
-        first = hidden_states[:, packing.first]
+        first = hidden_states[:, packing.score_at]
         query = _heads(attention.q_proj(first), attention.head_dim)
         key, value = (_heads(p(hidden_states), attention.head_dim) for p in (attention.k_proj, attention.v_proj))
         key = _rotate(key, *position_embeddings)
@@ -103,11 +103,11 @@ class ModernBertLastLayer(nn.Module):
     ) -> Tensor:
         layer = cast("Any", self.layer)
         attention, size = layer.attn, layer.attn.head_dim
-        normed, first = layer.attn_norm(hidden_states), hidden_states[:, packing.first]
+        normed, first = layer.attn_norm(hidden_states), hidden_states[:, packing.score_at]
         weight, bias = attention.Wqkv.weight, attention.Wqkv.bias
         width = weight.shape[0] // 3
         project = nn.functional.linear
-        query = project(normed[:, packing.first], weight[:width], None if bias is None else bias[:width])
+        query = project(normed[:, packing.score_at], weight[:width], None if bias is None else bias[:width])
         both = project(normed, weight[width:], None if bias is None else bias[width:])
         key, value = (_heads(part, size) for part in both.chunk(2, dim=-1))
         context = _attend(
@@ -121,6 +121,67 @@ class ModernBertLastLayer(nn.Module):
         )
         states = first + attention.Wo(context)
         return cast("Tensor", states + layer.mlp(layer.mlp_norm(states)))
+
+
+class LlamaLastLayer(nn.Module):
+    """Llama, Mistral, Qwen 2 and 3, Gemma: pre-norm blocks with rotary positions, heads normed in some of them."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *_: Any,
+        packing: Packing,
+        position_embeddings: tuple[Tensor, Tensor],
+        **__: Any,
+    ) -> Tensor:
+        layer = cast("Any", self.layer)
+        states = hidden_states[:, packing.score_at] + self.attend(hidden_states, packing, position_embeddings)
+        return cast("Tensor", states + layer.mlp(layer.post_attention_layernorm(states)))
+
+    def attend(self, hidden_states: Tensor, packing: Packing, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """What attention adds to the scored states, [1, n, H]."""
+        layer = cast("Any", self.layer)
+        attention, normed = layer.self_attn, layer.input_layernorm(hidden_states)
+        size = attention.head_dim
+        query = _heads(attention.q_proj(normed[:, packing.score_at]), size)
+        key, value = _heads(attention.k_proj(normed), size), _heads(attention.v_proj(normed), size)
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        cos, sin = rotary
+        context = _attend(
+            attention,
+            _rotate(query, cos[:, packing.score_at], sin[:, packing.score_at]),
+            _rotate(key, cos, sin),
+            value,
+            scaling=attention.scaling,
+            packing=packing,
+            sliding_window=getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None)),
+            softcap=getattr(attention, "attn_logit_softcapping", None),
+        )
+        return cast("Tensor", attention.o_proj(context))
+
+
+class Gemma2LastLayer(LlamaLastLayer):
+    """Gemma 2: norms behind attention and feed-forward too."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *_: Any,
+        packing: Packing,
+        position_embeddings: tuple[Tensor, Tensor],
+        **__: Any,
+    ) -> Tensor:
+        layer = cast("Any", self.layer)
+        added = self.attend(hidden_states, packing, position_embeddings)
+        states = hidden_states[:, packing.score_at] + layer.post_attention_layernorm(added)
+        return cast(
+            "Tensor", states + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(states)))
+        )
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -139,4 +200,10 @@ _LAYOUTS: dict[str, type[nn.Module]] = {
     "ElectraLayer": BertLastLayer,
     "GteLayer": GteLastLayer,
     "ModernBertEncoderLayer": ModernBertLastLayer,
+    "LlamaDecoderLayer": LlamaLastLayer,
+    "MistralDecoderLayer": LlamaLastLayer,
+    "Qwen2DecoderLayer": LlamaLastLayer,
+    "Qwen3DecoderLayer": LlamaLastLayer,
+    "GemmaDecoderLayer": LlamaLastLayer,
+    "Gemma2DecoderLayer": Gemma2LastLayer,
 }

@@ -1,47 +1,94 @@
 """How a query and a passage become one sequence of token ids.
 
-Query and passage are tokenized apart, without specials, clipped on the right, and joined by the tokenizer's own pair
-template. The rule is FlagEmbedding's "only second" truncation; the corner it leaves open (a query that fills the
-limit) is defined here: the query is clipped until the passage keeps up to a quarter of the room.
+Query and passage are tokenized apart, without specials, clipped on the right, and joined by constant ids around them:
+the tokenizer's own pair template, or a decoder's prompt. The rule is FlagEmbedding's "only second" truncation; the
+corner it leaves open (a query that fills the limit) is defined here: the query is clipped until the passage keeps up
+to a quarter of the room.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from rerank_cli.models.profiles import fill
 
 Ids = npt.NDArray[np.int32]
 Lengths = npt.NDArray[np.int64]
 
 
+def no_ids() -> Ids:
+    return np.zeros(0, dtype=np.int32)
+
+
 @dataclass(frozen=True, slots=True)
 class PairTemplate:
-    """Special tokens around a pair: `prefix q middle p suffix`, with the segment (token type) of each part.
+    """Constant tokens around a pair: `prefix q middle p suffix`, with the segment (token type) of each part.
 
-    For XLM-R: `<s> q </s></s> p </s>`, for BERT `[CLS] q [SEP] p [SEP]` with types 0 and 1.
+    For XLM-R: `<s> q </s></s> p </s>`, for BERT `[CLS] q [SEP] p [SEP]` with types 0 and 1. A query that is clipped
+    ends in `query_tail`, the words that its text ends in.
     """
 
     prefix: Ids
     middle: Ids
     suffix: Ids
-    query_type: int
-    passage_type: int
-    special_types: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    query_type: int = 0
+    passage_type: int = 0
+    special_types: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), ())
+    query_tail: Ids = field(default_factory=no_ids)
 
     @property
     def specials(self) -> int:
-        """Number of special tokens a pair costs."""
+        """Number of tokens a pair costs beside its texts."""
         return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+    def clip_query(self, ids: Ids, kept: int) -> Ids:
+        """The first `kept` ids, of which the last are the tail's if any are lost."""
+        if kept >= len(ids) or not len(self.query_tail):
+            return ids[:kept]
+        tail = self.query_tail[:kept]
+        return np.concatenate((ids[: kept - len(tail)], tail))
+
+
+@dataclass(frozen=True, slots=True)
+class PairRule:
+    """A template and what is written directly before and after each text.
+
+    `granted` is how many of the constant tokens `max_length` does not count: none for encoders, the prompt for the
+    decoders of FlagEmbedding. `max_length` and `query_share` are defaults. `shares_prefix` tells causal models, of
+    which the start of a query's sequences is computed once.
+    """
+
+    template: PairTemplate
+    query_instruction: str = ""
+    passage_instruction: str = ""
+    query: str = "{instruction}{query}"
+    instructed_query: str | None = None
+    passage: str = "{instruction}{passage}"
+    granted: int = 0
+    max_length: int = 512
+    query_share: float = 0.75
+    shares_prefix: bool = False
+
+    def query_text(self, query: str, instruction: str | None = None) -> str:
+        """What is tokenized for a query; a record's own instruction wins over the rule's."""
+        instruction = self.query_instruction if instruction is None else instruction
+        template = self.instructed_query if instruction and self.instructed_query else self.query
+        return fill(template, query=query, instruction=instruction)
+
+    def passage_text(self, passage: str) -> str:
+        return fill(self.passage, passage=passage, instruction=self.passage_instruction)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Token limits: of the whole sequence with specials, and of the query alone."""
+    """Token limits: `max_length` as it was asked for, of the query alone, and `room` for query and passage together."""
 
     max_length: int
     query_max_length: int
+    room: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +100,15 @@ class Fit:
     truncated: npt.NDArray[np.bool_]
 
 
-def fit_lengths(query: Lengths, passage: Lengths, cap: Lengths, specials: int, limits: Limits) -> Fit:
-    """Cut lengths so that every sequence fits `limits.max_length`.
+def fit_lengths(query: Lengths, passage: Lengths, cap: Lengths, limits: Limits) -> Fit:
+    """Cut lengths so that query and passage fit `limits.room`.
 
     `query`, `passage` and `cap` are token counts, [n] each; `cap` is the most a passage may keep on its own
     (`max_tokens_per_doc`, or the limit). Source: bge-reranker "only_second" truncation, FlagEmbedding 1.4.
     """
+    room = limits.room
     kept_query = np.minimum(query, limits.query_max_length)
     kept_passage = np.minimum(passage, np.minimum(cap, limits.max_length))
-    room = limits.max_length - specials
     over = kept_query + kept_passage - room
     kept_passage = np.where((over > 0) & (kept_passage > over), kept_passage - over, kept_passage)
     crowded = kept_query + kept_passage > room

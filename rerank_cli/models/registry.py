@@ -9,6 +9,10 @@ from typing import Any
 from rerank_cli.errors import ModelError
 
 ENCODER = "encoder"
+DECODER = "decoder"
+CLASSIFIER = "decoder-classifier"
+LAYERWISE = "layerwise"
+LIGHTWEIGHT = "lightweight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +46,37 @@ def identify(config: Mapping[str, Any], where: str) -> str:
     architectures = [str(name) for name in config.get("architectures") or []]
     named = ", ".join(architectures) or "none"
     model_type = str(config.get("model_type", ""))
+    if "LayerWiseMiniCPMForCausalLM" in architectures or (model_type == "minicpm" and "start_layer" in config):
+        return LAYERWISE
+    if "CostWiseGemmaForCausalLM" in architectures or model_type == "cost_wise_gemma":
+        return LIGHTWEIGHT
     if any(name.endswith("ForSequenceClassification") for name in architectures):
         _require_stock(config, model_type, where)
         _require_one_label(config, where)
-        return ENCODER
-    if any(name.endswith("ForCausalLM") for name in architectures):
-        raise ModelError(f"{where}: a decoder reranker ({named}) is not supported yet, only cross-encoders")
+        return CLASSIFIER if _is_causal(model_type) else ENCODER
+    if _is_causal(model_type) and _is_language_model(architectures, model_type):
+        return DECODER
     if "auto_map" in config:
         raise ModelError(f"{where}: wants to run code from the checkpoint ({named}), which is never done")
     raise ModelError(
-        f"{where}: not a reranker (architectures: {named}, expected …ForSequenceClassification with one label). "
-        "A bi-encoder or a bare language model has no score for a pair"
+        f"{where}: not a reranker (architectures: {named}, expected …ForSequenceClassification with one label, or "
+        "…ForCausalLM of a stock type). A bi-encoder has no score for a pair"
     )
+
+
+def _is_language_model(architectures: list[str], model_type: str) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    stock = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
+    return any(name == stock or name.endswith("ForCausalLM") for name in architectures)
+
+
+def _is_causal(model_type: str) -> bool:
+    """Whether transformers has it as a causal language model, and not as an encoder that may pose as one."""
+    from transformers.models.auto import modeling_auto as known
+
+    causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return model_type in causal and model_type not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
 def _require_stock(config: Mapping[str, Any], model_type: str, where: str) -> None:

@@ -1,7 +1,7 @@
 """Texts to token ids with the checkpoint's own `tokenizer.json`, by the Rust library directly.
 
 Texts are tokenized alone and without specials; the pair template is read from the tokenizer's post-processor. Knows
-nothing of batches or of models.
+nothing of batches, of prompts or of models.
 """
 
 from __future__ import annotations
@@ -25,13 +25,26 @@ def _beginning(enough: int) -> int:
 
 
 class TextTokenizer:
-    """A tokenizer and the template that joins two of its texts."""
+    """A tokenizer, by itself: knows the template that joins two of its texts, but nothing of prompts."""
 
     def __init__(self, tokenizer: Tokenizer, where: str) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self.template = read_template(tokenizer, where)
+        self._where = where
+
+    def pair_template(self) -> PairTemplate:
+        """The tokenizer's own specials around a pair; ModelError where it has no way to join one."""
+        return read_template(self._tokenizer, self._where)
+
+    def ids(self, text: str) -> Ids:
+        """Ids of one text, without specials."""
+        return self.encode([text])[0]
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one entry of the vocabulary."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
 
     def encode(self, texts: Sequence[str], enough: int | None = None) -> list[Ids]:
         """Ids of each text, without specials; runs on the library's own threads.

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 import transformers as tf
-from tiny import PARITY, configs
+from tiny import PARITY, configs, decoders
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +22,28 @@ def checkpoint(tmp_path_factory):
             tf.AutoModelForSequenceClassification.from_config(config).eval().save_pretrained(folder)
             for file in ("tokenizer.json", "tokenizer_config.json"):
                 shutil.copy(PARITY / tokenizer / file, folder)
+            made[name] = folder
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory):
+    """A function: name of a causal model to the folder of its tiny checkpoint."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            torch.manual_seed(1)
+            folder = tmp_path_factory.mktemp(name)
+            model = tf.AutoModelForCausalLM.from_config(decoders()[name]).eval()
+            for weight in model.requires_grad_(False).parameters():
+                if weight.dim() == 1:  # norms and biases are all alike at first
+                    torch.nn.init.normal_(weight, weight.mean().item(), 0.1)
+            model.save_pretrained(folder)
+            for file in ("tokenizer.json", "tokenizer_config.json"):
+                shutil.copy(PARITY / "gemma" / file, folder)
             made[name] = folder
         return made[name]
 

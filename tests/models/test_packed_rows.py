@@ -12,7 +12,8 @@ from rerank_cli.engine import attention
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
-from rerank_cli.models.rows import Packing, Run
+from rerank_cli.models.feeding import Packing
+from rerank_cli.models.rows import Run
 
 WORDS = "the panda is a bear of china that eats bamboo and sleeps ; what where when 1908 x y z".split()  # noqa: SIM905
 TOLERANCE = 1e-5
@@ -129,9 +130,9 @@ def packing_of(lengths):
     runs, sequence = [], 0
     for length in dict.fromkeys(lengths):
         count = lengths.count(length)
-        runs.append(Run(int(offsets[sequence]), sequence, count, length))
+        runs.append(Run(int(offsets[sequence]), count, length, sequence))
         sequence += count
-    return Packing(tuple(runs), offsets, offsets[:-1].long(), max(lengths))
+    return Packing(tuple(runs), offsets, max(lengths), offsets[:-1].long(), torch.arange(len(lengths)))
 
 
 @pytest.mark.parametrize("window", [None, 4])
@@ -140,12 +141,12 @@ def test_attention_over_runs_is_softmax_attention_inside_each_sequence(window, o
     packing = packing_of([9, 9, 5, 2, 2, 1])
     query, key, value = torch.randn(3, 2, 28, 8).unbind()
     expected = reference_attention(query, key, value, packing, None if window is None else window - 1)
-    asked = query[:, packing.first] if one_query else query
+    asked = query[:, packing.score_at] if one_query else query
     context, _ = attention.packed_attention(
         None, asked[None], key[None], value[None], None,
         packing=packing, scaling=8**-0.5, sliding_window=window, one_query=one_query,
     )  # fmt: skip
-    torch.testing.assert_close(context[0], expected[packing.first] if one_query else expected)
+    torch.testing.assert_close(context[0], expected[packing.score_at] if one_query else expected)
 
 
 @pytest.mark.parametrize("one_query", [False, True])
@@ -167,6 +168,6 @@ def test_the_variable_length_kernel_is_called_with_the_layout_it_documents(monke
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     expected = reference_attention(query, key, value, packing)
-    asked = query[:, packing.first] if one_query else query
+    asked = query[:, packing.score_at] if one_query else query
     context = attention._variable_length(asked, key, value, packing, 8**-0.5, None, one_query)
-    torch.testing.assert_close(context, expected[packing.first] if one_query else expected)
+    torch.testing.assert_close(context, expected[packing.score_at] if one_query else expected)

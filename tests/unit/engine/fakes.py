@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from rerank_cli.engine.prepare import PairReader
+from rerank_cli.models.pairs import PairRule
 from rerank_cli.models.tokens import TextTokenizer
 
 
@@ -17,10 +19,17 @@ def tokenizer():
     return TextTokenizer(made, "fake")
 
 
+def reader(limits):
+    """Reads pairs with the tokenizer's own template."""
+    made = tokenizer()
+    return PairReader(made, PairRule(made.pair_template()), limits)
+
+
 class FakeModel:
     """Logit: ids weighted by their place, summed; out of memory above `capacity` tokens; NaN where an id says so."""
 
     parameters = 0
+    layers = ()
     max_positions = 512
 
     def __init__(self, capacity=None, nan_id=None, packed=True):

@@ -8,9 +8,9 @@ counts = st.integers(0, 1200)
 
 
 def fit(query, passage, max_length=512, query_max=None, cap=None, specials=4):
-    limits = Limits(max_length, max_length * 3 // 4 if query_max is None else query_max)
+    limits = Limits(max_length, max_length * 3 // 4 if query_max is None else query_max, max_length - specials)
     arrays = (np.array([value]) for value in (query, passage, max_length if cap is None else cap))
-    kept = fit_lengths(*arrays, specials, limits)
+    kept = fit_lengths(*arrays, limits)
     return int(kept.query[0]), int(kept.passage[0]), bool(kept.truncated[0])
 
 

@@ -2,7 +2,7 @@ import random
 
 import numpy as np
 import pytest
-from fakes import FakeModel, logit, tokenizer
+from fakes import FakeModel, logit, reader
 
 from rerank_cli.engine.contract import StopRequested
 from rerank_cli.engine.prepare import PairTexts, prepare
@@ -10,7 +10,7 @@ from rerank_cli.engine.scorer import Scorer
 from rerank_cli.errors import ModelError
 from rerank_cli.models.pairs import Limits
 
-LIMITS = Limits(64, 48)
+LIMITS = Limits(64, 48, 61)
 
 
 def texts(count=40, seed=0):
@@ -33,7 +33,7 @@ def expected(pairs):
 
 
 def prepared(pairs, budget=128, limits=LIMITS):
-    return prepare(pairs, tokenizer(), limits, budget)
+    return prepare(pairs, reader(limits), budget)
 
 
 def test_scores_come_back_in_the_order_of_the_pairs():
@@ -112,6 +112,6 @@ def test_work_counts_rows_and_padding():
     pairs = texts()
     packed, padded = Scorer(FakeModel()), Scorer(FakeModel(packed=False))
     packed.score(prepared(pairs))
-    padded.score(prepare(pairs, tokenizer(), LIMITS, 128, padded=True))
+    padded.score(prepare(pairs, reader(LIMITS), 128, padded=True))
     assert packed.work.tokens == packed.work.computed == padded.work.tokens
     assert padded.work.computed > padded.work.tokens

@@ -137,7 +137,7 @@ def test_model_is_dropped_and_unknown_fields_are_carried(only):
 
 @pytest.mark.parametrize("name", ["instruction", "prompt"])
 def test_an_instruction_goes_before_the_query(only, name):
-    assert only({"query": "q", "documents": ["a"], name: "Find: "}).query_text == "Find: q"
+    assert only({"query": "q", "documents": ["a"], name: "Find: "}).instruction == "Find: "
 
 
 @pytest.mark.parametrize("value", [0, None])

@@ -46,7 +46,8 @@ def test_logits_keep_their_float32_values():
     assert np.float32(found.logits[0]) == np.float32(0.1)
 
 
-def test_an_instruction_stands_directly_before_the_query():
+def test_an_instruction_goes_with_each_pair_of_its_record():
     texts = pair_texts([request(2, instruction="Find: "), request(1, max_tokens_per_doc=9)])
-    assert list(texts.queries) == ["Find: q", "Find: q", "q"]
+    assert list(texts.queries) == ["q", "q", "q"]
+    assert list(texts.instructions) == ["Find: ", "Find: ", None]
     assert list(texts.caps) == [0, 0, 9]

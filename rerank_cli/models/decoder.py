@@ -1,0 +1,130 @@
+"""Causal language models whose answer to a prompt is the score: bge-reranker-v2-gemma, Qwen3-Reranker, mxbai-rerank-v2.
+
+The bare stock transformer runs over a packed row; of its states only each sequence's last one is kept, and of the
+vocabulary only the answers' rows. A decoder with a classification head of one label is read in the same place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModel, PreTrainedModel
+
+from rerank_cli.models.checkpoint import Checkpoint
+from rerank_cli.models.feeding import Placement, packing_of, padded, to_device
+from rerank_cli.models.last_layer import trim_last_layer
+from rerank_cli.models.loading import load_stock, stock_config
+from rerank_cli.models.readout import Readout, answer_readout, label_readout
+from rerank_cli.models.rows import TokenRow
+
+_PACKED_AND_TESTED = {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What is read of a causal model: token ids of the answer and of its opposite, none for a classification head."""
+
+    ids: tuple[int, ...]
+    divide_by: float = 1.0
+
+
+def load_decoder(checkpoint: Checkpoint, placement: Placement, answers: Answers) -> PackedDecoder | PaddedDecoder:
+    """The backbone without its head, and the rows of the head that matter.
+
+    A type that is not among the tested ones is fed packed rows only if probe sequences score the same both ways.
+    """
+    config = stock_config(checkpoint)
+    if answers.ids:
+        readout = answer_readout(checkpoint, config, answers.ids, answers.divide_by, placement.device)
+    else:
+        readout = label_readout(checkpoint, placement.device)
+    return choose_feeding(lambda attention: load_stock(AutoModel, checkpoint, placement, attention), placement, readout)
+
+
+def choose_feeding(load: Any, placement: Placement, readout: Readout) -> PackedDecoder | PaddedDecoder:
+    """Packed rows where the model gives the same scores with them; `load` takes the name of an attention or None."""
+    backbone = load(placement.attention)
+    packed = PackedDecoder(backbone, placement.device, readout)
+    if backbone.config.model_type in _PACKED_AND_TESTED:
+        return packed
+    plain = PaddedDecoder(load(None), placement.device, readout)
+    return packed if _agree(packed, plain) else plain
+
+
+def load_plain_decoder(checkpoint: Checkpoint, placement: Placement, answers: Answers) -> PaddedDecoder:
+    """The same model as others would run it, to compare with: padded batches, transformers' own attention."""
+    config = stock_config(checkpoint)
+    if answers.ids:
+        readout = answer_readout(checkpoint, config, answers.ids, answers.divide_by, placement.device)
+    else:
+        readout = label_readout(checkpoint, placement.device)
+    return PaddedDecoder(load_stock(AutoModel, checkpoint, placement, None), placement.device, readout)
+
+
+class PackedDecoder:
+    """Feeds one row of concatenated sequences, beginnings shared; the readout sees last states alone."""
+
+    packed = True
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, backbone: PreTrainedModel, device: torch.device, readout: Readout) -> None:
+        self.parameters = backbone.num_parameters()
+        self.max_positions = positions_of(backbone.config)
+        self._backbone = backbone
+        self._device = device
+        self._readout = readout
+        self._trimmed = trim_last_layer(backbone)
+
+    @torch.inference_mode()
+    def score(self, row: TokenRow) -> Tensor:
+        packing = packing_of(row, self._device, causal=True)
+        ids, positions = to_device(row.ids, self._device)[None], to_device(row.positions, self._device)[None]
+        states = self._backbone(input_ids=ids, position_ids=positions, packing=packing, use_cache=False)
+        last = states.last_hidden_state[0]
+        return self._readout(last if self._trimmed else last[packing.score_at])
+
+
+class PaddedDecoder:
+    """Feeds a right-padded batch to the stock backbone: where attention cannot be exchanged, and to compare."""
+
+    packed = False
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, backbone: PreTrainedModel, device: torch.device, readout: Readout) -> None:
+        self.parameters = backbone.num_parameters()
+        self.max_positions = positions_of(backbone.config)
+        self._backbone = backbone
+        self._device = device
+        self._readout = readout
+
+    @torch.inference_mode()
+    def score(self, row: TokenRow) -> Tensor:
+        row = row.unshared()
+        batch = padded(row, self._device, pad=0)
+        states = self._backbone(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        ).last_hidden_state
+        last = batch["attention_mask"].sum(dim=1) - 1
+        return self._readout(states[torch.arange(len(states), device=self._device), last])
+
+
+def positions_of(config: Any) -> int:
+    """The most tokens a sequence may have; rotary models without a stated limit take any number."""
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+
+
+def _agree(packed: PackedDecoder, plain: PaddedDecoder) -> bool:
+    """Whether a shared beginning and two continuations score as two whole sequences do."""
+    ids = (np.arange(16) % 40 + 5).astype(np.int32)
+    row = TokenRow(ids, np.zeros_like(ids), np.array([6, 5, 5]), np.array([-1, 0, 0]))
+    try:
+        left, right = packed.score(row).cpu(), plain.score(row).cpu()
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, ValueError, RuntimeError, AttributeError):  # a forward that cannot take a packed row
+        return False
+    return bool(torch.isfinite(left).all()) and torch.allclose(left, right, atol=1e-2, rtol=1e-2)

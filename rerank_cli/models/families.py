@@ -1,0 +1,56 @@
+"""From a family's name to a model on a device: the one place that knows every way to score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from rerank_cli.models.checkpoint import Checkpoint
+from rerank_cli.models.decoder import Answers, load_decoder
+from rerank_cli.models.encoder import load_encoder
+from rerank_cli.models.feeding import Placement
+from rerank_cli.models.layerwise import load_layerwise
+from rerank_cli.models.lightweight import load_lightweight
+from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.registry import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT
+from rerank_cli.models.rows import TokenRow
+from rerank_cli.models.rules import Reading
+
+
+class CrossEncoder(Protocol):
+    """A model on a device.
+
+    `score` takes a row and gives the scores of its n sequences in their order, fp32, on that device: [n], or
+    [n, layers] where several `layers` give one each.
+    """
+
+    max_positions: int
+    parameters: int
+    packed: bool
+    layers: tuple[int, ...]
+
+    def score(self, row: TokenRow) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that decides which scores come out, but for the place they are worked out at."""
+
+    checkpoint: Checkpoint
+    family: str
+    options: FamilyOptions
+    reading: Reading
+
+
+def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
+    """The model, fed packed rows wherever that is possible. ModelError in one line where it cannot be had."""
+    checkpoint, options, reading = recipe.checkpoint, recipe.options, recipe.reading
+    if recipe.family == LAYERWISE:
+        return load_layerwise(checkpoint, placement, options)
+    if recipe.family == LIGHTWEIGHT:
+        return load_lightweight(checkpoint, placement, options)
+    if recipe.family in {DECODER, CLASSIFIER}:
+        return load_decoder(checkpoint, placement, Answers(reading.answers, reading.profile.divide_by))
+    return load_encoder(checkpoint, placement)

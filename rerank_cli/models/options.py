@@ -1,0 +1,50 @@
+"""What a person may ask of a model beyond its name, and of which families. Plain data without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from rerank_cli.errors import UsageError
+from rerank_cli.models.profiles import Profile, TruncationRule
+
+
+class LayerHeads(StrEnum):
+    """Which head of a lightweight checkpoint scores a cutoff layer: see `lightweight`."""
+
+    REFERENCE = "reference"
+    TRAINED = "trained"
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyOptions:
+    """Options that only some families have. None is the family's own default; anything else must be one it has."""
+
+    profile: Profile | None = None
+    prompt: str | None = None
+    query_instruction: str | None = None
+    passage_instruction: str | None = None
+    truncation_rule: TruncationRule | None = None
+    adapter: str | None = None
+    cutoff_layers: tuple[int, ...] | None = None
+    layer_heads: LayerHeads | None = None
+    compress_layers: tuple[int, ...] | None = None
+    compress_ratio: int | None = None
+    softcap: bool | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were set, by name."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+    def refuse_foreign(self, known: frozenset[str], family: str, where: str) -> None:
+        """Raise UsageError at an option that this family would have to ignore."""
+        for name in self.given():
+            if name not in known:
+                has = ", ".join(flag_of(known_name) for known_name in sorted(known)) or "none"
+                raise UsageError(f"{flag_of(name)}: {where} ({family}) has no such option (it has: {has})")
+
+
+def flag_of(name: str) -> str:
+    """The flag that sets an option."""
+    return "--" + name.replace("_", "-")
