@@ -22,6 +22,7 @@ import orjson
 
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, Sizes, Work
 from rerank_cli.engine.prepare import PairTexts, Prepared
+from rerank_cli.engine.windows import Windows
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
 from rerank_cli.jobs.choices import ProgressMode
 from rerank_cli.jobs.options import RunConfig
@@ -39,7 +40,9 @@ class InstantSession:
 
     def prepare(self, pairs: PairTexts) -> Prepared:
         lengths = np.array([len(text) for text in pairs.passages], dtype=np.int64)
-        return Prepared((), lengths, lengths, np.zeros(len(lengths), dtype=bool), len(lengths))
+        return Prepared(
+            (), lengths, Windows.one_each(lengths), lengths, np.zeros(len(lengths), dtype=bool), len(lengths)
+        )
 
     def score(self, prepared: Prepared, *_: object) -> npt.NDArray[np.float32]:
         return prepared.distinct.astype(np.float32)

@@ -116,12 +116,17 @@ class Ranking:
 
     `logits` are float32 values, one a candidate, in input order. `order` holds candidate indices, best first (input
     order for the `score` shape), already cut to the top n. `tokens` is the number of model tokens over all pairs.
+    `layers`, one row a candidate, are the logits of several layers, the deepest, which is its logit, last. `truncated`
+    tells candidates whose pair lost tokens, `passages` the characters (start, end) of the text that scored best.
     """
 
     request: Request
     logits: Sequence[float]
     order: Sequence[int]
     tokens: int
+    layers: Sequence[Sequence[float]] | None = None
+    truncated: Sequence[bool] | None = None
+    passages: Sequence[tuple[int, int]] | None = None
 
 
 Outcome: TypeAlias = Ranking | Rejection

@@ -16,6 +16,7 @@ from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environm
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED
 from rerank_cli.formats import OutputFormat, ScoreKind
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
+from rerank_cli.models.options import LongDocuments
 
 if TYPE_CHECKING:
     from rerank_cli.engine.contract import ModelOptions, Session
@@ -33,6 +34,14 @@ def run(
             "--output", "-o", metavar="FILE", help="Where to write; .jsonl, .jsonl.gz/.zst/.bz2/.lz4 or .parquet."
         ),
     ] = "-",
+    long_documents: Annotated[
+        LongDocuments,
+        opt.flag("--long-documents", help="Cut off what does not fit, or score passages: the best, first, mean of 3."),
+    ] = LongDocuments.TRUNCATE,
+    stride: Annotated[
+        int | None,
+        opt.flag("--stride", metavar="N", min=1, help="Tokens from passage to passage [default: 3/4 of one]."),
+    ] = None,
     top_n: opt.TopN = None,
     scores: Annotated[
         ScoreKind,
@@ -44,6 +53,9 @@ def run(
     format: Annotated[
         OutputFormat, opt.flag("--format", help="api: a line a query; pairs: a row a pair; trec: a run file.")
     ] = OutputFormat.API,
+    mark_truncated: Annotated[
+        bool, opt.flag("--mark-truncated", help="Say of every result whether its pair was truncated.")
+    ] = False,
     limit: opt.Limit = None,
     on_error: Annotated[
         OnError,
@@ -91,6 +103,21 @@ def run(
         str | None,
         opt.flag("--max-duration", metavar="TIME", help="Stop after 90s, 30m or 7h30m, work kept, with exit 10."),
     ] = None,
+    verify: Annotated[
+        int | None,
+        opt.flag(
+            "--verify", metavar="N", min=1, max=10_000, help="Score N pairs again, plainly in fp32; exit 5 if off."
+        ),
+    ] = None,
+    verify_tolerance: Annotated[
+        float | None,
+        opt.flag(
+            "--verify-tolerance",
+            metavar="X",
+            min=0,
+            help="Largest difference [default: fp32 0.001, fp16 0.1, bf16 0.5].",
+        ),
+    ] = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     config: Config = None,  # noqa: ARG001 - read before the other flags, see settings
@@ -112,6 +139,7 @@ def run(
     records = given()
     prepare_environment()
     log_to_stderr(quiet, verbose)
+    from rerank_cli.engine.windows import Cutting
     from rerank_cli.formats import AnswerOptions, OutputOptions
     from rerank_cli.jobs.options import RunConfig
     from rerank_cli.jobs.run import run as run_job
@@ -119,14 +147,18 @@ def run(
 
     stdout = claim_stdout() if output == "-" else None
     notify = (lambda _: None) if quiet else say_json if progress is ProgressMode.JSON else say
-    model = replace(reading(), **place())
+    cutting = Cutting(long_documents, stride)
+    model = replace(reading(), **place(), cutting=cutting)
+    layers = tuple(sorted(set(model.family.cutoff_layers or ())))
     plan = RunConfig(
         model=model,
         input=records,
         output=OutputOptions(
             output,
             format,
-            AnswerOptions(model.name, scores, documents),
+            AnswerOptions(
+                model.name, scores, documents, layers if len(layers) > 1 else (), mark_truncated, cutting.in_passages
+            ),
             overwrite=overwrite,
             keep_errors=on_error is OnError.EMIT,
         ),
@@ -138,6 +170,8 @@ def run(
         commit_interval=commit_interval,
         checkpoint=checkpoint,
         max_duration=None if max_duration is None else duration(max_duration, "--max-duration"),
+        verify=verify,
+        verify_tolerance=verify_tolerance,
         on_error=on_error,
         errors=errors,
         max_errors=max_errors,

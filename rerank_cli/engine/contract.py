@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts, Prepared
+from rerank_cli.engine.windows import Cutting
 from rerank_cli.models.options import FamilyOptions
 
 
@@ -31,6 +32,7 @@ class ModelOptions:
     threads: int | None = None
     family: FamilyOptions = field(default_factory=FamilyOptions)
     share_prefix: bool = True
+    cutting: Cutting = field(default_factory=Cutting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,15 @@ class Session(Protocol):
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:
-        """Logits, float32 [n], in the order of the pairs; NaN where there is no finite one.
+        """Logits of the pairs' passages, float32 [k], in their order; NaN where there is no finite one.
 
-        Where the model scores from several layers, [n, layers], the deepest last. Rows that `notes` knows are taken
+        Where no document is read in passages k is n, the number of pairs; `prepared.windows` makes them one a pair.
+        Where the model scores from several layers, [k, layers], the deepest last. Rows that `notes` knows are taken
         from it.
         Raises StopRequested when `should_stop` says so between two rows.
         """
+        ...
+
+    def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
+        """Logits of n pairs, float32 [n] or [n, layers], as the stock model gives them in fp32, nothing packed."""
         ...

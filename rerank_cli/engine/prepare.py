@@ -6,7 +6,7 @@ Runs on a background thread while the device works on the pairs before. Knows no
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_cli.engine.plan import Index, plan_rows, plan_shared
+from rerank_cli.engine.windows import Cutting, Windows
 from rerank_cli.models.pairs import Fit, Ids, Limits, PairRule, PairTemplate, fit_lengths
 from rerank_cli.models.rows import TokenRow
 from rerank_cli.models.tokens import TextTokenizer
@@ -52,11 +53,15 @@ class PairTexts:
 
 @dataclass(frozen=True, slots=True)
 class PairReader:
-    """How texts become ids: tokenizer, rule and limits. With `share`, equal beginnings are worked out once a row."""
+    """How texts become ids: tokenizer, rule, limits, and how long documents are read.
+
+    With `share`, equal beginnings are worked out once a row.
+    """
 
     tokenizer: TextTokenizer
     rule: PairRule
     limits: Limits
+    cutting: Cutting = field(default_factory=Cutting)
     share: bool = False
 
 
@@ -70,16 +75,20 @@ class PlannedRow:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """n pairs ready for the device as m distinct ones.
+    """n pairs ready for the device: k passages of their documents as m distinct sequences.
 
-    `distinct` [n] names each pair's distinct one, `tokens` and `truncated` are [n]; `texts` counts distinct texts.
+    `distinct` [k] names each passage's sequence; `windows` says which passages are whose, and where nothing is read in
+    passages k is n. `spans` are the characters of each passage in its document's text, int64 [k, 2], None unless long
+    documents are read in passages. `tokens` and `truncated` are [n]; `texts` counts distinct texts.
     """
 
     rows: Sequence[PlannedRow]
     distinct: Index
+    windows: Windows
     tokens: Index
     truncated: npt.NDArray[np.bool_]
     texts: int
+    spans: Index | None = None
 
     @property
     def distinct_pairs(self) -> int:
@@ -90,14 +99,17 @@ class Prepared:
 class Measured:
     """n pairs tokenized and fitted: their texts' ids, which text each pair has, and how much of it is kept.
 
-    `lengths` [n] counts tokens with specials before anything is cut, `cut_queries` [n] marks clipped queries.
+    `documents` [n] are tokens of the passages that may be read, `lengths` [n] tokens of whole pairs before anything is
+    cut, specials included; `cut_queries` [n] marks clipped queries.
     """
 
     query_ids: Sequence[Ids]
     passage_ids: Sequence[Ids]
     query_of: Index
     passage_of: Index
+    passages: Sequence[str]
     kept: Fit
+    documents: Index
     lengths: Index
     cut_queries: npt.NDArray[np.bool_]
 
@@ -108,38 +120,71 @@ def measure(pairs: PairTexts, reader: PairReader, *, whole: bool = False) -> Mea
     Unless `whole`, a text far beyond them is tokenized in its beginning alone, and its length is that of the beginning.
     """
     rule, limits = reader.rule, reader.limits
+    whole = whole or reader.cutting.reads_all
     query_of, queries = _number(zip(pairs.queries, pairs.instructions or repeat(None), strict=False))
     passage_of, passages = _number(pairs.passages)
     texts = [rule.query_text(*query) for query in queries] + [rule.passage_text(passage) for passage in passages]
     ids = reader.tokenizer.encode(texts, None if whole else limits.max_length)
     query_ids, passage_ids = ids[: len(queries)], ids[len(queries) :]
     caps = np.array(pairs.caps, dtype=np.int64)
-    caps[caps <= 0] = limits.max_length
     query, passage = _lengths(query_ids)[query_of], _lengths(passage_ids)[passage_of]
-    kept = fit_lengths(query, passage, caps, limits)
+    documents = np.where(caps > 0, np.minimum(passage, caps), passage)
+    kept = fit_lengths(query, documents, limits)
     lengths = query + passage + rule.template.specials
-    return Measured(query_ids, passage_ids, query_of, passage_of, kept, lengths, kept.query < query)
+    return Measured(
+        query_ids, passage_ids, query_of, passage_of, passages, kept, documents, lengths, kept.query < query
+    )
 
 
 def prepare(pairs: PairTexts, reader: PairReader, batch_tokens: int, *, padded: bool = False) -> Prepared:
-    """Tokenize, truncate, deduplicate and plan; deterministic in its arguments."""
+    """Tokenize, truncate, cut in passages, deduplicate and plan; deterministic in its arguments."""
     measured = measure(pairs, reader)
     template, kept = reader.rule.template, measured.kept
-    first, distinct = _deduplicate(measured.query_of, measured.passage_of, kept)
-    lengths = kept.query + kept.passage + template.specials
+    windows = reader.cutting.cut(measured.documents, kept.passage)
+    sequences = _Sequences(measured, windows)
+    first, distinct = sequences.deduplicate()
+    tokens = (kept.query[windows.document] + windows.length) + template.specials
     causal = reader.rule.shares_prefix
     if reader.share and causal:
-        groups, opening = _beginnings(measured, first, template)
-        plan = plan_shared(lengths[first], groups, opening, batch_tokens)
+        groups, opening = _beginnings(measured, windows.document[first], template)
+        plan = plan_shared(tokens[first], groups, opening, batch_tokens)
     else:
-        groups, plan = np.arange(len(first)), plan_rows(lengths[first], batch_tokens, padded=padded)
+        groups, plan = np.arange(len(first)), plan_rows(tokens[first], batch_tokens, padded=padded)
     rows = []
     for members in plan:
-        sequences = _sequences(measured, first[members], template)
-        row = pack_causal(sequences, template, groups[members]) if causal else pack(sequences, template)
+        texts = sequences.ids(first[members], template)
+        row = pack_causal(texts, template, groups[members]) if causal else pack(texts, template)
         rows.append(PlannedRow(row, members))
-    texts = len(measured.query_ids) + len(measured.passage_ids)
-    return Prepared(rows, distinct, lengths, kept.truncated, texts)
+    read = measured.documents if reader.cutting.reads_all else kept.passage
+    truncated = measured.cut_queries | (read < _lengths(measured.passage_ids)[measured.passage_of])
+    return Prepared(
+        rows,
+        distinct,
+        windows,
+        np.bincount(windows.document, weights=tokens, minlength=len(pairs)).astype(np.int64),
+        truncated,
+        len(measured.query_ids) + len(measured.passage_ids),
+        _spans(measured, windows, reader) if reader.cutting.in_passages else None,
+    )
+
+
+def _spans(measured: Measured, windows: Windows, reader: PairReader) -> Index:
+    """Characters of each passage in the text it was taken from, [k, 2]."""
+    whole = np.bincount(windows.document, minlength=len(measured.documents)) == 1
+    whole &= measured.kept.passage >= _lengths(measured.passage_ids)[measured.passage_of]
+    found = np.zeros((len(windows.document), 2), dtype=np.int64)
+    offsets: dict[int, Index] = {}
+    for place, (pair, start, length) in enumerate(zip(windows.document, windows.start, windows.length, strict=True)):
+        number = int(measured.passage_of[pair])
+        text = measured.passages[number]
+        if whole[pair]:
+            found[place] = 0, len(text)
+        elif length:
+            if number not in offsets:
+                offsets[number] = reader.tokenizer.offsets(reader.rule.passage_text(text)) - reader.rule.passage_lead
+            span = offsets[number][start, 0], offsets[number][start + length - 1, 1]
+            found[place] = np.clip(span, 0, len(text))
+    return found
 
 
 def _beginnings(measured: Measured, pairs: Index, template: PairTemplate) -> tuple[Index, Index]:
@@ -149,14 +194,33 @@ def _beginnings(measured: Measured, pairs: Index, template: PairTemplate) -> tup
     return groups.reshape(-1).astype(np.int64), kept + len(template.prefix) + len(template.middle)
 
 
-def _sequences(measured: Measured, pairs: Index, template: PairTemplate) -> list[tuple[Ids, Ids]]:
-    """Query and passage ids of these pairs, cut to what is kept."""
-    queries = zip(measured.query_of[pairs].tolist(), measured.kept.query[pairs].tolist(), strict=True)
-    passages = zip(measured.passage_of[pairs].tolist(), measured.kept.passage[pairs].tolist(), strict=True)
-    return [
-        (template.clip_query(measured.query_ids[q], kept_q), measured.passage_ids[p][:kept_p])
-        for (q, kept_q), (p, kept_p) in zip(queries, passages, strict=True)
-    ]
+@dataclass(frozen=True, slots=True)
+class _Sequences:
+    """k sequences, each a query and one passage of a document."""
+
+    measured: Measured
+    windows: Windows
+
+    def ids(self, chosen: Index, template: PairTemplate) -> list[tuple[Ids, Ids]]:
+        """Query and passage ids of these sequences, cut to what is kept."""
+        measured, windows = self.measured, self.windows
+        pairs = windows.document[chosen]
+        queries = zip(measured.query_of[pairs].tolist(), measured.kept.query[pairs].tolist(), strict=True)
+        starts, ends = windows.start[chosen], (windows.start + windows.length)[chosen]
+        passages = zip(measured.passage_of[pairs].tolist(), starts.tolist(), ends.tolist(), strict=True)
+        return [
+            (template.clip_query(measured.query_ids[q], kept), measured.passage_ids[p][start:end])
+            for (q, kept), (p, start, end) in zip(queries, passages, strict=True)
+        ]
+
+    def deduplicate(self) -> tuple[Index, Index]:
+        """Position of the first sequence of each distinct kind, [m], and each sequence's kind, [k]."""
+        measured, windows = self.measured, self.windows
+        pairs = windows.document
+        texts = (measured.query_of[pairs], measured.passage_of[pairs], measured.kept.query[pairs])
+        keys = np.stack((*texts, windows.start, windows.length), axis=1)
+        _, first, kind = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        return first.astype(np.int64), kind.reshape(-1).astype(np.int64)
 
 
 def pack(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate) -> TokenRow:
@@ -217,10 +281,3 @@ def _number(texts: Iterable[T]) -> tuple[Index, list[T]]:
 
 def _lengths(ids: Sequence[Ids]) -> Index:
     return np.array([len(text) for text in ids], dtype=np.int64)
-
-
-def _deduplicate(query_of: Index, passage_of: Index, kept: Fit) -> tuple[Index, Index]:
-    """Position of the first pair of each distinct kind, [m], and each pair's kind, [n]."""
-    keys = np.stack((query_of, passage_of, kept.query, kept.passage), axis=1)
-    _, first, kind = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return first.astype(np.int64), kind.reshape(-1).astype(np.int64)

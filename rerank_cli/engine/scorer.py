@@ -36,7 +36,7 @@ class Scorer:
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:
-        """Logits of all pairs, float32 [n] or [n, layers], in their order; NaN where even fp32 gives no finite number.
+        """Logits of all passages, float32 [k] or [k, layers], in order; NaN where even fp32 gives no finite number.
 
         Rows that `notes` knows are not scored again. Raises StopRequested when `should_stop` says so between rows,
         ModelError when one pair alone does not fit.

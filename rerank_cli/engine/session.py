@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +31,14 @@ from rerank_cli.models.tokens import load_tokenizer
 class ModelSession:
     """An open model, as `contract.Session` says."""
 
-    def __init__(self, facts: ModelFacts, sizes: Sizes, reader: PairReader, scorer: Scorer) -> None:
+    def __init__(
+        self, facts: ModelFacts, sizes: Sizes, reader: PairReader, scorer: Scorer, plain: Callable[[], CrossEncoder]
+    ) -> None:
         self.facts = facts
         self.sizes = sizes
         self._reader = reader
         self._scorer = scorer
+        self._plain = plain
 
     @property
     def work(self) -> Work:
@@ -47,8 +51,13 @@ class ModelSession:
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:
-        """Logits, float32 [n] or [n, layers], in the order of the pairs; NaN where there is no finite one."""
+        """Logits, float32 [k] or [k, layers], in the order of the pairs; NaN where there is no finite one."""
         return self._scorer.score(prepared, should_stop, notes)
+
+    def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
+        """Logits of n pairs, float32 [n] or [n, layers], as the stock model gives them in fp32, nothing packed."""
+        prepared = prepare(pairs, replace(self._reader, share=False), self.facts.batch_tokens, padded=True)
+        return prepared.windows.pool(Scorer(self._plain()).score(prepared))[0]
 
 
 def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) -> ModelSession:
@@ -69,6 +78,12 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     def load(precision: torch.dtype) -> CrossEncoder:
         return load_model(recipe, Placement(device, precision, attention))
 
+    def load_plain() -> CrossEncoder:
+        try:
+            return load_model(recipe, Placement(device, torch.float32, None))
+        except torch.OutOfMemoryError:
+            return load_model(recipe, Placement(torch.device("cpu"), torch.float32, None))
+
     model = load(dtype)
     limits = choose_limits(options, model.max_positions, reading.rule)
     sizes = sizes_for(device, model.parameters)
@@ -87,8 +102,8 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         layers=model.layers if len(model.layers) > 1 else (),
     )
     rescue = None if dtype == torch.float32 else lambda: load(torch.float32)
-    reader = PairReader(tokenizer, reading.rule, limits, share=options.share_prefix and model.packed)
-    return ModelSession(facts, sizes, reader, Scorer(model, rescue))
+    reader = PairReader(tokenizer, reading.rule, limits, options.cutting, options.share_prefix and model.packed)
+    return ModelSession(facts, sizes, reader, Scorer(model, rescue), load_plain)
 
 
 def limit_threads(threads: int | None) -> None:

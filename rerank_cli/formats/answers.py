@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from rerank_cli.formats.details import details
 from rerank_cli.formats.options import AnswerOptions, ScoreKind
 from rerank_cli.formats.scores import Scores, scores_of
 from rerank_cli.records import Candidate, Json, Ranking, Rejection, Shape
@@ -34,6 +35,10 @@ def own_answer(ranking: Ranking, options: AnswerOptions) -> Object:
         answer["data"] = _data(scores, options)
     else:
         answer["results"] = results(ranking, scores, options)
+    more = details(ranking, scores.order, options)
+    if more is not None:
+        for result, fields in zip(answer["data" if request.shape is Shape.SCORE else "results"], more, strict=True):
+            result.update(fields)
     return answer
 
 

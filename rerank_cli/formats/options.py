@@ -55,11 +55,18 @@ class ScoreKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """How a ranking becomes rows."""
+    """How a ranking becomes rows.
+
+    `layers` are the cutoff layers of which each has a score of its own, `truncated` marks every result that lost
+    tokens, `passages` says which part of a long document was the best.
+    """
 
     model: str
     scores: ScoreKind = ScoreKind.SIGMOID
     documents: bool = True
+    layers: tuple[int, ...] = ()
+    truncated: bool = False
+    passages: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rerank_cli.formats.answers import Object
+from rerank_cli.formats.details import details
 from rerank_cli.formats.fields import DOC_ID, FIRST_SCORE, TEXT, a_number, first
 from rerank_cli.formats.options import AnswerOptions, ScoreKind
 from rerank_cli.formats.pairs import PairRow
@@ -22,6 +23,7 @@ def pair_rows(ranking: Ranking, options: AnswerOptions, as_given: bool = True) -
     request = ranking.request
     documents = options.documents and request.return_documents is not False
     scores = scores_of(ranking, options.scores, best_first=True)
+    more = details(ranking, scores.order, options)
     for rank, index in enumerate(scores.order, 1):
         candidate = request.candidates[index]
         source = candidate.source
@@ -30,6 +32,8 @@ def pair_rows(ranking: Ranking, options: AnswerOptions, as_given: bool = True) -
         row["relevance_score"] = scores.values[rank - 1]
         if options.scores is ScoreKind.BOTH:
             row["logit"] = scores.logits[rank - 1]
+        if more is not None:
+            row.update(more[rank - 1])
         row["rank"] = rank
         yield row
 

@@ -14,6 +14,7 @@ import orjson
 
 from rerank_cli.formats.answers import RESERVED, Object, carried, error_of, own_answer
 from rerank_cli.formats.columns import shape_of, with_role
+from rerank_cli.formats.details import columns_of, names_of
 from rerank_cli.formats.fields import a_number
 from rerank_cli.formats.options import AnswerOptions, ArrowSchema, OutputFormat, OutputOptions, ScoreKind
 from rerank_cli.formats.pair_rows import OURS, document_fields, pair_rows
@@ -73,14 +74,16 @@ def _scores(name: str, options: AnswerOptions) -> list[tuple[str, Any]]:
     import pyarrow as pa
 
     logit = [("logit", pa.float32())] if options.scores is ScoreKind.BOTH else []
-    return [(name, pa.float32()), *logit]
+    return [(name, pa.float32()), *logit, *columns_of(options)]
 
 
 def _kept_pairs(columns: ArrowSchema, options: AnswerOptions) -> Layout:
     """Every column of the input's pairs, then ours."""
     import pyarrow as pa
 
-    kept = [field for field in with_role(columns, "id", "query", "carried") if field.name not in OURS]
+    kept = [
+        field for field in with_role(columns, "id", "query", "carried") if field.name not in (*OURS, *names_of(options))
+    ]
     ours = [pa.field(name, kind) for name, kind in (*_scores("relevance_score", options), ("rank", pa.int32()))]
     id_column = next((field.name for field in with_role(columns, "id")), None)
     return Layout(pa.schema([*kept, *ours]), lambda ranking: pair_rows(ranking, options), id_column=id_column)
@@ -193,6 +196,10 @@ def fitting(value: Json, kind: ArrowSchema) -> Json:
         return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None
     if pa.types.is_integer(kind):
         return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if pa.types.is_boolean(kind):
+        return value if isinstance(value, bool) else None
+    if pa.types.is_struct(kind):
+        return value if isinstance(value, dict) else None
     if pa.types.is_floating(kind):
         return value if hasattr(value, "dtype") else a_number(value)
     return None

@@ -67,8 +67,9 @@ def _reject(report: Report, rejection: Rejection) -> None:
 
 def _measure(report: Report, requests: list[Request], model: TokenizerOnly) -> None:
     sizes = measure(pair_texts(requests), PairReader(model.tokenizer, model.reading.rule, model.limits), whole=True)
+    specials = model.reading.rule.template.specials
     report.pairs += len(sizes.lengths)
-    report.truncated += int(sizes.kept.truncated.sum())
+    report.truncated += int((sizes.kept.query + sizes.kept.passage + specials < sizes.lengths).sum())
     report.truncated_queries += int(sizes.cut_queries.sum())
     report.tokens += int(sizes.lengths.sum())
     report.longest = max(report.longest, int(sizes.lengths.max(initial=0)))

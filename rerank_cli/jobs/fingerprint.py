@@ -27,6 +27,9 @@ def settings(config: RunConfig) -> Fingerprint:
     return {
         "model": config.model.name,
         **_family(config),
+        "long documents": config.model.cutting.pooling.value,
+        "stride": config.model.cutting.stride,
+        "mark truncated": answers.truncated,
         "scores": answers.scores.value,
         "documents": answers.documents,
         "output format": config.output.format.value,

@@ -99,7 +99,7 @@ def _count(tally: Tally, scored: Scored, rejected: int) -> None:
     tally.rejected += rejected
     tally.pairs += scored.chunk.pairs
     tally.tokens += int(scored.tokens.sum())
-    tally.truncated += scored.truncated
+    tally.truncated += int(scored.truncated.sum())
     tally.duplicates += scored.duplicates
     tally.chunks += 1
     tally.bytes_done = scored.chunk.bytes_read

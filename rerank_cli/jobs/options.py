@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.errors import RefusedError, UsageError
-from rerank_cli.formats import InputOptions, OutputOptions, check_output, check_side_file, final_path
+from rerank_cli.formats import InputOptions, OutputFormat, OutputOptions, check_output, check_side_file, final_path
 from rerank_cli.jobs.checkpoint import is_ours
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 
@@ -29,6 +29,8 @@ class RunConfig:
     commit_interval: float | None = None
     checkpoint: str | None = None
     max_duration: float | None = None
+    verify: int | None = None
+    verify_tolerance: float | None = None
     on_error: OnError = OnError.FAIL
     errors: str | None = None
     max_errors: int | None = None
@@ -40,6 +42,12 @@ class RunConfig:
 
 def check(config: RunConfig) -> None:
     """Raise what can be told before anything is opened: flags that do not go together, places that are taken."""
+    if config.model.cutting.stride is not None and not config.model.cutting.in_passages:
+        raise UsageError("--stride needs --long-documents max, first or mean-top3: nothing is read in passages else")
+    if config.verify_tolerance is not None and config.verify is None:
+        raise UsageError("--verify-tolerance needs --verify N")
+    if config.output.format is OutputFormat.TREC and config.output.answers.truncated:
+        raise UsageError("--mark-truncated: a TREC run has no place for marks. Fix: --format api or pairs")
     check_output(config.output, config.input.paths, config.stdout)
     if config.errors is not None and config.on_error is OnError.FAIL:
         raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")

@@ -12,6 +12,7 @@ from rerank_cli.jobs.ledger import Ledger
 from rerank_cli.jobs.signals import Stop
 from rerank_cli.jobs.stages import Scored, Slice, join, prepare_slices
 from rerank_cli.jobs.tally import Tally
+from rerank_cli.jobs.verify import Sample
 
 
 def stream(
@@ -22,8 +23,9 @@ def stream(
     journal: Journal,
     tally: Tally,
     stop: Stop,
+    sample: Sample | None = None,
 ) -> bool:
-    """Work the chunks off; True when they came to their end, False when `stop` said so before.
+    """Work the chunks off; True when they came to their end, False when `stop` said so before. `sample` draws on all.
 
     However it ends, what was written is committed, and the rows of the chunk at hand are noted, unless writing itself
     has failed.
@@ -33,6 +35,8 @@ def stream(
     slices = Ahead(prepare_slices(cut_ahead, session, slice_pairs, tally), until=stop)
     try:
         for scored in _score(slices, session, journal, tally, lambda: stop() or writer.failed):
+            if sample:
+                sample.take(scored)
             writer.put(scored)
     except StopRequested:
         journal.write()

@@ -29,7 +29,7 @@ def score_documents(session: Session, query: str, documents: Sequence[str]) -> l
         raise BadRecord("empty_query", "the query is empty")
     count = len(documents)
     prepared = session.prepare(PairTexts([query] * count, documents, [0] * count))
-    logits = session.score(prepared)
+    logits, _ = prepared.windows.pool(session.score(prepared))
     if logits.ndim > 1:
         logits = logits[:, -1]
     if not np.isfinite(logits).all():

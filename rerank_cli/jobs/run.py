@@ -32,6 +32,7 @@ from rerank_cli.jobs.signals import Stop, die_of, listening
 from rerank_cli.jobs.summary import Summary, write_summary
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.trace import Trace
+from rerank_cli.jobs.verify import Sample, Verdict
 from rerank_cli.jobs.workplace import Workplace
 from rerank_cli.records import Record
 
@@ -77,6 +78,7 @@ class _Job:
         self._revision_of = revision_of
         self._session: Session | None = None
         self._point: Checkpoint | None = None
+        self._verdict: Verdict | None = None
         self._nothing_to_do = False
         self._held = False
 
@@ -128,7 +130,11 @@ class _Job:
         journal = Journal(self.place.journal, mark, lambda: ledger.committed)
         if journal.kept:
             config.notify(f"{journal.kept:,} scores of a chunk that was not finished are kept")
-        if stream(chunks, chunk_pairs, session, ledger, journal, tally, self.stop):
+        sample = Sample(config.verify) if config.verify else None
+        if stream(chunks, chunk_pairs, session, ledger, journal, tally, self.stop, sample):
+            if sample and tally.pairs:
+                with tally.timing("verify scores"):
+                    self._verdict = sample.verify(session, config.verify_tolerance)
             with tally.timing("write"):
                 self._publish(sink, source, session.facts.revision)
             tally.finished = True
@@ -137,7 +143,7 @@ class _Job:
         session = self._session
         interrupted = None if self.tally.finished or self._nothing_to_do else self.stop.reason
         facts, work = (session.facts, session.work) if session else (None, None)
-        return Summary(self.tally, facts, work, interrupted, nothing_to_do=self._nothing_to_do)
+        return Summary(self.tally, facts, work, interrupted, nothing_to_do=self._nothing_to_do, verdict=self._verdict)
 
     def _open_source(self, stack: ExitStack) -> Source:
         """The input. It is not closed on a request to stop: a thread may hang in a read of it, and the process ends."""
@@ -168,7 +174,9 @@ class _Job:
             session = self._open_model(self.config.model)
         facts = session.facts
         how = "packed rows" if facts.packed else "padded batches"
-        self.config.notify(f"{facts.name} on {facts.device} in {facts.dtype}, {how} of {facts.batch_tokens} tokens")
+        prompt = "" if facts.profile == "encoder" else f", prompt of profile {facts.profile}"
+        place = f"{facts.name} on {facts.device} in {facts.dtype}"
+        self.config.notify(f"{place}, {how} of {facts.batch_tokens} tokens{prompt}")
         return session
 
     def _open_output(

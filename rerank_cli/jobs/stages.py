@@ -44,13 +44,18 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A chunk with what the device made of it: logits and token counts of all its pairs, in order."""
+    """A chunk with what the device made of its pairs, in order.
+
+    `logits` are [n], or [n, layers]; `tokens` and `truncated` [n]. `passages` are the characters (start, end) of the
+    best passage of each, [n, 2], None unless long documents are read in passages.
+    """
 
     chunk: Chunk
     logits: Logits
     tokens: npt.NDArray[np.int64]
-    truncated: int
+    truncated: npt.NDArray[np.bool_]
     duplicates: int
+    passages: npt.NDArray[np.int64] | None = None
 
 
 def prepare_slices(chunks: Iterable[Chunk], session: Preparer, slice_pairs: int, tally: Tally) -> Iterator[Slice]:
@@ -86,14 +91,19 @@ def pair_texts(requests: Sequence[Request]) -> PairTexts:
 def join(slices: Sequence[Slice], logits: Sequence[Logits]) -> Scored:
     """Put a chunk's slices together again, with the logits of each."""
     parts = [part.prepared for part in slices]
-    scores = np.concatenate(logits)
+    pooled = [part.windows.pool(scores) for part, scores in zip(parts, logits, strict=True)]
+    scores = np.concatenate([found for found, _ in pooled])
+    spans = [part.spans[best] for part, (_, best) in zip(parts, pooled, strict=True) if part.spans is not None]
+    passages = np.concatenate(spans) if spans else None
     tokens = np.concatenate([part.tokens for part in parts])
     truncated = np.concatenate([part.truncated for part in parts])
-    distinct = sum(part.distinct_pairs for part in parts)
+    duplicates = sum(len(part.distinct) - part.distinct_pairs for part in parts)
     twins = slices[-1].twins
     if twins is not None:
+        duplicates += len(twins) - len(tokens)
         scores, tokens, truncated = scores[twins], tokens[twins], truncated[twins]
-    return Scored(slices[-1].chunk, scores, tokens, int(truncated.sum()), len(tokens) - distinct)
+        passages = None if passages is None else passages[twins]
+    return Scored(slices[-1].chunk, scores, tokens, truncated, duplicates, passages)
 
 
 def rank_chunk(scored: Scored, top_n: int | None) -> list[Outcome]:
@@ -105,20 +115,32 @@ def rank_chunk(scored: Scored, top_n: int | None) -> list[Outcome]:
             outcomes.append(record)
             continue
         end = start + len(record.candidates)
-        outcomes.append(rank(record, scored.logits[start:end], int(scored.tokens[start:end].sum()), top_n))
+        outcomes.append(rank(record, scored, slice(start, end), top_n))
         start = end
     return outcomes
 
 
-def rank(request: Request, logits: Logits, tokens: int, top_n: int | None) -> Outcome:
+def rank(request: Request, scored: Scored, place: slice, top_n: int | None) -> Outcome:
     """Best first, ties in input order, cut to the top n (the record's own, else the one given).
 
-    Always by logit: a sigmoid saturates and ties. A request with a score that is no number is rejected whole.
+    The request's pairs stand at `place`. Always by logit, the deepest layer's: a sigmoid saturates and ties. A request
+    with a score that is no number is rejected whole.
     """
-    if not np.isfinite(logits).all():
+    found = scored.logits[place]
+    if not np.isfinite(found).all():
         message = "the model gave a score that is not a finite number, in fp32 too"
         return Rejection(request.position, "non_finite_score", message, request.id)
+    layers, logits = (None, found) if found.ndim == 1 else (found.tolist(), found[:, -1])
     if request.shape is Shape.SCORE:
-        return Ranking(request, logits.tolist(), range(len(logits)), tokens)
-    order = np.argsort(-logits, kind="stable")[: request.top_n or top_n]
-    return Ranking(request, logits.tolist(), order.tolist(), tokens)
+        order: Sequence[int] = range(len(logits))
+    else:
+        order = np.argsort(-logits, kind="stable")[: request.top_n or top_n].tolist()
+    return Ranking(
+        request,
+        logits.tolist(),
+        order,
+        int(scored.tokens[place].sum()),
+        layers,
+        scored.truncated[place].tolist(),
+        None if scored.passages is None else [(start, end) for start, end in scored.passages[place].tolist()],
+    )

@@ -13,6 +13,7 @@ from rerank_cli import __version__
 from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.formats import append_to_special, final_path, is_special, replace_file
 from rerank_cli.jobs.tally import Tally
+from rerank_cli.jobs.verify import Verdict
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
 
@@ -22,7 +23,7 @@ class Summary:
     """What happened. `failure` is the error that ended the run.
 
     `interrupted` says what ended it before its input did: the name of a signal, or `max-duration`. With `nothing_to_do`
-    the output was complete before.
+    the output was complete before. `verdict` is what `--verify` found.
     """
 
     tally: Tally
@@ -31,6 +32,7 @@ class Summary:
     interrupted: str | None = None
     failure: str | None = None
     nothing_to_do: bool = False
+    verdict: Verdict | None = None
 
     @property
     def exit_reason(self) -> str:
@@ -60,6 +62,7 @@ class Summary:
             "rows": work.rows if work else 0,
             "out_of_memory_splits": work.out_of_memory if work else 0,
             "rescued_scores": work.rescued if work else 0,
+            "verified": asdict(self.verdict) if self.verdict else None,
             "model": asdict(self.model) if self.model else None,
             "versions": {"rerank": __version__, "python": platform.python_version()} | _versions(),
         }
@@ -75,6 +78,8 @@ class Summary:
             parts.append(f"{_count(tally.duplicates, 'duplicate')} not scored again")
         if tally.rejected:
             parts.append(f"{_count(tally.rejected, 'record')} rejected")
+        if self.verdict:
+            parts.append(self.verdict.line)
         return ", ".join(parts)
 
 

@@ -42,27 +42,13 @@ def load_decoder(checkpoint: Checkpoint, placement: Placement, answers: Answers)
         readout = answer_readout(checkpoint, config, answers.ids, answers.divide_by, placement.device)
     else:
         readout = label_readout(checkpoint, placement.device)
-    return choose_feeding(lambda attention: load_stock(AutoModel, checkpoint, placement, attention), placement, readout)
-
-
-def choose_feeding(load: Any, placement: Placement, readout: Readout) -> PackedDecoder | PaddedDecoder:
-    """Packed rows where the model gives the same scores with them; `load` takes the name of an attention or None."""
-    backbone = load(placement.attention)
-    packed = PackedDecoder(backbone, placement.device, readout)
-    if backbone.config.model_type in _PACKED_AND_TESTED:
+    if placement.attention is None:
+        return PaddedDecoder(load_stock(AutoModel, checkpoint, placement, None), placement.device, readout)
+    packed = PackedDecoder(load_stock(AutoModel, checkpoint, placement, placement.attention), placement.device, readout)
+    if config.model_type in _PACKED_AND_TESTED:
         return packed
-    plain = PaddedDecoder(load(None), placement.device, readout)
+    plain = PaddedDecoder(load_stock(AutoModel, checkpoint, placement, None), placement.device, readout)
     return packed if _agree(packed, plain) else plain
-
-
-def load_plain_decoder(checkpoint: Checkpoint, placement: Placement, answers: Answers) -> PaddedDecoder:
-    """The same model as others would run it, to compare with: padded batches, transformers' own attention."""
-    config = stock_config(checkpoint)
-    if answers.ids:
-        readout = answer_readout(checkpoint, config, answers.ids, answers.divide_by, placement.device)
-    else:
-        readout = label_readout(checkpoint, placement.device)
-    return PaddedDecoder(load_stock(AutoModel, checkpoint, placement, None), placement.device, readout)
 
 
 class PackedDecoder:

@@ -31,7 +31,7 @@ def load_encoder(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder 
     A type that is not among the tested ones is fed packed rows only if two probe sequences score the same both ways.
     """
     config = stock_config(checkpoint)
-    supported = _supports_packing(config)
+    supported = placement.attention is not None and _supports_packing(config)
     stock = AutoModelForSequenceClassification
     model = load_stock(stock, checkpoint, placement, placement.attention if supported else None)
     if not supported:

@@ -17,11 +17,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and how a model runs. `attention` names the packed attention in transformers' interface."""
+    """Where and how a model runs. `attention` names the packed attention in transformers' interface.
+
+    Without it a model is run as others would run it, to compare with: padded, with transformers' own attention.
+    """
 
     device: torch.device
     dtype: torch.dtype
-    attention: str
+    attention: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,14 +96,39 @@ class LayeredDecoder:
             if self._compression.at(block):
                 row, states = compress(row, states, self._compression.ratio)
                 packing, rotary = self._lay_out(row, states)
-            states = _states(
-                backbone.layers[block](states, attention_mask=None, position_embeddings=rotary, packing=packing)
-            )
+            states = _states(self._run(backbone.layers[block], states, rotary, packing))
         return found[0] if len(found) == 1 else torch.stack(found, dim=1)
+
+    def _run(self, layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor], packing: Packing) -> Any:
+        return layer(states, attention_mask=None, position_embeddings=rotary, packing=packing)
 
     def _lay_out(self, row: TokenRow, states: Tensor) -> tuple[Packing, tuple[Tensor, Tensor]]:
         positions = to_device(row.positions, self._device)[None]
         return packing_of(row, self._device, causal=True), self._backbone.rotary_emb(states, positions)
+
+
+class PlainLayeredDecoder(LayeredDecoder):
+    """The same one sequence at a time with transformers' own attention and a mask, to compare with."""
+
+    packed = False
+
+    @torch.inference_mode()
+    def score(self, row: TokenRow) -> Tensor:
+        row = row.unshared()
+        return torch.cat(
+            [super(PlainLayeredDecoder, self).score(row.take(np.array([n]))) for n in range(row.sequences)]
+        )
+
+    def _run(self, layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor], _packing: Packing) -> Any:
+        places = torch.arange(states.shape[1], device=states.device)
+        distance = places[:, None] - places
+        hidden = distance < 0
+        window = getattr(layer.self_attn, "sliding_window", None)
+        if window is not None:
+            hidden |= distance >= window
+        mask = torch.zeros(hidden.shape, dtype=states.dtype, device=states.device)
+        mask.masked_fill_(hidden, torch.finfo(states.dtype).min)
+        return layer(states, attention_mask=mask[None, None], position_embeddings=rotary)
 
 
 def _states(found: Any) -> Tensor:

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.feeding import Placement
-from rerank_cli.models.layers import Cutoffs, LayeredDecoder, choose_cutoffs
+from rerank_cli.models.layers import Cutoffs, LayeredDecoder, PlainLayeredDecoder, choose_cutoffs
 from rerank_cli.models.loading import TensorFiles, load_stock
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.readout import layer_readout
@@ -37,13 +37,14 @@ def load_layerwise(checkpoint: Checkpoint, placement: Placement, options: Family
     llama = LlamaConfig(
         **{name: config[name] for name in _TAKEN_OVER if config.get(name) is not None}, num_hidden_layers=cutoffs.top
     )
-    backbone = load_stock(LlamaModel, checkpoint, placement, placement.attention, llama)
+    backbone = load_stock(LlamaModel, checkpoint, placement, placement.attention or "eager", llama)
     files = TensorFiles(checkpoint)
     _fold(backbone, files, config)
     several = config.get("head_multi", True)
     names = [f"lm_head.{k - config['start_layer']}" if several else "lm_head" for k in cutoffs.layers]
     heads = [layer_readout(files, f"{name}.linear_head.weight", None, placement.device) for name in names]
-    return LayeredDecoder(backbone, placement.device, cutoffs, heads)
+    kind = PlainLayeredDecoder if placement.attention is None else LayeredDecoder
+    return kind(backbone, placement.device, cutoffs, heads)
 
 
 def layer_cutoffs(checkpoint: Checkpoint, options: FamilyOptions) -> Cutoffs:

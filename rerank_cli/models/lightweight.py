@@ -15,7 +15,7 @@ from transformers import Gemma2Config, Gemma2Model
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.feeding import Placement
-from rerank_cli.models.layers import Compression, Cutoffs, LayeredDecoder, choose_cutoffs
+from rerank_cli.models.layers import Compression, Cutoffs, LayeredDecoder, PlainLayeredDecoder, choose_cutoffs
 from rerank_cli.models.loading import TensorFiles, load_stock
 from rerank_cli.models.options import FamilyOptions, LayerHeads
 from rerank_cli.models.readout import layer_readout
@@ -40,11 +40,12 @@ def load_lightweight(checkpoint: Checkpoint, placement: Placement, options: Fami
     )
     if not options.softcap:
         gemma.attn_logit_softcapping = None
-    backbone = load_stock(Gemma2Model, checkpoint, placement, placement.attention, gemma)
+    backbone = load_stock(Gemma2Model, checkpoint, placement, placement.attention or "eager", gemma)
     files, cap = TensorFiles(checkpoint), gemma.final_logit_softcapping
     names = [f"lm_head.{number}.linear_head.weight" for number in _heads(cutoffs, checkpoint, options)]
     heads = [layer_readout(files, name, cap, placement.device) for name in names]
-    return LayeredDecoder(backbone, placement.device, cutoffs, heads, compression(options, cutoffs, checkpoint.name))
+    kind = PlainLayeredDecoder if placement.attention is None else LayeredDecoder
+    return kind(backbone, placement.device, cutoffs, heads, compression(options, cutoffs, checkpoint.name))
 
 
 def layer_cutoffs(checkpoint: Checkpoint, options: FamilyOptions) -> Cutoffs:

@@ -17,6 +17,15 @@ class LayerHeads(StrEnum):
     TRAINED = "trained"
 
 
+class LongDocuments(StrEnum):
+    """What becomes of a document that does not fit: cut off, or read in passages whose scores are pooled."""
+
+    TRUNCATE = "truncate"
+    MAX = "max"
+    FIRST = "first"
+    MEAN_TOP3 = "mean-top3"
+
+
 @dataclass(frozen=True, slots=True)
 class FamilyOptions:
     """Options that only some families have. None is the family's own default; anything else must be one it has."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.models.profiles import fill
+from rerank_cli.models.profiles import fill, pieces_of
 
 Ids = npt.NDArray[np.int32]
 Lengths = npt.NDArray[np.int64]
@@ -79,7 +79,16 @@ class PairRule:
         return fill(template, query=query, instruction=instruction)
 
     def passage_text(self, passage: str) -> str:
+        """What is tokenized for a passage."""
         return fill(self.passage, passage=passage, instruction=self.passage_instruction)
+
+    @property
+    def passage_lead(self) -> int:
+        """Characters before the passage in what is tokenized for it."""
+        pieces = pieces_of(self.passage)
+        place = [slot for _, slot in pieces].index("passage")
+        values = {"instruction": self.passage_instruction}
+        return sum(len(literal) + len(values.get(slot or "", "")) for literal, slot in pieces[: place + 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +106,19 @@ class Fit:
 
     query: Lengths
     passage: Lengths
-    truncated: npt.NDArray[np.bool_]
 
 
-def fit_lengths(query: Lengths, passage: Lengths, cap: Lengths, limits: Limits) -> Fit:
+def fit_lengths(query: Lengths, passage: Lengths, limits: Limits) -> Fit:
     """Cut lengths so that query and passage fit `limits.room`.
 
-    `query`, `passage` and `cap` are token counts, [n] each; `cap` is the most a passage may keep on its own
-    (`max_tokens_per_doc`, or the limit). Source: bge-reranker "only_second" truncation, FlagEmbedding 1.4.
+    `query` and `passage` are token counts, [n] each. Source: bge-reranker "only_second" truncation, FlagEmbedding 1.4.
     """
     room = limits.room
     kept_query = np.minimum(query, limits.query_max_length)
-    kept_passage = np.minimum(passage, np.minimum(cap, limits.max_length))
+    kept_passage = np.minimum(passage, limits.max_length)
     over = kept_query + kept_passage - room
     kept_passage = np.where((over > 0) & (kept_passage > over), kept_passage - over, kept_passage)
     crowded = kept_query + kept_passage > room
     kept_passage = np.where(crowded, np.minimum(kept_passage, room // 4), kept_passage)
     kept_query = np.where(crowded, np.minimum(kept_query, room - kept_passage), kept_query)
-    return Fit(kept_query, kept_passage, (kept_query < query) | (kept_passage < passage))
+    return Fit(kept_query, kept_passage)

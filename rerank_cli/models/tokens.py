@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from rerank_cli.errors import ModelError
@@ -40,6 +41,11 @@ class TextTokenizer:
     def ids(self, text: str) -> Ids:
         """Ids of one text, without specials."""
         return self.encode([text])[0]
+
+    def offsets(self, text: str) -> npt.NDArray[np.int64]:
+        """Characters (start, end) of each id of a text, [ids, 2]."""
+        found = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
 
     def token_id(self, token: str) -> int | None:
         """The id of one entry of the vocabulary."""

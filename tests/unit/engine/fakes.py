@@ -5,6 +5,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from rerank_cli.engine.prepare import PairReader
+from rerank_cli.engine.windows import Cutting
 from rerank_cli.models.pairs import PairRule
 from rerank_cli.models.tokens import TextTokenizer
 
@@ -19,10 +20,10 @@ def tokenizer():
     return TextTokenizer(made, "fake")
 
 
-def reader(limits):
+def reader(limits, cutting=None):
     """Reads pairs with the tokenizer's own template."""
     made = tokenizer()
-    return PairReader(made, PairRule(made.pair_template()), limits)
+    return PairReader(made, PairRule(made.pair_template()), limits, cutting or Cutting())
 
 
 class FakeModel:

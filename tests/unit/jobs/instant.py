@@ -7,6 +7,7 @@ import pytest
 
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, Sizes, Work
 from rerank_cli.engine.prepare import Prepared
+from rerank_cli.engine.windows import Windows
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
 from rerank_cli.jobs.choices import ProgressMode
 from rerank_cli.jobs.options import RunConfig
@@ -31,7 +32,9 @@ class InstantSession:
     def prepare(self, pairs):
         texts = zip(pairs.queries, pairs.passages, strict=True)
         hashes = np.array([zlib.crc32(f"{q}|{p}".encode()) % 1000 for q, p in texts], dtype=np.int64)
-        return Prepared((), hashes, hashes + 1, np.zeros(len(hashes), dtype=bool), len(hashes))
+        return Prepared(
+            (), hashes, Windows.one_each(hashes), hashes + 1, np.zeros(len(hashes), dtype=bool), len(hashes)
+        )
 
     def score(self, prepared, *_):
         if self.calls == self._dies_at:

@@ -1,0 +1,103 @@
+"""A second opinion on a sample of pairs: the scores of a plain fp32 model, and how far ours are from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+
+from rerank_cli.engine.contract import Session
+from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.errors import ModelError
+from rerank_cli.jobs.stages import Logits, Scored, pair_texts
+from rerank_cli.records import Request
+
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a sample of `pairs` showed: the largest difference of logits, and Kendall's τ-b of the two orders."""
+
+    pairs: int
+    worst: float
+    kendall_tau: float
+    tolerance: float
+
+    @property
+    def line(self) -> str:
+        return f"{self.pairs:,} pairs verified: worst |Δ| {self.worst:.2g}, Kendall τ {self.kendall_tau:.4f}"
+
+
+class Sample:
+    """`size` pairs drawn evenly from all that a run scores (Vitter's algorithm R), the same ones in every run."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._seen = 0
+        self._random = np.random.default_rng(0)
+        self._pairs: list[tuple[str, str, int, str | None]] = []
+        self._logits: list[npt.NDArray[np.float32]] = []
+
+    def take(self, scored: Scored) -> None:
+        """Draw from one chunk."""
+        requests = [record for record in scored.chunk.records if isinstance(record, Request)]
+        count = sum(len(request.candidates) for request in requests)
+        numbers = np.arange(self._seen, self._seen + count)
+        slots = np.where(numbers < self._size, numbers, self._random.integers(0, numbers + 1))
+        self._seen += count
+        ends = list(accumulate(len(request.candidates) for request in requests))
+        for place in np.flatnonzero(slots < self._size).tolist():
+            which = int(np.searchsorted(ends, place, side="right"))
+            request = requests[which]
+            candidate = place - (ends[which] - len(request.candidates))
+            self._put(int(slots[place]), _one(request, candidate), scored.logits[place])
+
+    def _put(self, slot: int, pair: tuple[str, str, int, str | None], logit: npt.NDArray[np.float32]) -> None:
+        if slot == len(self._pairs):
+            self._pairs.append(pair)
+            self._logits.append(logit)
+        else:
+            self._pairs[slot], self._logits[slot] = pair, logit
+
+    def verify(self, session: Session, tolerance: float | None) -> Verdict:
+        """Score the sample again, plainly. ModelError where the difference is beyond the tolerance (by dtype)."""
+        if not self._pairs:
+            raise ModelError("--verify: this run scored no pair, an earlier one did. Fix: --restart scores them again")
+        limit = TOLERANCE[session.facts.dtype] if tolerance is None else tolerance
+        queries, passages, caps, instructions = zip(*self._pairs, strict=True)
+        plain = session.score_plainly(PairTexts(queries, passages, caps, instructions))
+        ours: Logits = np.array(self._logits, dtype=np.float32)
+        finite = np.isfinite(ours) & np.isfinite(plain)
+        worst = float(np.abs(ours - plain)[finite].max(initial=0))
+        if not finite.all():
+            worst = float("inf")
+        deepest = [logits if logits.ndim == 1 else logits[:, -1] for logits in (ours, plain)]
+        verdict = Verdict(len(self._pairs), worst, kendall_tau(*deepest), limit)
+        if not worst <= limit:
+            raise ModelError(f"--verify: {verdict.line}, which is beyond {limit:g}. Fix: --dtype fp32, or report it")
+        return verdict
+
+
+def _one(request: Request, candidate: int) -> tuple[str, str, int, str | None]:
+    alone = pair_texts([replace(request, candidates=request.candidates[candidate : candidate + 1])])
+    return alone.queries[0], alone.passages[0], alone.caps[0], alone.instructions[0]
+
+
+def kendall_tau(left: Sequence[float] | Logits, right: Sequence[float] | Logits) -> float:
+    """τ-b: concordant less discordant pairs, over the root of those not tied in one and not tied in the other.
+
+    Source: M. G. Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945). 1 where nothing is untied.
+    """
+    a, b = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    agreement = untied_left = untied_right = 0
+    for place in range(len(a) - 1):
+        x, y = np.sign(a[place + 1 :] - a[place]), np.sign(b[place + 1 :] - b[place])
+        agreement += int((x * y).sum())
+        untied_left += int(np.count_nonzero(x))
+        untied_right += int(np.count_nonzero(y))
+    both = untied_left * untied_right
+    return agreement / both**0.5 if both else 1.0
