@@ -17,6 +17,7 @@ import typer
 
 from rerank_cli import __version__
 from rerank_cli.cli.check import check
+from rerank_cli.cli.inspect import inspect
 from rerank_cli.cli.models import models
 from rerank_cli.cli.run import run
 from rerank_cli.cli.score import score
@@ -64,6 +65,7 @@ app = typer.Typer(
 app.command("run")(_told(run))
 app.command("score")(_told(score))
 app.command("check")(_told(check))
+app.command("inspect")(_told(inspect))
 app.command("status")(_told(status))
 app.command("models")(_told(models))
 

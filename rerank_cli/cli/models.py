@@ -1,8 +1,8 @@
-"""`rerank models`: checkpoints we know by name, and which of them are on disk."""
+"""`rerank models`: checkpoints we know by name, which of them are on disk, and how any one of them is read."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -10,30 +10,98 @@ import typer
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.streams import prepare_environment
 
+if TYPE_CHECKING:
+    from rerank_cli.engine.limits import TokenizerOnly
+
 
 def models(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A model to look at: Hub id, folder or mini.")
+    ] = None,
     as_json: Annotated[bool, opt.flag("--json", help="One JSON object a line instead of a table.")] = False,
     debug: opt.Debug = False,  # noqa: ARG001 - read in main
 ) -> None:
     """List known models: family, size, length, licence, and whether they are on disk.
 
-    Any sequence-classification cross-encoder with one label works, by Hub id or folder; these were looked at.
+    \b
+      rerank models
+      rerank models BAAI/bge-reranker-v2-gemma
+
+    With NAME: its family, prompt, limits and the options that apply to it; fetches its tokenizer, never its weights.
+    Any cross-encoder with one label and any causal language model works, by Hub id or folder; those listed were looked
+    at.
     """
     prepare_environment()
+    if name is not None:
+        _one(name, as_json)
+        return
     from rerank_cli.models.cache import on_disk
     from rerank_cli.models.registry import KNOWN
 
     rows = [(known, on_disk(known.name)) for known in KNOWN]
     if as_json:
         for known, here in rows:
-            fields = {name: getattr(known, name) for name in known.__dataclass_fields__}
+            fields = {field: getattr(known, field) for field in known.__dataclass_fields__}
             typer.echo(orjson.dumps(fields | {"on_disk": here}).decode())
         return
     width = max(len(known.name) for known, _ in rows)
-    typer.echo(f"{'model':<{width}}  disk  family   params  length  {'licence':<12}  note")
+    typer.echo(f"{'model':<{width}}  disk  {'family':<18}  params  length  {'licence':<12}  note")
     for known, here in rows:
         disk = "yes" if here else "-"
         typer.echo(
-            f"{known.name:<{width}}  {disk:<4}  {known.family:<7}  {known.parameters:>6}  {known.max_length:>6}  "
+            f"{known.name:<{width}}  {disk:<4}  {known.family:<18}  {known.parameters:>6}  {known.max_length:>6}  "
             f"{known.licence:<12}  {known.note}"
         )
+
+
+def _one(name: str, as_json: bool) -> None:
+    from rerank_cli.engine.contract import ModelOptions
+    from rerank_cli.engine.limits import open_tokenizer
+
+    found = _facts(open_tokenizer(ModelOptions(name)))
+    if as_json:
+        typer.echo(orjson.dumps(found).decode())
+        return
+    for key, value in found.items():
+        typer.echo(f"{key.replace('_', ' '):<20} {_plain(value)}")
+
+
+def _facts(model: TokenizerOnly) -> dict[str, Any]:
+    from rerank_cli.models.options import flag_of
+    from rerank_cli.models.registry import KNOWN
+    from rerank_cli.models.rules import options_of
+
+    config, profile, limits = model.checkpoint.config, model.reading.profile, model.limits
+    known = next((known for known in KNOWN if known.name == model.checkpoint.name), None)
+    written = ["".join(pieces) for pieces in (profile.prefix, profile.middle, profile.suffix)]
+    answers = [answer for answer in (profile.yes, profile.no) if answer is not None]
+    return {
+        "model": model.checkpoint.name,
+        "revision": model.checkpoint.revision,
+        "family": model.family,
+        "architecture": ", ".join(config.get("architectures") or []),
+        "profile": profile.name,
+        "prefix": written[0],
+        "query": profile.query,
+        "query_instruction": profile.query_instruction,
+        "middle": written[1],
+        "passage": profile.passage,
+        "passage_instruction": profile.passage_instruction,
+        "suffix": written[2].replace("{prompt}", profile.prompt),
+        "answers": " − ".join(answers) if model.reading.answers else "",
+        "positions": config.get("max_position_embeddings"),
+        "max_length": limits.max_length,
+        "query_max_length": limits.query_max_length,
+        "truncation_rule": profile.truncation_rule.value,
+        "stored_dtype": str(config.get("torch_dtype") or config.get("dtype") or ""),
+        "dtype": "fp16 on CUDA, fp32 elsewhere",
+        "parameters": known.parameters if known else "",
+        "licence": known.licence if known else "",
+        "options": [flag_of(option) for option in sorted(options_of(model.family, profile))],
+    }
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(value)
+    return "-" if value in ("", None) else str(value).replace("\n", "\\n")

@@ -35,7 +35,7 @@ def choose_limits(options: ModelOptions, positions: int, rule: PairRule) -> Limi
 
 def find(options: ModelOptions) -> Checkpoint:
     """The checkpoint with its weights, fetched if need be; told before torch is imported that there is none."""
-    return resolve(options.name, options.revision)
+    return resolve(options.name, options.revision, options.family.adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def open_tokenizer(options: ModelOptions) -> TokenizerOnly:
     """The tokenizer of a model and its limits; fetches and reads no weights."""
     if options.threads is not None:
         os.environ["RAYON_NUM_THREADS"] = str(options.threads)
-    checkpoint = resolve(options.name, options.revision, weights=False)
+    checkpoint = resolve(options.name, options.revision, options.family.adapter, weights=False)
     family = identify(checkpoint.config, checkpoint.name)
     tokenizer = load_tokenizer(checkpoint.folder)
     reading = read_as(family, checkpoint, tokenizer, options.family)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,56 @@ import orjson
 from rerank_cli.errors import ModelError
 
 MINI = "mini"
+_ADAPTER = "adapter_config.json"
 _TEXT_FILES = ["*.json", "*.txt", "*.model"]
 _OTHER_BACKENDS = ["onnx/*", "openvino/*", "coreml/*", "*/*.bin", "*/*.safetensors"]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint on disk. `revision` is the Hub commit, or a hash that stands for a local folder's contents."""
+    """A checkpoint on disk. `revision` is the Hub commit, or a hash that stands for a local folder's contents.
+
+    `adapter` is the folder of a PEFT adapter to be merged into it; the revision stands for that too.
+    """
 
     name: str
     folder: Path
     revision: str
     config: Mapping[str, Any]
+    adapter: Path | None = None
 
 
-def resolve(name: str, revision: str | None = None, *, weights: bool = True) -> Checkpoint:
-    """Find the checkpoint; with `weights=False` only configuration and tokenizer are fetched.
+def resolve(name: str, revision: str | None = None, adapter: str | None = None, *, weights: bool = True) -> Checkpoint:
+    """Find the checkpoint and the adapter; with `weights=False` only configuration and tokenizer are fetched.
 
-    Raises ModelError when there is no such model, no access, or no network and nothing on disk.
+    A name that is an adapter itself means the model it was made for, with it. Raises ModelError when there is no such
+    model, no access, or no network and nothing on disk.
     """
+    if adapter is None and revision is None and (base := _base_of_adapter(name)):
+        found = resolve(base, adapter=name, weights=weights)
+        return replace(found, name=name)
+    found = _resolve(name, revision, weights=weights)
+    if adapter is None:
+        return found
+    folder = local_folder(adapter)
+    folder, mark = (folder, folder_identity(folder)) if folder else _from_hub(adapter, None, weights=weights)
+    if not (folder / _ADAPTER).is_file():
+        raise ModelError(f"{adapter}: not a PEFT adapter (expected {_ADAPTER})")
+    return replace(found, adapter=folder, revision=f"{found.revision}+{mark}")
+
+
+def _base_of_adapter(name: str) -> str | None:
+    """The model that a local folder without one of its own adapts."""
+    folder = local_folder(name)
+    if folder is None or (folder / "config.json").is_file() or not (folder / _ADAPTER).is_file():
+        return None
+    base = _read_object(folder / _ADAPTER).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{name}: the adapter does not name its model. Fix: --model MODEL --adapter {name}")
+    return base
+
+
+def _resolve(name: str, revision: str | None, *, weights: bool) -> Checkpoint:
     folder = local_folder(name)
     if folder is None:
         folder, commit = _from_hub(name, revision, weights=weights)
@@ -58,12 +89,17 @@ def local_folder(name: str) -> Path | None:
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / "config.json"
+    try:
+        return _read_object(folder / "config.json")
+    except FileNotFoundError:
+        raise ModelError(f"{name}: no config.json in {folder}") from None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         config = orjson.loads(path.read_bytes())
     except FileNotFoundError:
-        hint = " (a PEFT adapter: merge it first)" if (folder / "adapter_config.json").is_file() else ""
-        raise ModelError(f"{name}: no config.json in {folder}{hint}") from None
+        raise
     except (OSError, orjson.JSONDecodeError) as error:
         raise ModelError(f"{path}: unreadable configuration ({error})") from error
     if not isinstance(config, dict):

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.feeding import Placement, packing_of, padded, to_device
 from rerank_cli.models.last_layer import trim_last_layer
-from rerank_cli.models.loading import load_stock, stock_config
-from rerank_cli.models.readout import Readout, answer_readout, label_readout
+from rerank_cli.models.loading import load_stock, merge_adapter, stock_config
+from rerank_cli.models.readout import Readout, answer_readout, label_readout, readout_of
 from rerank_cli.models.rows import TokenRow
 
 _PACKED_AND_TESTED = {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite"}
@@ -38,6 +38,8 @@ def load_decoder(checkpoint: Checkpoint, placement: Placement, answers: Answers)
     A type that is not among the tested ones is fed packed rows only if probe sequences score the same both ways.
     """
     config = stock_config(checkpoint)
+    if checkpoint.adapter is not None:
+        return _load_adapted(checkpoint, placement, answers)
     if answers.ids:
         readout = answer_readout(checkpoint, config, answers.ids, answers.divide_by, placement.device)
     else:
@@ -49,6 +51,17 @@ def load_decoder(checkpoint: Checkpoint, placement: Placement, answers: Answers)
         return packed
     plain = PaddedDecoder(load_stock(AutoModel, checkpoint, placement, None), placement.device, readout)
     return packed if _agree(packed, plain) else plain
+
+
+def _load_adapted(checkpoint: Checkpoint, placement: Placement, answers: Answers) -> PackedDecoder | PaddedDecoder:
+    """The whole causal model with the adapter merged into it, of which backbone and answers' rows are kept.
+
+    Types that are not among the tested ones are padded.
+    """
+    attention = placement.attention if checkpoint.config.get("model_type") in _PACKED_AND_TESTED else None
+    model = merge_adapter(load_stock(AutoModelForCausalLM, checkpoint, placement, attention), checkpoint)
+    kind = PackedDecoder if attention else PaddedDecoder
+    return kind(model.base_model, placement.device, readout_of(model, answers.ids, answers.divide_by))
 
 
 class PackedDecoder:

@@ -5,6 +5,7 @@ Only tensors are read, never code: safetensors, or torch's own files with `weigh
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +58,23 @@ def load_stock(
     if missing:
         raise ModelError(f"{checkpoint.name}: weights lack {len(missing)} tensors ({', '.join(missing[:3])}, …)")
     return model.eval().requires_grad_(False).to(placement.device)
+
+
+def merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
+    """The model with its checkpoint's PEFT adapter merged into the weights."""
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ModelError("an adapter needs peft. Fix: pip install 'rerank-cli[peft]'") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what peft uses of transformers is its own affair
+            merged: PreTrainedModel = PeftModel.from_pretrained(model, str(checkpoint.adapter)).merge_and_unload()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # peft, safetensors and torch share no root for "this adapter does not fit"
+        raise ModelError(f"{checkpoint.adapter}: the adapter cannot be merged ({one_line(error)})") from error
+    return merged.eval().requires_grad_(False)
 
 
 class TensorFiles:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
@@ -60,6 +61,19 @@ def answer_readout(
         None if bias is None else bias.float().to(device),
         scale=_scale(config),
         cap=getattr(config, "final_logit_softcapping", None),
+        divide_by=divide_by,
+    )
+
+
+def readout_of(model: PreTrainedModel, answers: Sequence[int], divide_by: float) -> Readout:
+    """The same of a causal language model that is loaded whole."""
+    head: Any = model.get_output_embeddings()
+    bias = getattr(head, "bias", None)
+    return Readout(
+        head.weight[list(answers)].float(),
+        None if bias is None else bias[list(answers)].float(),
+        scale=_scale(model.config),
+        cap=getattr(model.config, "final_logit_softcapping", None),
         divide_by=divide_by,
     )
 

@@ -32,6 +32,26 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel("BAAI/bge-reranker-v2-m3", ENCODER, "568 M", 8192, "Apache-2.0", "the default; 100+ languages"),
     KnownModel("BAAI/bge-reranker-large", ENCODER, "560 M", 512, "MIT", "English and Chinese"),
     KnownModel("BAAI/bge-reranker-base", ENCODER, "278 M", 512, "MIT", "English and Chinese"),
+    KnownModel("BAAI/bge-reranker-v2-gemma", DECODER, "2.51 B", 8192, "see its page", "many languages"),
+    KnownModel(
+        "BAAI/bge-reranker-v2-minicpm-layerwise", LAYERWISE, "2.72 B", 8192, "see its page", "--cutoff-layers 28"
+    ),
+    KnownModel(
+        "BAAI/bge-reranker-v2.5-gemma2-lightweight",
+        LIGHTWEIGHT,
+        "9.24 B",
+        8192,
+        "see its page",
+        "--cutoff-layers 28 --compress-layers 24,40 --compress-ratio 2",
+    ),
+    KnownModel("Qwen/Qwen3-Reranker-0.6B", DECODER, "596 M", 32768, "Apache-2.0", "100+ languages, instructions"),
+    KnownModel("Qwen/Qwen3-Reranker-4B", DECODER, "4.0 B", 32768, "Apache-2.0", "100+ languages, instructions"),
+    KnownModel("Qwen/Qwen3-Reranker-8B", DECODER, "8.2 B", 32768, "Apache-2.0", "100+ languages, instructions"),
+    KnownModel(
+        "tomaarsen/Qwen3-Reranker-0.6B-seq-cls", CLASSIFIER, "596 M", 32768, "Apache-2.0", "the same, one label"
+    ),
+    KnownModel("mixedbread-ai/mxbai-rerank-base-v2", DECODER, "494 M", 32768, "Apache-2.0", "100+ languages"),
+    KnownModel("mixedbread-ai/mxbai-rerank-large-v2", DECODER, "1.54 B", 32768, "Apache-2.0", "100+ languages"),
     KnownModel("cross-encoder/ms-marco-MiniLM-L6-v2", ENCODER, "23 M", 512, "Apache-2.0", "English, fast"),
     KnownModel("cross-encoder/ms-marco-MiniLM-L12-v2", ENCODER, "33 M", 512, "Apache-2.0", "English"),
     KnownModel("cross-encoder/ms-marco-electra-base", ENCODER, "109 M", 512, "Apache-2.0", "English"),

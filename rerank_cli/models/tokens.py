@@ -47,6 +47,10 @@ class TextTokenizer:
         found = self._tokenizer.encode(text, add_special_tokens=False).offsets
         return np.array(found, dtype=np.int64).reshape(-1, 2)
 
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """The vocabulary's entry of each id."""
+        return [self._tokenizer.id_to_token(number) or "" for number in ids]
+
     def token_id(self, token: str) -> int | None:
         """The id of one entry of the vocabulary."""
         found: int | None = self._tokenizer.token_to_id(token)

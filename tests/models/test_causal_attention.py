@@ -1,0 +1,110 @@
+"""Causal attention over rows with shared beginnings, against softmax attention written out."""
+
+import numpy as np
+import pytest
+import torch
+
+from rerank_cli.engine import attention
+from rerank_cli.models.feeding import Keys, packing_of
+from rerank_cli.models.rows import TokenRow
+
+HEADS, KEY_HEADS, SIZE = 4, 2, 8
+CPU = torch.device("cpu")
+# One beginning of 6 tokens with three ends of 5, 5 and 2; one sequence by itself; a beginning of 3 with one end of 1.
+LENGTHS = np.array([6, 5, 5, 2, 9, 3, 1])
+PARENTS = np.array([-1, 0, 0, 0, -1, -1, 5])
+SHARED = TokenRow(np.arange(31, dtype=np.int32), np.zeros(31, np.int32), LENGTHS, PARENTS)
+PLAIN = TokenRow(np.arange(31, dtype=np.int32), np.zeros(31, np.int32), LENGTHS)
+
+
+def states(row):
+    torch.manual_seed(4)
+    query = torch.randn(HEADS, row.tokens, SIZE)
+    key, value = torch.randn(2, KEY_HEADS, row.tokens, SIZE).unbind()
+    return query, key, value
+
+
+def written_out(row, query, key, value, window=None, softcap=None):
+    """[T, heads, d]: each token over the tokens before it in its own sequence."""
+    key, value = (part.repeat_interleave(HEADS // KEY_HEADS, dim=0) for part in (key, value))
+    out = torch.empty(row.tokens, HEADS, SIZE)
+    parents = np.full(len(row.lengths), -1) if row.parents is None else row.parents
+    for segment, parent in enumerate(parents):
+        own = list(range(row.starts[segment], row.starts[segment] + row.lengths[segment]))
+        before = [] if parent < 0 else list(range(row.starts[parent], row.starts[parent] + row.lengths[parent]))
+        for place, token in enumerate(own):
+            seen = (before + own[: place + 1])[-(window or 1000) :]
+            products = torch.einsum("hd,hkd->hk", query[:, token], key[:, seen]) * SIZE**-0.5
+            if softcap:
+                products = softcap * torch.tanh(products / softcap)
+            out[token] = torch.einsum("hk,hkd->hd", products.softmax(-1), value[:, seen])
+    return out
+
+
+@pytest.mark.parametrize("row", [PLAIN, SHARED], ids=["plain", "shared"])
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("one_query", [False, True])
+def test_attention_over_runs(row, window, softcap, one_query):
+    packing = packing_of(row, CPU, causal=True)
+    query, key, value = states(row)
+    expected = written_out(row, query, key, value, window, softcap)
+    asked = query[:, packing.score_at] if one_query else query
+    context, _ = attention.packed_attention(
+        None, asked[None], key[None], value[None], None,
+        packing=packing, scaling=SIZE**-0.5, sliding_window=window, softcap=softcap, one_query=one_query,
+    )  # fmt: skip
+    torch.testing.assert_close(context[0], expected[packing.score_at] if one_query else expected)
+
+
+def keys_of(row):
+    """What CUDA gets, made on the CPU."""
+    from rerank_cli.models.feeding import _keys
+
+    found = _keys(row, CPU)
+    assert isinstance(found, Keys)
+    return found
+
+
+@pytest.mark.parametrize("row", [PLAIN, SHARED], ids=["plain", "shared"])
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("one_query", [False, True])
+@pytest.mark.parametrize("groups_heads", [False, True])
+def test_the_variable_length_kernel_is_called_with_the_layout_it_documents(
+    monkeypatch, row, window, one_query, groups_heads
+):
+    """The kernel itself needs a GPU: here a stand-in with its documented contract checks what we hand it."""
+    import dataclasses
+
+    packing = packing_of(row, CPU, causal=True)
+    if row.parents is not None:
+        packing = dataclasses.replace(packing, keys=keys_of(row))
+    query, key, value = states(row)
+
+    def kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size=(-1, -1), enable_gqa=False):
+        assert q.is_contiguous()
+        assert k.is_contiguous()
+        assert v.is_contiguous()
+        assert cu_q.dtype == cu_k.dtype == torch.int32
+        assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
+        assert enable_gqa == (k.shape[1] != q.shape[1])
+        assert window_size[1] == 0
+        k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
+        out = torch.empty_like(q)
+        for i in range(len(cu_q) - 1):
+            mine, theirs = slice(cu_q[i], cu_q[i + 1]), slice(cu_k[i], cu_k[i + 1])
+            queries, keys = mine.stop - mine.start, theirs.stop - theirs.start
+            distance = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)
+            seen = (distance >= 0) & ((distance <= window_size[0]) | (window_size[0] < 0))
+            products = torch.einsum("qhd,khd->hqk", q[mine], k[theirs]) * scale
+            weights = products.masked_fill(~seen, -torch.inf).softmax(-1)
+            out[mine] = torch.einsum("hqk,khd->qhd", weights, v[theirs])
+        return out
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    monkeypatch.setattr(attention, "_takes_fewer_keys", lambda: groups_heads)
+    expected = written_out(row, query, key, value, window)
+    asked = query[:, packing.score_at] if one_query else query
+    reach = None if window is None else window - 1
+    context = attention._variable_length(asked, key, value, packing, SIZE**-0.5, reach, one_query)
+    torch.testing.assert_close(context, expected[packing.score_at] if one_query else expected)
