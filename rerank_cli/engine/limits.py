@@ -54,7 +54,7 @@ def open_tokenizer(options: ModelOptions) -> TokenizerOnly:
     if options.threads is not None:
         os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     checkpoint = resolve(options.name, options.revision, options.family.adapter, weights=False)
-    family = identify(checkpoint.config, checkpoint.name)
+    family = identify(checkpoint)
     tokenizer = load_tokenizer(checkpoint.folder)
     reading = read_as(family, checkpoint, tokenizer, options.family)
     positions = int(checkpoint.config.get("max_position_embeddings") or 1 << 20)

@@ -68,7 +68,7 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         keep_freed_blocks()
     dtype = choose_dtype(options.dtype, device)
     checkpoint = checkpoint or find(options)
-    family = identify(checkpoint.config, checkpoint.name)
+    family = identify(checkpoint)
     tokenizer = load_tokenizer(checkpoint.folder)
     reading = read_as(family, checkpoint, tokenizer, options.family)
     recipe = Recipe(checkpoint, family, options.family, reading)

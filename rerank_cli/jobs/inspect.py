@@ -13,7 +13,7 @@ from rerank_cli.engine.prepare import PairReader, PairTexts, measure
 from rerank_cli.errors import InputError
 from rerank_cli.jobs.stages import pair_texts
 from rerank_cli.models.pairs import Ids
-from rerank_cli.models.registry import ENCODER
+from rerank_cli.models.registry import ENCODER, MODULAR
 from rerank_cli.records import Record, Rejection, Request
 
 
@@ -104,9 +104,11 @@ def _cut(text: str, ids: Ids, kept: int, model: TokenizerOnly) -> Cut:
 
 def _score_at(model: TokenizerOnly, length: int) -> int | None:
     """An encoder is read at its first token, or at the mean of all; everything causal at its last one."""
-    if model.family != ENCODER:
+    if model.family not in {ENCODER, MODULAR}:
         return length - 1
-    return None if model.checkpoint.config.get("classifier_pooling") == "mean" else 0
+    pooling = [module.config for module in model.checkpoint.modules if module.kind == "Pooling"]
+    mean = [config.get("pooling_mode") == "mean" or config.get("pooling_mode_mean_tokens") for config in pooling]
+    return None if any(mean) or model.checkpoint.config.get("classifier_pooling") == "mean" else 0
 
 
 def lines(found: Inspection, width: int = 96) -> Iterator[str]:

@@ -16,6 +16,7 @@ import orjson
 from rerank_cli.errors import ModelError
 
 MINI = "mini"
+_MODULE_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 _ADAPTER = "adapter_config.json"
 _TEXT_FILES = ["*.json", "*.txt", "*.model"]
 _OTHER_BACKENDS = ["onnx/*", "openvino/*", "coreml/*", "*/*.bin", "*/*.safetensors"]
@@ -25,7 +26,8 @@ _OTHER_BACKENDS = ["onnx/*", "openvino/*", "coreml/*", "*/*.bin", "*/*.safetenso
 class Checkpoint:
     """A checkpoint on disk. `revision` is the Hub commit, or a hash that stands for a local folder's contents.
 
-    `adapter` is the folder of a PEFT adapter to be merged into it; the revision stands for that too.
+    `adapter` is the folder of a PEFT adapter to be merged into it; the revision stands for that too. `modules` are what
+    sentence-transformers' `modules.json` lists, if there is one.
     """
 
     name: str
@@ -33,6 +35,16 @@ class Checkpoint:
     revision: str
     config: Mapping[str, Any]
     adapter: Path | None = None
+    modules: tuple[Module, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of a sentence-transformers checkpoint: the name of its class, its folder and what config.json says."""
+
+    kind: str
+    folder: Path
+    config: Mapping[str, Any]
 
 
 def resolve(name: str, revision: str | None = None, adapter: str | None = None, *, weights: bool = True) -> Checkpoint:
@@ -69,10 +81,10 @@ def _resolve(name: str, revision: str | None, *, weights: bool) -> Checkpoint:
     folder = local_folder(name)
     if folder is None:
         folder, commit = _from_hub(name, revision, weights=weights)
-        return Checkpoint(name, folder, commit, read_config(folder, name))
+        return Checkpoint(name, folder, commit, read_config(folder, name), modules=read_modules(folder))
     if revision is not None:
         raise ModelError(f"{name}: a folder has no revisions. Fix: leave out --revision")
-    return Checkpoint(name, folder, folder_identity(folder), read_config(folder, name))
+    return Checkpoint(name, folder, folder_identity(folder), read_config(folder, name), modules=read_modules(folder))
 
 
 def local_folder(name: str) -> Path | None:
@@ -107,17 +119,36 @@ def _read_object(path: Path) -> dict[str, Any]:
     return config
 
 
+def read_modules(folder: Path) -> tuple[Module, ...]:
+    """What `modules.json` lists, none where it is missing. Paths that lead out of the folder are refused."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return ()
+    try:
+        listed = [(str(entry["type"]), str(entry["path"])) for entry in orjson.loads(path.read_bytes())]
+    except (OSError, orjson.JSONDecodeError, TypeError, KeyError) as error:
+        raise ModelError(f"{path}: unreadable list of modules ({error})") from error
+    found = []
+    for kind, place in listed:
+        inside = folder / place
+        if ".." in Path(place).parts or Path(place).is_absolute():
+            raise ModelError(f"{path}: a module lies outside the model's folder ({place})")
+        config = inside / "config.json"
+        found.append(Module(kind.rpartition(".")[2], inside, _read_object(config) if config.is_file() else {}))
+    return tuple(found)
+
+
 def folder_identity(folder: Path) -> str:
     """A hash of a folder's configuration, tokenizer, and its weights' sizes and sampled blocks.
 
     Reads at most a megabyte of each weight file, so that it stays instant for large models.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.glob("*")):
+    for path in sorted([*folder.glob("*"), *folder.glob("[0-9]_*/*")]):
         if path.suffix not in {".json", ".safetensors", ".bin", ".model", ".txt"} or not path.is_file():
             continue
         size = path.stat().st_size
-        digest.update(f"{path.name}:{size}:".encode())
+        digest.update(f"{path.relative_to(folder)}:{size}:".encode())
         with path.open("rb") as file:
             for block in range(16):
                 file.seek(block * size // 16)
@@ -150,6 +181,8 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> tuple[Path, 
         folder = fetch("*.safetensors") if weights else fetch()
         if weights and not any(folder.glob("*.safetensors")):
             folder = fetch("*.bin")
+        if weights and (folder / "modules.json").is_file():
+            snapshot_download(name, revision=revision, allow_patterns=[f"[0-9]_*/{file}" for file in _MODULE_FILES])
     except GatedRepoError as error:
         raise ModelError(f"{name}: access must be granted on its Hub page first. Fix: log in with HF_TOKEN") from error
     except RevisionNotFoundError as error:

@@ -31,22 +31,21 @@ def load_encoder(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder 
     A type that is not among the tested ones is fed packed rows only if two probe sequences score the same both ways.
     """
     config = stock_config(checkpoint)
-    supported = placement.attention is not None and _supports_packing(config)
     stock = AutoModelForSequenceClassification
-    model = load_stock(stock, checkpoint, placement, placement.attention if supported else None)
-    if not supported:
-        return PaddedEncoder(model, placement.device)
-    packed = PackedEncoder(model, placement.device)
+    packs = placement.attention is not None and feeds_packed(stock, config)
+    model = load_stock(stock, checkpoint, placement, placement.attention if packs else None)
+    if not packs:
+        return PaddedEncoder.of(model, placement.device)
+    packed = PackedEncoder.of(model, placement.device)
     if config.model_type in _PACKED_AND_TESTED:
         return packed
-    plain = PaddedEncoder(load_stock(stock, checkpoint, placement, None), placement.device)
-    return packed if _agree(packed, plain) else plain
+    plain = PaddedEncoder.of(load_stock(stock, checkpoint, placement, None), placement.device)
+    return packed if agree(packed, plain) else plain
 
 
-def _supports_packing(config: Any) -> bool:
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-
-    model_class = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+def feeds_packed(stock: Any, config: Any) -> bool:
+    """Whether the stock class takes positions, and lets its attention be exchanged."""
+    model_class = stock._model_mapping.get(type(config), None)
     takes_positions = model_class is not None and "position_ids" in inspect.signature(model_class.forward).parameters
     return takes_positions and bool(getattr(model_class, "_supports_attention_backend", False))
 
@@ -57,17 +56,25 @@ class PackedEncoder:
     packed = True
     layers: tuple[int, ...] = ()
 
-    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
-        backbone = model.base_model
-        self.parameters = model.num_parameters()
+    def __init__(
+        self, backbone: PreTrainedModel, head: nn.Module, device: torch.device, *, mean: bool, takes_types: bool
+    ) -> None:
+        self.parameters = backbone.num_parameters() + sum(weight.numel() for weight in head.parameters())
         self._device = device
         self._backbone = backbone
-        self._mean = getattr(model.config, "classifier_pooling", "cls") == "mean"
-        self._head = _fp32_head(model)
+        self._mean = mean
+        self._head = head
         self._position_start = _position_start(backbone)
-        self._types = _segments(model)
-        self._trimmed = not self._mean and trim_last_layer(backbone)
-        self.max_positions = model.config.max_position_embeddings - self._position_start
+        self._types = takes_types
+        self._trimmed = not mean and trim_last_layer(backbone)
+        self.max_positions = backbone.config.max_position_embeddings - self._position_start
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, device: torch.device) -> PackedEncoder:
+        """A stock classification model, taken apart."""
+        mean = getattr(model.config, "classifier_pooling", "cls") == "mean"
+        head, types = _fp32_head(model), has_segments(model)
+        return cls(cast("PreTrainedModel", model.base_model), head, device, mean=mean, takes_types=types)
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
@@ -95,23 +102,41 @@ class PaddedEncoder:
     packed = False
     layers: tuple[int, ...] = ()
 
-    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
-        self.parameters = model.num_parameters()
-        self._model = model
+    def __init__(
+        self, whole: nn.Module, backbone: PreTrainedModel, device: torch.device, *, takes_types: bool = False
+    ) -> None:
+        """`whole` takes `input_ids` and `attention_mask` (and `token_type_ids`) and gives logits of any shape."""
+        self.parameters = sum(weight.numel() for weight in whole.parameters())
+        self._whole = whole
         self._device = device
-        self._types = _segments(model)
+        self._types = takes_types
+        self._pad = backbone.config.pad_token_id or 0
+        self.max_positions = backbone.config.max_position_embeddings - _position_start(backbone)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, device: torch.device) -> PaddedEncoder:
+        """A stock classification model as it is."""
         _logit_in_fp32(model)
-        self._pad = model.config.pad_token_id or 0
-        start = _position_start(model.base_model)
-        self.max_positions = model.config.max_position_embeddings - start
+        backbone = cast("PreTrainedModel", model.base_model)
+        return cls(_Logits(model), backbone, device, takes_types=has_segments(model))
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
         inputs = padded(row, self._device, self._pad)
         if not self._types:
             del inputs["token_type_ids"]
-        logits = self._model(**inputs).logits
-        return cast("Tensor", logits.float().reshape(-1))
+        return cast("Tensor", self._whole(**inputs).float().reshape(-1))
+
+
+class _Logits(nn.Module):
+    """A stock model of which the logits are wanted alone."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        return cast("Tensor", self.model(**inputs).logits)
 
 
 class _Pooled(nn.Module):
@@ -169,13 +194,14 @@ def _position_start(backbone: nn.Module) -> int:
     return 0 if padding is None else padding + 1
 
 
-def _segments(model: PreTrainedModel) -> bool:
+def has_segments(model: PreTrainedModel) -> bool:
     """Whether segment ids mean anything to this model."""
     takes = "token_type_ids" in inspect.signature(model.forward).parameters
     return takes and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
 
 
-def _agree(packed: PackedEncoder, plain: PaddedEncoder) -> bool:
+def agree(packed: PackedEncoder, plain: PaddedEncoder) -> bool:
+    """Whether four short sequences score the same both ways."""
     lengths = np.array([7, 7, 5, 3])
     ids = (np.arange(lengths.sum()) % 40 + 5).astype(np.int32)
     row = TokenRow(ids, np.zeros_like(ids), lengths)

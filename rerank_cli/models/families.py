@@ -13,8 +13,9 @@ from rerank_cli.models.encoder import load_encoder
 from rerank_cli.models.feeding import Placement
 from rerank_cli.models.layerwise import load_layerwise
 from rerank_cli.models.lightweight import load_lightweight
+from rerank_cli.models.modular import load_modular
 from rerank_cli.models.options import FamilyOptions
-from rerank_cli.models.registry import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT
+from rerank_cli.models.registry import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR
 from rerank_cli.models.rows import TokenRow
 from rerank_cli.models.rules import Reading
 
@@ -53,4 +54,6 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
         return load_lightweight(checkpoint, placement, options)
     if recipe.family in {DECODER, CLASSIFIER}:
         return load_decoder(checkpoint, placement, Answers(reading.answers, reading.profile.divide_by))
+    if recipe.family == MODULAR:
+        return load_modular(checkpoint, placement)
     return load_encoder(checkpoint, placement)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rerank_cli.errors import ModelError
+from rerank_cli.models.checkpoint import Checkpoint, Module
 
 ENCODER = "encoder"
+MODULAR = "encoder-modules"
 DECODER = "decoder"
 CLASSIFIER = "decoder-classifier"
 LAYERWISE = "layerwise"
@@ -57,12 +59,15 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel("cross-encoder/ms-marco-electra-base", ENCODER, "109 M", 512, "Apache-2.0", "English"),
     KnownModel("Alibaba-NLP/gte-reranker-modernbert-base", ENCODER, "150 M", 8192, "Apache-2.0", "English, long"),
     KnownModel("mixedbread-ai/mxbai-rerank-base-v1", ENCODER, "184 M", 512, "Apache-2.0", "English; padded (DeBERTa)"),
+    KnownModel("cross-encoder/ettin-reranker-32m-v1", MODULAR, "32 M", 7999, "Apache-2.0", "English, long, fast"),
+    KnownModel("cross-encoder/ettin-reranker-150m-v1", MODULAR, "150 M", 7999, "Apache-2.0", "English, long"),
     KnownModel("maidalun1020/bce-reranker-base_v1", ENCODER, "278 M", 512, "Apache-2.0", "four languages"),
 )
 
 
-def identify(config: Mapping[str, Any], where: str) -> str:
+def identify(checkpoint: Checkpoint) -> str:
     """The family that scores this checkpoint, or a ModelError that says in one line why none does."""
+    config, where = checkpoint.config, checkpoint.name
     architectures = [str(name) for name in config.get("architectures") or []]
     named = ", ".join(architectures) or "none"
     model_type = str(config.get("model_type", ""))
@@ -76,12 +81,23 @@ def identify(config: Mapping[str, Any], where: str) -> str:
         return CLASSIFIER if _is_causal(model_type) else ENCODER
     if _is_causal(model_type) and _is_language_model(architectures, model_type):
         return DECODER
+    if _gives_one_number(checkpoint.modules):
+        return MODULAR
     if "auto_map" in config:
         raise ModelError(f"{where}: wants to run code from the checkpoint ({named}), which is never done")
     raise ModelError(
         f"{where}: not a reranker (architectures: {named}, expected …ForSequenceClassification with one label, or "
         "…ForCausalLM of a stock type). A bi-encoder has no score for a pair"
     )
+
+
+def _gives_one_number(modules: Sequence[Module]) -> bool:
+    """Whether sentence-transformers' modules are a pooled encoder with a head of one output."""
+    kinds = [module.kind for module in modules]
+    heads = kinds[2:]
+    if kinds[:2] != ["Transformer", "Pooling"] or not heads or not set(heads) <= {"Dense", "LayerNorm"}:
+        return False
+    return heads[-1] == "Dense" and modules[-1].config.get("out_features") == 1
 
 
 def _is_language_model(architectures: list[str], model_type: str) -> bool:

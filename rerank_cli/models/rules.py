@@ -16,12 +16,13 @@ from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.pairs import Ids, PairRule, PairTemplate
 from rerank_cli.models.profiles import Profile, TruncationRule, fill, pieces_of
-from rerank_cli.models.registry import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT
+from rerank_cli.models.registry import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
 from rerank_cli.models.tokens import TextTokenizer
 
 _LAYERED = {"cutoff_layers", "truncation_rule"}
 _OWN: Mapping[str, set[str]] = {
     ENCODER: set(),
+    MODULAR: set(),
     DECODER: {"profile", "adapter"},
     CLASSIFIER: {"profile"},
     LAYERWISE: _LAYERED,
@@ -41,7 +42,12 @@ class Reading:
 
 def profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> Profile:
     """The profile asked for, else the family's, else what the checkpoint's name and type speak for."""
-    fixed = {ENCODER: profiles.ENCODER, LAYERWISE: profiles.LAYERWISE, LIGHTWEIGHT: profiles.LIGHTWEIGHT}
+    fixed = {
+        ENCODER: profiles.ENCODER,
+        MODULAR: profiles.ENCODER,
+        LAYERWISE: profiles.LAYERWISE,
+        LIGHTWEIGHT: profiles.LIGHTWEIGHT,
+    }
     if family in fixed:
         return fixed[family]
     if options.profile is not None:
