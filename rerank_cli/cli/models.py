@@ -68,7 +68,7 @@ def _one(name: str, as_json: bool) -> None:
 
 def _facts(model: TokenizerOnly) -> dict[str, Any]:
     from rerank_cli.models.options import flag_of
-    from rerank_cli.models.registry import KNOWN
+    from rerank_cli.models.registry import KNOWN, half_precision
     from rerank_cli.models.rules import options_of
 
     config, profile, limits = model.checkpoint.config, model.reading.profile, model.limits
@@ -94,7 +94,7 @@ def _facts(model: TokenizerOnly) -> dict[str, Any]:
         "query_max_length": limits.query_max_length,
         "truncation_rule": profile.truncation_rule.value,
         "stored_dtype": str(config.get("torch_dtype") or config.get("dtype") or ""),
-        "dtype": "fp16 on CUDA, fp32 elsewhere",
+        "dtype": f"{half_precision(model.checkpoint, model.family)} on CUDA, fp32 elsewhere",
         "parameters": known.parameters if known else "",
         "licence": known.licence if known else "",
         "options": [flag_of(option) for option in sorted(options_of(model.family, profile))],

@@ -29,7 +29,7 @@ def flag(*names: str, panel: str | None = None, **settings: Any) -> Any:
 Model = Annotated[str, flag("--model", "-m", metavar="MODEL", help="Hub id, folder, or the built-in 'mini'.")]
 Revision = Annotated[str | None, flag("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")]
 Device = Annotated[str, flag("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
-Precision = Annotated[Dtype, flag("--dtype", help="auto is fp16 on CUDA and fp32 elsewhere.")]
+Precision = Annotated[Dtype, flag("--dtype", help="auto is fp16 (bf16 for models stored so) on CUDA, fp32 elsewhere.")]
 MaxLength = Annotated[
     int | None,
     flag("--max-length", metavar="N", min=1, help="Tokens of query, passage and specials together [default: 512]."),

@@ -27,10 +27,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is fp16 on CUDA, as the bge authors run their models, and fp32 elsewhere."""
+def choose_dtype(name: str, device: torch.device, half: str = "fp16") -> torch.dtype:
+    """`auto` is the model's own half precision on CUDA, and fp32 elsewhere."""
     if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        name = half if device.type == "cuda" else "fp32"
     return DTYPES[name]
 
 

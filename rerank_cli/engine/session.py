@@ -23,7 +23,7 @@ from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
 from rerank_cli.models.feeding import Placement
-from rerank_cli.models.registry import identify
+from rerank_cli.models.registry import half_precision, identify
 from rerank_cli.models.rules import read_as
 from rerank_cli.models.tokens import load_tokenizer
 
@@ -66,9 +66,9 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_freed_blocks()
-    dtype = choose_dtype(options.dtype, device)
     checkpoint = checkpoint or find(options)
     family = identify(checkpoint)
+    dtype = choose_dtype(options.dtype, device, half_precision(checkpoint, family))
     tokenizer = load_tokenizer(checkpoint.folder)
     reading = read_as(family, checkpoint, tokenizer, options.family)
     recipe = Recipe(checkpoint, family, options.family, reading)

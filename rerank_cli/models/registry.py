@@ -91,6 +91,12 @@ def identify(checkpoint: Checkpoint) -> str:
     )
 
 
+def half_precision(checkpoint: Checkpoint, family: str) -> str:
+    """fp16, as the bge authors run their models; bf16 for those stored in it, and for Gemma 2, which overflows."""
+    stored = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
+    return "bf16" if stored == "bfloat16" or family == LIGHTWEIGHT else "fp16"
+
+
 def _gives_one_number(modules: Sequence[Module]) -> bool:
     """Whether sentence-transformers' modules are a pooled encoder with a head of one output."""
     kinds = [module.kind for module in modules]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 from tokenizers import Tokenizer
 
 from rerank_cli.errors import ModelError
@@ -98,10 +99,23 @@ def _converted(folder: Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        slow = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        slow = _tokenizer_class(folder, AutoTokenizer).from_pretrained(str(folder), trust_remote_code=False)
         return cast("Tokenizer", slow.backend_tokenizer)
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise ModelError(f"{folder}: no tokenizer.json, and none could be made ({_one_line(error)})") from error
+
+
+def _tokenizer_class(folder: Path, otherwise: Any) -> Any:
+    """The stock class that tokenizer_config.json names: model types that transformers lacks have one too."""
+    import transformers
+
+    try:
+        said = orjson.loads((folder / "tokenizer_config.json").read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return otherwise
+    name = str(said.get("tokenizer_class") or "") if isinstance(said, dict) else ""
+    found = getattr(transformers, name, None)
+    return found if isinstance(found, type) and issubclass(found, transformers.PreTrainedTokenizerBase) else otherwise
 
 
 def read_template(tokenizer: Tokenizer, where: str) -> PairTemplate:
