@@ -80,10 +80,11 @@ class Journal:
         return self._known.get(row)
 
     def add(self, row: _Row, scores: Scores) -> None:
+        """Note a row's scores; those of several layers one pair after the other."""
         if self._path is None:
             return
         body = scores.astype("<f4").tobytes()
-        entry = _HEAD.pack(row.chunk, row.slice, row.pairs, len(scores), _check(row, body)) + body
+        entry = _HEAD.pack(row.chunk, row.slice, row.pairs, scores.size, _check(row, body)) + body
         self._entries.setdefault(row.chunk, []).append(entry)
         self._waiting.append(entry)
         if time.monotonic() - self._written >= self._patience:
@@ -148,7 +149,8 @@ class SliceNotes:
     part: int
 
     def known(self, pairs: Index) -> Scores | None:
-        return self.journal.find(self._row(pairs))
+        found = self.journal.find(self._row(pairs))
+        return found if found is None or len(found) == len(pairs) else found.reshape(len(pairs), -1)
 
     def done(self, pairs: Index, scores: Scores) -> None:
         self.journal.add(self._row(pairs), scores)

@@ -18,9 +18,11 @@ class RowSession(InstantSession):
     """Scores row by row, as the engine does; dies before the row with the number `dies_at`."""
 
     rows = 0
+    layers = 1
 
     def score(self, prepared, should_stop, notes):
-        logits = np.empty(len(prepared.distinct), dtype=np.float32)
+        count = len(prepared.distinct)
+        logits = np.empty((count, self.layers) if self.layers > 1 else count, dtype=np.float32)
         for start in range(0, len(logits), ROW):
             pairs = np.arange(start, min(start + ROW, len(logits)))
             known = notes.known(pairs)
@@ -31,6 +33,8 @@ class RowSession(InstantSession):
                     raise StopRequested
                 self.rows += 1
                 known = (prepared.distinct[pairs] / 100).astype(np.float32)
+                if self.layers > 1:
+                    known = np.stack([known - layer for layer in range(self.layers)], axis=1)
                 notes.done(pairs, known)
             logits[pairs] = known
         return logits
@@ -62,7 +66,9 @@ def kill(options, at):
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 @pytest.mark.parametrize("chunk_pairs", [200, 5])
-def test_rows_that_were_noted_are_not_scored_again(given, tmp_path, name, chunk_pairs):
+@pytest.mark.parametrize("layers", [1, 3])
+def test_rows_that_were_noted_are_not_scored_again(given, tmp_path, monkeypatch, name, chunk_pairs, layers):
+    monkeypatch.setattr(RowSession, "layers", layers)
     whole = RowSession()
     go(plan(given, tmp_path, f"whole-{name}", chunk_pairs=chunk_pairs), whole)
     options = plan(given, tmp_path, name, chunk_pairs=chunk_pairs)
