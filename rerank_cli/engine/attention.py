@@ -54,9 +54,12 @@ def packed_attention(
     """
     reach = None if sliding_window is None else sliding_window - 1
     flash = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and softcap is None
+    windowed = reach is not None and reach < (packing.keys.longest if packing.keys else packing.longest)
+    if not windowed:
+        reach = None
     # The kernel aligns queries to the end of their keys: a window around a first token is not to be had from it.
-    windowed = reach is not None and reach < packing.longest
-    if flash and not (one_query and windowed and not packing.causal):
+    around_first = one_query and not packing.causal
+    if flash and not (windowed and (around_first or "window_size" not in _kernel_parameters())):
         return _variable_length(query[0], key[0], value[0], packing, scaling, reach, one_query)[None], None
     return _over_runs(query[0], key[0], value[0], packing, scaling, reach, softcap, one_query)[None], None
 
@@ -64,57 +67,63 @@ def packed_attention(
 def _variable_length(
     query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None, reach: int | None, one: bool
 ) -> Tensor:
+    q, k, v = (states.transpose(0, 1) for states in (query, key, value))
+    keys = packing.keys
+    offsets, longest = packing.offsets, packing.longest
+    key_offsets, longest_key = (offsets, longest) if keys is None else (keys.offsets, keys.longest)
+    if keys is not None:
+        k, v = k[keys.index], v[keys.index]
+    if one:
+        # One query a segment; segments that are not scored get one of zeros, of which nothing is kept.
+        segments = len(offsets) - 1
+        spread = q.new_zeros((segments, *q.shape[1:]))
+        spread[packing.scored] = q
+        q, longest = spread, 1
+        offsets = torch.arange(segments + 1, dtype=torch.int32, device=offsets.device)
+    left = -1 if reach is None else reach
+    window = (left, 0 if packing.causal else left)
+    context = _kernel(q, k, v, offsets, key_offsets, longest, longest_key, scaling, window)
+    return context[packing.scored] if one else context
+
+
+def _kernel(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    offsets: Tensor,
+    key_offsets: Tensor,
+    longest: int,
+    longest_key: int,
+    scaling: float | None,
+    window: tuple[int, int],
+) -> Tensor:
+    """torch's variable-length attention, whose parameters grew from version to version."""
     from torch.nn.attention.varlen import varlen_attn
 
-    offsets, longest = packing.offsets, packing.longest
-    key_offsets, longest_key = offsets, longest
-    heads = query.shape[0]
-    q, k, v = (states.transpose(0, 1) for states in (query, key, value))
-    options: dict[str, Any] = {"scale": scaling}
-    if k.shape[1] != heads:
-        if _takes_fewer_keys():
+    known = _kernel_parameters()
+    options: dict[str, Any] = {}
+    if k.shape[1] != q.shape[1]:
+        if "enable_gqa" in known:
             options["enable_gqa"] = True
         else:
-            k, v = (states.repeat_interleave(heads // states.shape[1], dim=1) for states in (k, v))
-    if packing.keys is not None:
-        k, v = k[packing.keys.index], v[packing.keys.index]
-        key_offsets, longest_key = packing.keys.offsets, packing.keys.longest
-    if one:
-        offsets, longest = torch.arange(len(packing.scored) + 1, dtype=torch.int32, device=offsets.device), 1
-        if packing.keys is not None:
-            return _last_queries(q, k, v, packing, key_offsets, options, reach)
-    if packing.causal:
-        options["window_size"] = (-1 if reach is None else reach, 0)
-    elif reach is not None:
-        options["window_size"] = (reach, reach)
+            k, v = (states.repeat_interleave(q.shape[1] // states.shape[1], dim=1) for states in (k, v))
+    if "scale" in known:
+        options["scale"] = scaling
+    elif scaling is not None:
+        q = q * (scaling * q.shape[-1] ** 0.5)  # torch 2.10 scales by the usual root alone
+    if "window_size" in known:
+        options["window_size"] = window
+    else:
+        options["is_causal"] = window == (-1, 0)
     q, k, v = (states.contiguous() for states in (q, k, v))
     return cast("Tensor", varlen_attn(q, k, v, offsets, key_offsets, longest, longest_key, **options))
 
 
-def _last_queries(
-    q: Tensor, k: Tensor, v: Tensor, packing: Packing, key_offsets: Tensor, options: dict[str, Any], reach: int | None
-) -> Tensor:
-    """One query a scored segment, where segments that are not scored lie between: those get a query of zeros."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    assert packing.keys is not None
-    segments = len(packing.offsets) - 1
-    spread = q.new_zeros((segments, *q.shape[1:]))
-    spread[packing.scored] = q
-    offsets = torch.arange(segments + 1, dtype=torch.int32, device=q.device)
-    options = options | {"window_size": (-1 if reach is None else reach, 0)}
-    found = varlen_attn(
-        spread, k.contiguous(), v.contiguous(), offsets, key_offsets, 1, packing.keys.longest, **options
-    )
-    return cast("Tensor", found)[packing.scored]
-
-
 @lru_cache(maxsize=1)
-def _takes_fewer_keys() -> bool:
-    """Whether this torch's kernel groups query heads by itself."""
+def _kernel_parameters() -> frozenset[str]:
     from torch.nn.attention.varlen import varlen_attn
 
-    return "enable_gqa" in inspect.signature(varlen_attn).parameters
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _over_runs(

@@ -155,7 +155,8 @@ def test_the_variable_length_kernel_is_called_with_the_layout_it_documents(monke
     packing = packing_of([9, 9, 5, 2, 2, 1])
     query, key, value = torch.randn(3, 2, 28, 8).unbind()
 
-    def kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, scale):
+    def kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size=(-1, -1)):
+        assert window_size == (-1, -1)
         assert cu_q.dtype == cu_k.dtype == torch.int32
         assert max_q == int(cu_q.diff().max())
         assert max_k == int(cu_k.diff().max())
@@ -167,6 +168,7 @@ def test_the_variable_length_kernel_is_called_with_the_layout_it_documents(monke
         return out
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    monkeypatch.setattr(attention, "_kernel_parameters", attention._kernel_parameters.__wrapped__)
     expected = reference_attention(query, key, value, packing)
     asked = query[:, packing.score_at] if one_query else query
     context = attention._variable_length(asked, key, value, packing, 8**-0.5, None, one_query)
