@@ -50,6 +50,7 @@ class ModelFacts:
     query_max_length: int
     batch_tokens: int
     profile: str = "encoder"
+    profile_is_guess: bool = False
     layers: tuple[int, ...] = ()
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rerank_cli.engine.plan import Index, plan_rows, plan_shared
 from rerank_cli.engine.windows import Cutting, Windows
+from rerank_cli.errors import UsageError
 from rerank_cli.models.pairs import Fit, Ids, Limits, PairRule, PairTemplate, fit_lengths
 from rerank_cli.models.rows import TokenRow
 from rerank_cli.models.tokens import TextTokenizer
@@ -120,6 +121,8 @@ def measure(pairs: PairTexts, reader: PairReader, *, whole: bool = False) -> Mea
     Unless `whole`, a text far beyond them is tokenized in its beginning alone, and its length is that of the beginning.
     """
     rule, limits = reader.rule, reader.limits
+    if not rule.takes_instruction and any(pairs.instructions):
+        raise UsageError("a record has an instruction, for which the profile has no place. Fix: {instruction} in it")
     whole = whole or reader.cutting.reads_all
     query_of, queries = _number(zip(pairs.queries, pairs.instructions or repeat(None), strict=False))
     passage_of, passages = _number(pairs.passages)

@@ -24,7 +24,7 @@ from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
 from rerank_cli.models.feeding import Placement
 from rerank_cli.models.registry import half_precision, identify
-from rerank_cli.models.rules import read_as
+from rerank_cli.models.rules import is_guess, read_as
 from rerank_cli.models.tokens import load_tokenizer
 
 
@@ -99,6 +99,7 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         query_max_length=limits.query_max_length,
         batch_tokens=options.batch_tokens or sizes.batch_tokens,
         profile=reading.profile.name,
+        profile_is_guess=is_guess(family, checkpoint, options.family),
         layers=model.layers if len(model.layers) > 1 else (),
     )
     rescue = None if dtype == torch.float32 else lambda: load(torch.float32)

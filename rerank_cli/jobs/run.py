@@ -175,6 +175,8 @@ class _Job:
         facts = session.facts
         how = "packed rows" if facts.packed else "padded batches"
         prompt = "" if facts.profile == "encoder" else f", prompt of profile {facts.profile}"
+        if facts.profile_is_guess:
+            prompt += " for want of a better one (--profile if the model was trained with another)"
         place = f"{facts.name} on {facts.device} in {facts.dtype}"
         self.config.notify(f"{place}, {how} of {facts.batch_tokens} tokens{prompt}")
         return session

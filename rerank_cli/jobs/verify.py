@@ -29,7 +29,8 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        return f"{self.pairs:,} pairs verified: worst |Δ| {self.worst:.2g}, Kendall τ {self.kendall_tau:.4f}"
+        pairs = f"{self.pairs:,} pair{'' if self.pairs == 1 else 's'}"
+        return f"{pairs} verified: worst |Δ| {self.worst:.2g}, Kendall τ {self.kendall_tau:.4f}"
 
 
 class Sample:

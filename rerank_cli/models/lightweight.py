@@ -59,13 +59,17 @@ def compression(options: FamilyOptions, cutoffs: Cutoffs, where: str) -> Compres
         raise UsageError("--compress-layers changes nothing without --compress-ratio (expected 2, 4 or 8)")
     layers = _COMPRESSED_BY_DEFAULT if layers is None else layers
     if ratio > 1:
-        for layer in layers:
+        for layer in options.compress_layers or ():
             if not 0 < layer < cutoffs.depth:
                 raise UsageError(
                     f"--compress-layers {layer}: {where} has blocks 1 to {cutoffs.depth - 1} to compress at"
                 )
         if all(layer >= cutoffs.top for layer in layers):
-            raise UsageError(f"--compress-ratio {ratio}: no layer to compress at lies below cutoff layer {cutoffs.top}")
+            named = ", ".join(map(str, layers))
+            raise UsageError(
+                f"--compress-ratio {ratio}: no layer to compress at ({named}) lies below cutoff layer {cutoffs.top}. "
+                "Fix: --compress-layers"
+            )
     return Compression(frozenset(layers), ratio)
 
 

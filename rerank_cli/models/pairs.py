@@ -78,6 +78,11 @@ class PairRule:
         template = self.instructed_query if instruction and self.instructed_query else self.query
         return fill(template, query=query, instruction=instruction)
 
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether there is a place for a record's own instruction."""
+        return any(slot == "instruction" for _, slot in pieces_of(self.query + (self.instructed_query or "")))
+
     def passage_text(self, passage: str) -> str:
         """What is tokenized for a passage."""
         return fill(self.passage, passage=passage, instruction=self.passage_instruction)

@@ -34,16 +34,14 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel("BAAI/bge-reranker-v2-m3", ENCODER, "568 M", 8192, "Apache-2.0", "the default; 100+ languages"),
     KnownModel("BAAI/bge-reranker-large", ENCODER, "560 M", 512, "MIT", "English and Chinese"),
     KnownModel("BAAI/bge-reranker-base", ENCODER, "278 M", 512, "MIT", "English and Chinese"),
-    KnownModel("BAAI/bge-reranker-v2-gemma", DECODER, "2.51 B", 8192, "see its page", "many languages"),
-    KnownModel(
-        "BAAI/bge-reranker-v2-minicpm-layerwise", LAYERWISE, "2.72 B", 8192, "see its page", "--cutoff-layers 28"
-    ),
+    KnownModel("BAAI/bge-reranker-v2-gemma", DECODER, "2.51 B", 8192, "Apache-2.0", "many languages"),
+    KnownModel("BAAI/bge-reranker-v2-minicpm-layerwise", LAYERWISE, "2.72 B", 2048, "Apache-2.0", "--cutoff-layers 28"),
     KnownModel(
         "BAAI/bge-reranker-v2.5-gemma2-lightweight",
         LIGHTWEIGHT,
         "9.24 B",
         8192,
-        "see its page",
+        "Gemma",
         "--cutoff-layers 28 --compress-layers 24,40 --compress-ratio 2",
     ),
     KnownModel("Qwen/Qwen3-Reranker-0.6B", DECODER, "596 M", 32768, "Apache-2.0", "100+ languages, instructions"),

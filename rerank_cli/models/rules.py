@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,14 @@ class Reading:
     answers: tuple[int, ...] = ()
 
 
+def is_guess(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> bool:
+    """Whether nothing but a causal model's type, or nothing at all, speaks for the profile taken."""
+    if family not in {DECODER, CLASSIFIER} or options.profile is not None:
+        return False
+    name = Path(checkpoint.name).name.lower()
+    return not any(known in name for known in ("bge-reranker", "qwen3-reranker", "mxbai-rerank"))
+
+
 def profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> Profile:
     """The profile asked for, else the family's, else what the checkpoint's name and type speak for."""
     fixed = {
@@ -68,14 +77,23 @@ def options_of(family: str, profile: Profile) -> frozenset[str]:
 
 def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOptions) -> Reading:
     """The reading of a checkpoint; UsageError at an option that it would have to ignore."""
-    profile = profile_of(family, checkpoint, options)
-    options.refuse_foreign(options_of(family, profile), family, checkpoint.name)
-    profile = _adjusted(profile, options)
-    if profile.name == profiles.ENCODER.name:
+    chosen = profile_of(family, checkpoint, options)
+    options.refuse_foreign(options_of(family, chosen), family, checkpoint.name)
+    profile = _adjusted(chosen, options)
+    if chosen is profiles.ENCODER:
         instructions = (profile.query_instruction, profile.passage_instruction)
         return Reading(profile, PairRule(tokenizer.pair_template(), *instructions))
+    _refuse_unknown_tokens(profile, tokenizer)
     rule = _compiled(profile, checkpoint, tokenizer)
     return Reading(profile, rule, _answers(profile, tokenizer) if family == DECODER else ())
+
+
+def _refuse_unknown_tokens(profile: Profile, tokenizer: TextTokenizer) -> None:
+    """A control token that the tokenizer lacks would be spelled out, and scores would be nonsense."""
+    for piece in (*profile.prefix, profile.query, *profile.middle, profile.passage, *profile.suffix):
+        for token in re.findall(r"<\|\w+\|>", piece):
+            if tokenizer.token_id(token) is None:
+                raise UsageError(f"profile {profile.name}: the model's tokenizer has no token {token}. Fix: --profile")
 
 
 def _adjusted(profile: Profile, options: FamilyOptions) -> Profile:

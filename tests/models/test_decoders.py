@@ -78,7 +78,7 @@ def test_scores_do_not_depend_on_the_size_of_a_row(decoder, batch_tokens):
 
 
 def test_a_row_in_halves_scores_the_same(decoder):
-    session, prepared, _ = ours(decoder("qwen3"), batch_tokens=100_000)
+    session, prepared, _ = ours(decoder("qwen3"), profiles.BGE, batch_tokens=100_000)
     row = prepared.rows[0].row
     halves = [part for half in row.halves() for part in half.halves()]
     found = np.concatenate([session._scorer._model.score(part) for part in halves])

@@ -1,5 +1,6 @@
 """Ids of whole sequences against the reference's recipes, written out here with transformers' tokenizers."""
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.prepare import PairReader, PairTexts, prepare
+from rerank_cli.errors import UsageError
 from rerank_cli.models import profiles
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.profiles import TruncationRule
@@ -232,3 +234,20 @@ def test_the_share_of_a_query_is_counted_from_its_own_tokens(qwen):
         lengths.max()
         <= 64 + 2 * len(PreTrainedTokenizerFast.from_pretrained(qwen)("\n" + profiles.BGE.prompt)["input_ids"]) + 2
     )
+
+
+def test_control_tokens_that_the_tokenizer_lacks_are_refused():
+    with pytest.raises(UsageError, match=r"no token <\|im_start\|>"):
+        our_ids(PARITY / "gemma", profile=profiles.QWEN3)
+
+
+def test_an_instruction_without_a_place_is_refused(qwen):
+    plain = dataclasses.replace(profiles.QWEN3, name="plain", query="{query}")
+    with pytest.raises(UsageError, match="instruction"):
+        our_ids(qwen, profile=plain, instructions=["Mine."] * len(PAIRS))
+
+
+def test_a_profile_may_have_any_name(qwen):
+    found, opened = our_ids(qwen, profile=dataclasses.replace(profiles.QWEN3, name="encoder"))
+    assert found == our_ids(qwen)[0]
+    assert opened.reading.answers
