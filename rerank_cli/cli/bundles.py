@@ -165,6 +165,6 @@ def _numbers(text: str | None, flag: str) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
         raise UsageError(f"{flag} {text}: expected numbers with commas between them, like 8,28") from None

@@ -149,7 +149,7 @@ def run(
     notify = (lambda _: None) if quiet else say_json if progress is ProgressMode.JSON else say
     cutting = Cutting(long_documents, stride)
     model = replace(reading(), **place(), cutting=cutting)
-    layers = tuple(sorted(set(model.family.cutoff_layers or ())))
+    layers = model.family.cutoff_layers or ()
     plan = RunConfig(
         model=model,
         input=records,

@@ -6,6 +6,7 @@ them. The input is known by the content of the records that are done, not by nam
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def _family(config: RunConfig) -> Fingerprint:
     """Options of the model's family; a profile counts by what it says, not by where it lies."""
     given = config.model.family.given()
     if config.model.family.profile:
-        given["profile"] = orjson.dumps(asdict(config.model.family.profile)).decode()
+        said = asdict(config.model.family.profile) | {"name": None}
+        given["profile"] = hashlib.blake2b(orjson.dumps(said), digest_size=8).hexdigest()
     return {
         field.name.replace("_", " "): list(value) if isinstance(value := given.get(field.name), tuple) else value
         for field in fields(config.model.family)

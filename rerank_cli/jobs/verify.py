@@ -47,15 +47,19 @@ class Sample:
         """Draw from one chunk."""
         requests = [record for record in scored.chunk.records if isinstance(record, Request)]
         count = sum(len(request.candidates) for request in requests)
-        numbers = np.arange(self._seen, self._seen + count)
+        finite = np.isfinite(scored.logits.reshape(count, -1)).all(axis=1) if count else np.zeros(0, dtype=bool)
+        found = np.flatnonzero(finite)  # the record of any other is rejected
+        numbers = np.arange(self._seen, self._seen + len(found))
         slots = np.where(numbers < self._size, numbers, self._random.integers(0, numbers + 1))
-        self._seen += count
+        self._seen += len(found)
         ends = list(accumulate(len(request.candidates) for request in requests))
-        for place in np.flatnonzero(slots < self._size).tolist():
+        for slot, place in zip(slots.tolist(), found.tolist(), strict=True):
+            if slot >= self._size:
+                continue
             which = int(np.searchsorted(ends, place, side="right"))
             request = requests[which]
             candidate = place - (ends[which] - len(request.candidates))
-            self._put(int(slots[place]), _one(request, candidate), scored.logits[place])
+            self._put(slot, _one(request, candidate), scored.logits[place])
 
     def _put(self, slot: int, pair: tuple[str, str, int, str | None], logit: npt.NDArray[np.float32]) -> None:
         if slot == len(self._pairs):
@@ -67,15 +71,14 @@ class Sample:
     def verify(self, session: Session, tolerance: float | None) -> Verdict:
         """Score the sample again, plainly. ModelError where the difference is beyond the tolerance (by dtype)."""
         if not self._pairs:
-            raise ModelError("--verify: this run scored no pair, an earlier one did. Fix: --restart scores them again")
+            raise ModelError("--verify: this run has no score to verify. Fix: --restart scores everything again")
         limit = TOLERANCE[session.facts.dtype] if tolerance is None else tolerance
         queries, passages, caps, instructions = zip(*self._pairs, strict=True)
         plain = session.score_plainly(PairTexts(queries, passages, caps, instructions))
         ours: Logits = np.array(self._logits, dtype=np.float32)
-        finite = np.isfinite(ours) & np.isfinite(plain)
-        worst = float(np.abs(ours - plain)[finite].max(initial=0))
-        if not finite.all():
-            worst = float("inf")
+        if not np.isfinite(plain).all():
+            raise ModelError("--verify: the plain fp32 model gives scores that are no finite numbers, ours are")
+        worst = float(np.abs(ours - plain).max())
         deepest = [logits if logits.ndim == 1 else logits[:, -1] for logits in (ours, plain)]
         verdict = Verdict(len(self._pairs), worst, kendall_tau(*deepest), limit)
         if not worst <= limit:

@@ -111,6 +111,8 @@ def fill(template: str, **values: str) -> str:
 
 def _check_slots(profile: str, name: str, template: str, slots: set[str]) -> None:
     try:
+        if any(spec or conversion for _, _, spec, conversion in string.Formatter().parse(template)):
+            raise ValueError("a slot is a name alone")
         used = [slot for _, slot in pieces_of(template) if slot is not None]
     except ValueError as error:
         raise UsageError(f"profile {profile}: `{name}` is no template ({error}; write a brace as {{{{)") from error
@@ -209,7 +211,7 @@ def _profile(content: Any, path: Path) -> Profile:
     if not isinstance(content, dict):
         raise UsageError(f"--profile {path}: expected a table of settings")
     base = content.pop("base", None)
-    if base is not None and base not in BUILT_IN:
+    if base is not None and not (isinstance(base, str) and base in BUILT_IN):
         raise UsageError(f"--profile {path}: no profile {base!r} to build on (expected {_names()})")
     values: dict[str, Any] = {"name": path.stem} | (asdict(BUILT_IN[base]) | {"name": path.stem} if base else {})
     known = {field.name: field for field in fields(Profile)}
@@ -226,7 +228,7 @@ def _typed(path: Path, name: str, value: Any) -> Any:
         if isinstance(pieces, (list, tuple)) and all(isinstance(piece, str) for piece in pieces):
             return tuple(piece for piece in pieces if piece)
     elif name == "truncation_rule":
-        if value in set(TruncationRule):
+        if isinstance(value, str) and value in set(TruncationRule):
             return TruncationRule(value)
     elif name in {"divide_by", "query_share"}:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
