@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from rerank_cli.engine.attention import PACKED, register
 from rerank_cli.engine.memory import keep_freed_blocks
-from rerank_cli.engine.prepare import pack_causal
+from rerank_cli.engine.packing import pack_causal
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.decoder import PackedDecoder
 from rerank_cli.models.layers import Cutoffs, LayeredDecoder

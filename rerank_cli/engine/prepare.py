@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from rerank_cli.engine.packing import pack, pack_causal
 from rerank_cli.engine.plan import Index, plan_rows, plan_shared
 from rerank_cli.engine.windows import Cutting, Windows
 from rerank_cli.errors import UsageError
@@ -143,10 +144,10 @@ def prepare(pairs: PairTexts, reader: PairReader, batch_tokens: int, *, padded: 
     """Tokenize, truncate, cut in passages, deduplicate and plan; deterministic in its arguments."""
     measured = measure(pairs, reader)
     template, kept = reader.rule.template, measured.kept
-    windows = reader.cutting.cut(measured.documents, kept.passage)
+    windows = reader.cutting.cut(measured.documents, kept.passage, len(template.passage_head))
     sequences = _Sequences(measured, windows)
     first, distinct = sequences.deduplicate()
-    tokens = (kept.query[windows.document] + windows.length) + template.specials
+    tokens = kept.query[windows.document] + windows.heads + windows.length + template.specials
     causal = reader.rule.shares_prefix
     if reader.share and causal:
         groups, opening = _beginnings(measured, windows.document[first], template)
@@ -184,7 +185,9 @@ def _spans(measured: Measured, windows: Windows, reader: PairReader) -> Index:
             found[place] = 0, len(text)
         elif length:
             if number not in offsets:
-                offsets[number] = reader.tokenizer.offsets(reader.rule.passage_text(text)) - reader.rule.passage_lead
+                offsets[number] = reader.tokenizer.offsets(reader.rule.passage_text(text)) - len(
+                    reader.rule.passage_lead
+                )
             span = offsets[number][start, 0], offsets[number][start + length - 1, 1]
             found[place] = np.clip(span, 0, len(text))
     return found
@@ -212,7 +215,10 @@ class _Sequences:
         starts, ends = windows.start[chosen], (windows.start + windows.length)[chosen]
         passages = zip(measured.passage_of[pairs].tolist(), starts.tolist(), ends.tolist(), strict=True)
         return [
-            (template.clip_query(measured.query_ids[q], kept), measured.passage_ids[p][start:end])
+            (
+                template.clip_query(measured.query_ids[q], kept),
+                template.part_of_passage(measured.passage_ids[p], start, end),
+            )
             for (q, kept), (p, start, end) in zip(queries, passages, strict=True)
         ]
 
@@ -224,55 +230,6 @@ class _Sequences:
         keys = np.stack((*texts, windows.start, windows.length), axis=1)
         _, first, kind = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         return first.astype(np.int64), kind.reshape(-1).astype(np.int64)
-
-
-def pack(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate) -> TokenRow:
-    """Join (query ids, passage ids) pairs, already cut to length, into one packed row."""
-    pieces: list[Ids] = []
-    for query, passage in sequences:
-        pieces += (template.prefix, query, template.middle, passage, template.suffix)
-    sizes = np.array([(len(query), len(passage)) for query, passage in sequences], dtype=np.int64)
-    ids = np.concatenate(pieces)
-    return TokenRow(ids, _segments(sizes, template), sizes.sum(axis=1) + template.specials)
-
-
-def pack_causal(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate, groups: Index) -> TokenRow:
-    """The same for a causal model: neighbours of one group, which begin alike, share that beginning."""
-    pieces: list[Ids] = []
-    lengths: list[int] = []
-    parents: list[int] = []
-    passage_at: list[int] = []
-    beginning, group, parent = template.prefix, -1, -1
-    following = [*groups[1:].tolist(), -1]
-    for (query, passage), mine, next_one in zip(sequences, groups.tolist(), following, strict=True):
-        if mine != group:
-            beginning, group, parent = np.concatenate((template.prefix, query, template.middle)), mine, -1
-            if next_one == mine:
-                parent = len(lengths)
-                pieces.append(beginning)
-                lengths.append(len(beginning))
-                parents.append(-1)
-                passage_at.append(len(beginning))
-        own = (passage, template.suffix) if parent >= 0 else (beginning, passage, template.suffix)
-        pieces += own
-        lengths.append(sum(map(len, own)))
-        parents.append(parent)
-        passage_at.append(0 if parent >= 0 else len(beginning))
-    ids = np.concatenate(pieces)
-    sizes, before, at = (np.array(values, dtype=np.int64) for values in (lengths, parents, passage_at))
-    return TokenRow(ids, np.zeros_like(ids), sizes, before, at, closing=len(template.suffix))
-
-
-def _segments(sizes: npt.NDArray[np.int64], template: PairTemplate) -> Ids:
-    """Segment ids of a row whose queries and passages have these sizes, [n, 2]."""
-    before, between, after = template.special_types
-    pattern = np.array([*before, template.query_type, *between, template.passage_type, *after], dtype=np.int32)
-    if not pattern.any():
-        return np.zeros(int(sizes.sum()) + len(sizes) * template.specials, dtype=np.int32)
-    counts = np.ones((len(sizes), len(pattern)), dtype=np.int64)
-    counts[:, len(before)] = sizes[:, 0]
-    counts[:, len(before) + 1 + len(between)] = sizes[:, 1]
-    return np.repeat(np.tile(pattern, len(sizes)), counts.ravel())
 
 
 def _number(texts: Iterable[T]) -> tuple[Index, list[T]]:

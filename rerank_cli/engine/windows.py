@@ -33,34 +33,44 @@ class Cutting:
         """Whether every token of a document counts."""
         return self.pooling in {LongDocuments.MAX, LongDocuments.MEAN_TOP3}
 
-    def cut(self, lengths: Index, room: Index) -> Windows:
-        """Passages of n documents of these token lengths, of which `room` [n] tokens fit at a time."""
+    def cut(self, lengths: Index, room: Index, head: int = 0) -> Windows:
+        """Passages of n documents of these token lengths, of which `room` [n] tokens fit at a time.
+
+        Every passage but a document's first has `head` words more in front, which take of that room.
+        """
         if self.pooling is LongDocuments.TRUNCATE:
             return Windows.one_each(np.minimum(lengths, room))
-        stride = np.maximum(1, (3 * room) // 4 if self.stride is None else np.minimum(self.stride, room))
-        extra = np.maximum(0, -(-(lengths - room) // stride))
+        inner = np.maximum(1, room - head)
+        stride = np.maximum(1, (3 * inner) // 4 if self.stride is None else np.minimum(self.stride, inner))
+        extra = np.where((lengths > room) & (room > 0), np.maximum(1, -(-(lengths - inner) // stride)), 0)
         if self.pooling is LongDocuments.FIRST:
             extra = np.zeros_like(extra)
-        extra = np.where(room > 0, extra, 0)
         document = np.repeat(np.arange(len(lengths)), extra + 1)
         number = np.arange(len(document)) - np.repeat(np.cumsum(extra + 1) - extra - 1, extra + 1)
         start = number * stride[document]
-        return Windows(document, start, np.minimum(lengths[document] - start, room[document]), self.pooling)
+        fits = np.where(number > 0, inner[document], room[document])
+        length = np.minimum(lengths[document] - start, fits)
+        return Windows(document, start, length, self.pooling, np.where(number > 0, head, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """k passages of n documents, k ≥ n, those of a document side by side: its number, first token and length, [k]."""
+    """k passages of n documents, k ≥ n, those of a document side by side: its number, first token and length, [k].
+
+    `heads`, [k], are tokens that stand in front besides.
+    """
 
     document: Index
     start: Index
     length: Index
     pooling: LongDocuments
+    heads: Index
 
     @classmethod
     def one_each(cls, lengths: Index) -> Windows:
         """Documents of which no more than a beginning is read, of so many tokens."""
-        return cls(np.arange(len(lengths)), np.zeros_like(lengths), lengths, LongDocuments.TRUNCATE)
+        nothing = np.zeros_like(lengths)
+        return cls(np.arange(len(lengths)), nothing, lengths, LongDocuments.TRUNCATE, nothing)
 
     def pool(self, scores: Scores) -> tuple[Scores, Index]:
         """Scores of passages, [k] or [k, layers], to those of documents, and the passage that was best, [n].

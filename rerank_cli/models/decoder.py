@@ -64,10 +64,9 @@ def _load_adapted(checkpoint: Checkpoint, placement: Placement, answers: Answers
     return kind(model.base_model, placement.device, readout_of(model, answers.ids, answers.divide_by))
 
 
-class PackedDecoder:
-    """Feeds one row of concatenated sequences, beginnings shared; the readout sees last states alone."""
+class _Decoder:
+    """A backbone and what is read of its last states."""
 
-    packed = True
     layers: tuple[int, ...] = ()
 
     def __init__(self, backbone: PreTrainedModel, device: torch.device, readout: Readout) -> None:
@@ -76,10 +75,20 @@ class PackedDecoder:
         self._backbone = backbone
         self._device = device
         self._readout = readout
+
+
+class PackedDecoder(_Decoder):
+    """Feeds one row of concatenated sequences, beginnings shared; the readout sees last states alone."""
+
+    packed = True
+
+    def __init__(self, backbone: PreTrainedModel, device: torch.device, readout: Readout) -> None:
+        super().__init__(backbone, device, readout)
         self._trimmed = trim_last_layer(backbone)
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
+        """fp32 [n]."""
         packing = packing_of(row, self._device, causal=True)
         ids, positions = to_device(row.ids, self._device)[None], to_device(row.positions, self._device)[None]
         states = self._backbone(input_ids=ids, position_ids=positions, packing=packing, use_cache=False)
@@ -87,28 +96,18 @@ class PackedDecoder:
         return self._readout(last if self._trimmed else last[packing.score_at])
 
 
-class PaddedDecoder:
+class PaddedDecoder(_Decoder):
     """Feeds a right-padded batch to the stock backbone: where attention cannot be exchanged, and to compare."""
 
     packed = False
-    layers: tuple[int, ...] = ()
-
-    def __init__(self, backbone: PreTrainedModel, device: torch.device, readout: Readout) -> None:
-        self.parameters = backbone.num_parameters()
-        self.max_positions = positions_of(backbone.config)
-        self._backbone = backbone
-        self._device = device
-        self._readout = readout
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
-        row = row.unshared()
-        batch = padded(row, self._device, pad=0)
-        states = self._backbone(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-        ).last_hidden_state
-        last = batch["attention_mask"].sum(dim=1) - 1
-        return self._readout(states[torch.arange(len(states), device=self._device), last])
+        """fp32 [n]."""
+        batch = padded(row.unshared(), self._device, pad=0)
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        states = self._backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return self._readout(states[torch.arange(len(states), device=self._device), mask.sum(dim=1) - 1])
 
 
 def positions_of(config: Any) -> int:

@@ -8,12 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.decoder import Answers, load_decoder
-from rerank_cli.models.encoder import load_encoder
 from rerank_cli.models.feeding import Placement
-from rerank_cli.models.layerwise import load_layerwise
-from rerank_cli.models.lightweight import load_lightweight
-from rerank_cli.models.modular import load_modular
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.registry import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR
 from rerank_cli.models.rows import TokenRow
@@ -46,14 +41,27 @@ class Recipe:
 
 
 def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
-    """The model, fed packed rows wherever that is possible. ModelError in one line where it cannot be had."""
+    """The model, fed packed rows wherever that is possible. ModelError in one line where it cannot be had.
+
+    Only the family's own classes are imported: those of language models take seconds.
+    """
     checkpoint, options, reading = recipe.checkpoint, recipe.options, recipe.reading
     if recipe.family == LAYERWISE:
+        from rerank_cli.models.layerwise import load_layerwise
+
         return load_layerwise(checkpoint, placement, options)
     if recipe.family == LIGHTWEIGHT:
+        from rerank_cli.models.lightweight import load_lightweight
+
         return load_lightweight(checkpoint, placement, options)
     if recipe.family in {DECODER, CLASSIFIER}:
+        from rerank_cli.models.decoder import Answers, load_decoder
+
         return load_decoder(checkpoint, placement, Answers(reading.answers, reading.profile.divide_by))
     if recipe.family == MODULAR:
+        from rerank_cli.models.modular import load_modular
+
         return load_modular(checkpoint, placement)
+    from rerank_cli.models.encoder import load_encoder
+
     return load_encoder(checkpoint, placement)

@@ -28,7 +28,8 @@ class PairTemplate:
     """Constant tokens around a pair: `prefix q middle p suffix`, with the segment (token type) of each part.
 
     For XLM-R: `<s> q </s></s> p </s>`, for BERT `[CLS] q [SEP] p [SEP]` with types 0 and 1. A query that is clipped
-    ends in `query_tail`, the words that its text ends in.
+    ends in `query_tail`, the words that its text ends in. A passage that begins inside a document begins with
+    `passage_head`, the words that stand before every document.
     """
 
     prefix: Ids
@@ -38,6 +39,7 @@ class PairTemplate:
     passage_type: int = 0
     special_types: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((), (), ())
     query_tail: Ids = field(default_factory=no_ids)
+    passage_head: Ids = field(default_factory=no_ids)
 
     @property
     def specials(self) -> int:
@@ -50,6 +52,11 @@ class PairTemplate:
             return ids[:kept]
         tail = self.query_tail[:kept]
         return np.concatenate((ids[: kept - len(tail)], tail))
+
+    def part_of_passage(self, ids: Ids, start: int, end: int) -> Ids:
+        """Ids `start` to `end` of a document, behind the words before it."""
+        part = ids[start:end]
+        return np.concatenate((self.passage_head, part)) if start and len(self.passage_head) else part
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +95,12 @@ class PairRule:
         return fill(self.passage, passage=passage, instruction=self.passage_instruction)
 
     @property
-    def passage_lead(self) -> int:
-        """Characters before the passage in what is tokenized for it."""
+    def passage_lead(self) -> str:
+        """What stands before the passage in what is tokenized for it."""
         pieces = pieces_of(self.passage)
         place = [slot for _, slot in pieces].index("passage")
         values = {"instruction": self.passage_instruction}
-        return sum(len(literal) + len(values.get(slot or "", "")) for literal, slot in pieces[: place + 1])
+        return "".join(literal + values.get(slot or "", "") for literal, slot in pieces[: place + 1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,10 +82,16 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
     profile = _adjusted(chosen, options)
     if chosen is profiles.ENCODER:
         instructions = (profile.query_instruction, profile.passage_instruction)
-        return Reading(profile, PairRule(tokenizer.pair_template(), *instructions))
+        return Reading(profile, _with_head(PairRule(tokenizer.pair_template(), *instructions), tokenizer))
     _refuse_unknown_tokens(profile, tokenizer)
     rule = _compiled(profile, checkpoint, tokenizer)
-    return Reading(profile, rule, _answers(profile, tokenizer) if family == DECODER else ())
+    return Reading(profile, _with_head(rule, tokenizer), _answers(profile, tokenizer) if family == DECODER else ())
+
+
+def _with_head(rule: PairRule, tokenizer: TextTokenizer) -> PairRule:
+    """The rule with the ids of the words before a passage; a space at their end goes with the word behind it."""
+    head = tokenizer.ids(rule.passage_lead.rstrip())
+    return replace(rule, template=replace(rule.template, passage_head=head))
 
 
 def _refuse_unknown_tokens(profile: Profile, tokenizer: TextTokenizer) -> None:

@@ -19,11 +19,44 @@ from rerank_cli.errors import ModelError
 from rerank_cli.models.pairs import Ids, PairTemplate
 
 _MARGIN = 64
+_OVERHEAD = 300  # bytes that a string, an array and their place in a dictionary take beside what they hold
 
 
 def _beginning(enough: int) -> int:
     """Characters that nearly always have so many tokens, and to spare."""
     return max(1 << 16, 64 * enough)
+
+
+class RecentIds:
+    """Ids of texts met lately, within about so many bytes: documents that many queries share are tokenized once.
+
+    Two generations: what is asked for moves to the younger one, and when that is half of the budget, the older is
+    dropped.
+    """
+
+    def __init__(self, budget: int = 32 << 20) -> None:
+        self._half = budget // 2
+        self._young: dict[str, Ids] = {}
+        self._old: dict[str, Ids] = {}
+        self._size = 0
+
+    def get(self, text: str) -> Ids | None:
+        ids = self._young.get(text)
+        if ids is None:
+            ids = self._old.get(text)
+            if ids is not None:
+                self.put(text, ids)
+        return ids
+
+    def put(self, text: str, ids: Ids) -> None:
+        """Keep the ids of a text that is not among the young ones."""
+        size = len(text) + ids.nbytes + _OVERHEAD
+        if size > self._half // 8:
+            return
+        if self._size + size > self._half:
+            self._old, self._young, self._size = self._young, {}, 0
+        self._young[text] = ids
+        self._size += size
 
 
 class TextTokenizer:
@@ -34,6 +67,7 @@ class TextTokenizer:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._where = where
+        self._recent = RecentIds()
 
     def pair_template(self) -> PairTemplate:
         """The tokenizer's own specials around a pair; ModelError where it has no way to join one."""
@@ -60,12 +94,18 @@ class TextTokenizer:
     def encode(self, texts: Sequence[str], enough: int | None = None) -> list[Ids]:
         """Ids of each text, without specials; runs on the library's own threads.
 
-        Of a very long text only the beginning is looked at: more than its first `enough` ids, if that is given.
+        Of a very long text only the beginning is looked at: more than its first `enough` ids, if that is given. Texts
+        that were met lately are not tokenized again; their arrays are shared and not to be written to.
         """
         if enough is not None:
             texts = [text if len(text) <= 2 * _beginning(enough) else self._cut(text, enough) for text in texts]
-        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in found]
+        ids = [self._recent.get(text) for text in texts]
+        new = [place for place, known in enumerate(ids) if known is None]
+        found = self._tokenizer.encode_batch_fast([texts[place] for place in new], add_special_tokens=False)
+        for place, encoding in zip(new, found, strict=True):
+            ids[place] = made = np.array(encoding.ids, dtype=np.int32)
+            self._recent.put(texts[place], made)
+        return cast("list[Ids]", ids)
 
     def _cut(self, text: str, enough: int) -> str:
         """The shortest beginning tried that has ids to spare; it ends before a space where there is one.

@@ -7,9 +7,7 @@ import pytest
 from shell import PANDA, is_one_line, json_lines, rerank, write_lines
 
 MODELS = Path(__file__).parents[1] / "models" / "parity"
-BERT, GEMMA, LAYERWISE, LIGHTWEIGHT = (
-    str(MODELS / name) for name in ("bert", "gemma", "minicpm-layerwise", "gemma2-lightweight")
-)
+BERT, GEMMA, LAYERWISE = (str(MODELS / name) for name in ("bert", "gemma", "minicpm-layerwise"))
 LONG = " ".join(f"Number {n} is a bear that lives in the mountains of China and eats bamboo." for n in range(40))
 REQUESTS = [
     {"id": "a", "query": "what is panda?", "documents": ["hi", PANDA, LONG, "capital of France"]},
@@ -72,25 +70,9 @@ def test_the_deepest_layer_is_the_score_and_the_order(layered):
     assert any(scores != sorted(scores, reverse=True) for scores in by_layer), "this input tells no order from another"
 
 
-def test_one_layer_gives_the_score_alone_and_that_of_the_layer(given, layered):
-    alone = good(given, "-m", LAYERWISE, "--cutoff-layers", "4").records
-    for answer, among_others in zip(alone, layered, strict=True):
-        assert all("scores" not in result for result in answer["results"])
-        expected = {index: scores["4"] for index, scores in by_index(among_others, "scores").items()}
-        assert by_index(answer, "relevance_score") == pytest.approx(expected, abs=1e-5)
-
-
 def test_marks_tell_which_pairs_were_truncated(layered):
     assert by_index(layered[0], "truncated") == {0: False, 1: False, 2: True, 3: False}
     assert by_index(layered[1], "truncated") == {0: False, 1: False, 2: True}
-
-
-def test_a_lightweight_model_gives_logits_of_layers_with_compression(given):
-    flags = ["--cutoff-layers", "6,4", "--compress-layers", "3", "--compress-ratio", "2", "--scores", "raw"]
-    for answer in good(given, "-m", LIGHTWEIGHT, *flags).records:
-        for result in answer["results"]:
-            assert list(result["scores"]) == ["4", "6"]
-            assert result["relevance_score"] == result["scores"]["6"]
 
 
 def test_the_best_passage_of_a_long_document_is_a_part_of_its_text(given):
@@ -105,20 +87,6 @@ def test_the_best_passage_of_a_long_document_is_a_part_of_its_text(given):
             assert not result["truncated"]
 
 
-def test_the_best_passage_alone_scores_as_its_document(tmp_path):
-    letters = " ".join("abcdefghijklmnopqrstuvwxyz"[n * n % 26] for n in range(600))  # a token each, wherever it is cut
-    flags = ["-m", BERT, "--max-length", "128", "--long-documents", "max"]
-    path = write_lines(tmp_path / "in.jsonl", [{"query": "panda", "documents": [letters]}])
-    (found,) = good(path, *flags).records[0]["results"]
-    start, end = found["passage"]["start"], found["passage"]["end"]
-    assert start > 0
-    assert 100 < end - start < 300
-    write_lines(tmp_path / "in.jsonl", [{"query": "panda", "documents": [letters[start:end]]}])
-    (again,) = good(path, *flags).records[0]["results"]
-    assert again["relevance_score"] == pytest.approx(found["relevance_score"], abs=1e-5)
-    assert again["passage"] == {"start": 0, "end": end - start}
-
-
 def test_stride_without_passages_is_exit_2(given):
     said = refused(2, given, "-m", "/no/such/model", "--stride", "20")
     assert "--stride needs --long-documents max, first or mean-top3" in said
@@ -128,9 +96,7 @@ def test_stride_without_passages_is_exit_2(given):
     ("model", "flag", "value"),
     [
         (BERT, "--prompt", "Is it so?"),
-        (GEMMA, "--cutoff-layers", "2"),
         (LAYERWISE, "--compress-ratio", "2"),
-        (LIGHTWEIGHT, "--profile", "bge"),
     ],
 )
 def test_an_option_that_a_family_lacks_is_exit_2_and_named(given, tmp_path, model, flag, value):
@@ -142,7 +108,7 @@ def test_an_option_that_a_family_lacks_is_exit_2_and_named(given, tmp_path, mode
 
 @pytest.mark.parametrize(
     ("value", "part"),
-    [("0", "heads for layers 2 to 6"), ("3,99", "heads for layers 2 to 6"), ("a", "numbers"), ("3,", "numbers")],
+    [("3,99", "heads for layers 2 to 6"), ("a", "numbers"), ("3,", "numbers")],
 )
 def test_a_bad_layer_is_exit_2_and_told_what_there_is(given, value, part):
     said = refused(2, given, "-m", LAYERWISE, "--cutoff-layers", value)
@@ -156,26 +122,15 @@ def asked_otherwise(given):
     return good(given, "-m", GEMMA, "--profile", "bge", "--prompt", "Is it so?").out
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("mine.toml", 'base = "bge"\nprompt = "Is it so?"\n'), ("mine.json", '{"base": "bge", "prompt": "Is it so?"}')],
-)
-def test_a_profile_of_ones_own_asks_in_its_own_words(given, asked_otherwise, tmp_path, name, content):
-    (tmp_path / name).write_text(content)
-    assert good(given, "-m", GEMMA, "--profile", tmp_path / name).out == asked_otherwise
+def test_a_profile_of_ones_own_asks_in_its_own_words(given, asked_otherwise, tmp_path):
+    (tmp_path / "mine.toml").write_text('base = "bge"\nprompt = "Is it so?"\n')
+    assert good(given, "-m", GEMMA, "--profile", tmp_path / "mine.toml").out == asked_otherwise
 
 
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [
         ("a.toml", 'qery = "{query}"', "unknown setting 'qery' (expected name, prefix, query"),
-        ("a.json", '{"query": "asks: ", "yes": "Yes"}', "`query` must hold {query} once"),
-        ("a.toml", 'query = "{nope} {query}"', "`query` holds {nope} (expected {instruction}, {query})"),
-        ("a.json", '{"query": "{query"}', "`query` is no template"),
-        ("a.toml", 'base = "none"', "no profile 'none' to build on (expected bge, mxbai, qwen3)"),
-        ("a.json", '{"max_length": "long"}', "max_length cannot be 'long'"),
-        ("a.toml", "prompt = ", "unreadable"),
-        ("a.json", "[]", "expected a table of settings"),
         ("a.toml", None, "No such file or directory"),
         ("nobody", None, "no such profile (expected a TOML or JSON file, or bge, mxbai, qwen3)"),
     ],

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_cli.engine.packing import pack_causal
 from rerank_cli.engine.plan import plan_shared
-from rerank_cli.engine.prepare import pack_causal
 from rerank_cli.models.pairs import PairTemplate
 
 PREFIX, MIDDLE, SUFFIX = (np.array(ids, np.int32) for ids in ([1], [2, 2], [3, 3, 3]))
