@@ -54,7 +54,7 @@ def packed_attention(
     """
     reach = None if sliding_window is None else sliding_window - 1
     flash = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and softcap is None
-    windowed = reach is not None and reach < (packing.keys.longest if packing.keys else packing.longest)
+    windowed = reach is not None and reach < packing.longest_keys
     if not windowed:
         reach = None
     # The kernel aligns queries to the end of their keys: a window around a first token is not to be had from it.
@@ -70,7 +70,7 @@ def _variable_length(
     q, k, v = (states.transpose(0, 1) for states in (query, key, value))
     keys = packing.keys
     offsets, longest = packing.offsets, packing.longest
-    key_offsets, longest_key = (offsets, longest) if keys is None else (keys.offsets, keys.longest)
+    key_offsets = offsets if keys is None else keys.offsets
     if keys is not None:
         k, v = k[keys.index], v[keys.index]
     if one:
@@ -82,7 +82,7 @@ def _variable_length(
         offsets = torch.arange(segments + 1, dtype=torch.int32, device=offsets.device)
     left = -1 if reach is None else reach
     window = (left, 0 if packing.causal else left)
-    context = _kernel(q, k, v, offsets, key_offsets, longest, longest_key, scaling, window)
+    context = _kernel(q, k, v, offsets, key_offsets, longest, packing.longest_keys, scaling, window)
     return context[packing.scored] if one else context
 
 
@@ -93,7 +93,7 @@ def _kernel(
     offsets: Tensor,
     key_offsets: Tensor,
     longest: int,
-    longest_key: int,
+    longest_keys: int,
     scaling: float | None,
     window: tuple[int, int],
 ) -> Tensor:
@@ -116,7 +116,7 @@ def _kernel(
     else:
         options["is_causal"] = window == (-1, 0)
     q, k, v = (states.contiguous() for states in (q, k, v))
-    return cast("Tensor", varlen_attn(q, k, v, offsets, key_offsets, longest, longest_key, **options))
+    return cast("Tensor", varlen_attn(q, k, v, offsets, key_offsets, longest, longest_keys, **options))
 
 
 @lru_cache(maxsize=1)
@@ -179,11 +179,11 @@ def _mask_of(run: Run, causal: bool, reach: int | None, one: bool, device: torch
     if not narrow and before == 0:
         return None, True
     first, queries = (keys - 1 if causal else 0, 1) if one else (before, run.length)
-    make = _visible if queries * keys <= 1 << 20 else _visible.__wrapped__
+    make = _visible if queries * keys <= 1 << 18 else _visible.__wrapped__
     return make(first, queries, keys, causal, reach if narrow else None, device), False
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _visible(first: int, queries: int, keys: int, causal: bool, reach: int | None, device: torch.device) -> Tensor:
     """Which of the keys each query sees, the queries standing from place `first` on."""
     places = torch.arange(keys, device=device)

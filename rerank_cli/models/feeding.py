@@ -31,26 +31,26 @@ class Placement:
 class Keys:
     """What each segment attends to where beginnings are shared: `index` int64 [K] gathers keys, the shared ones first.
 
-    `offsets` is int32 [s + 1], `longest` the greatest number of keys of a segment.
+    `offsets` is int32 [s + 1].
     """
 
     index: Tensor
     offsets: Tensor
-    longest: int
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
     """How a packed row is cut into segments; travels through the model's forward to the attention function.
 
-    `offsets` is int32 [s + 1] on the model's device, `longest` the greatest segment length; `score_at` int64 [n] are
-    the tokens that scores are read from. `scored` int64 [n] are the segments they lie in. With `causal` a token sees
-    nothing behind it. `keys` is None where every segment attends to itself alone.
+    `offsets` is int32 [s + 1] on the model's device, `longest` the greatest segment length, `longest_keys` the greatest
+    with what is shared; `score_at` int64 [n] are the tokens that scores are read from, `scored` int64 [n] the segments
+    they lie in. With `causal` a token sees nothing behind it. `keys` (CUDA) is None where nothing is shared.
     """
 
     runs: tuple[Run, ...]
     offsets: Tensor
     longest: int
+    longest_keys: int
     score_at: Tensor
     scored: Tensor
     causal: bool = False
@@ -59,16 +59,18 @@ class Packing:
 
 def packing_of(row: TokenRow, device: torch.device, *, causal: bool) -> Packing:
     """Scores are read from each sequence's last token if `causal`, from its first one else."""
+    shared = row.parents is not None and bool((row.parents >= 0).any())
     ends = np.cumsum(row.lengths)
     at = ends[row.scored] - 1 if causal else row.starts[row.scored]
     return Packing(
         runs=row.runs(),
         offsets=to_device(np.concatenate(([0], ends)).astype(np.int32), device),
         longest=int(row.lengths.max()),
+        longest_keys=int((row.lengths + row.prefixes).max()),
         score_at=to_device(at, device),
         scored=to_device(row.scored, device),
         causal=causal,
-        keys=_keys(row, device) if row.parents is not None and device.type == "cuda" else None,
+        keys=_keys(row, device) if shared and device.type == "cuda" else None,
     )
 
 
@@ -79,9 +81,8 @@ def _keys(row: TokenRow, device: torch.device) -> Keys:
         if parent >= 0:
             pieces.append(np.arange(row.starts[parent], row.starts[parent] + row.lengths[parent]))
         pieces.append(np.arange(start, start + length))
-    counts = row.lengths + row.prefixes
-    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    return Keys(to_device(np.concatenate(pieces), device), to_device(offsets, device), int(counts.max()))
+    offsets = np.concatenate(([0], np.cumsum(row.lengths + row.prefixes))).astype(np.int32)
+    return Keys(to_device(np.concatenate(pieces), device), to_device(offsets, device))
 
 
 def padded(row: TokenRow, device: torch.device, pad: int) -> dict[str, Tensor]:

@@ -17,6 +17,9 @@ LENGTHS = np.array([6, 5, 5, 2, 9, 3, 1])
 PARENTS = np.array([-1, 0, 0, 0, -1, -1, 5])
 SHARED = TokenRow(np.arange(31, dtype=np.int32), np.zeros(31, np.int32), LENGTHS, PARENTS)
 PLAIN = TokenRow(np.arange(31, dtype=np.int32), np.zeros(31, np.int32), LENGTHS)
+# Windows that are wider than any segment, but not than one with its beginning.
+DEEP = TokenRow(np.arange(12, dtype=np.int32), np.zeros(12, np.int32), np.array([6, 3, 3]), np.array([-1, 0, 0]))
+ROWS = {"plain": PLAIN, "shared": SHARED, "deep": DEEP}
 
 
 def states(row):
@@ -43,8 +46,8 @@ def written_out(row, query, key, value, window=None, softcap=None, scaling=SIZE*
     return out
 
 
-@pytest.mark.parametrize("row", [PLAIN, SHARED], ids=["plain", "shared"])
-@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize("window", [None, 4, 8])
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("one_query", [False, True])
 def test_attention_over_runs(row, window, softcap, one_query):
@@ -69,10 +72,10 @@ def keys_of(row):
 
 
 # torch 2.10 knows no windows: such attention goes over runs there.
-VERSIONS = [("2.10", None), ("2.11", None), ("2.11", 4), ("2.12", None), ("2.12", 4)]
+VERSIONS = [("2.10", None), ("2.11", None), ("2.11", 4), ("2.12", None), ("2.12", 4), ("2.12", 8)]
 
 
-@pytest.mark.parametrize("row", [PLAIN, SHARED], ids=["plain", "shared"])
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("one_query", [False, True])
 @pytest.mark.parametrize(("version", "window"), VERSIONS)
 def test_the_variable_length_kernel_is_called_with_the_layout_it_documents(

@@ -132,7 +132,7 @@ def packing_of(lengths):
         count = lengths.count(length)
         runs.append(Run(int(offsets[sequence]), count, length, sequence))
         sequence += count
-    return Packing(tuple(runs), offsets, max(lengths), offsets[:-1].long(), torch.arange(len(lengths)))
+    return Packing(tuple(runs), offsets, max(lengths), max(lengths), offsets[:-1].long(), torch.arange(len(lengths)))
 
 
 @pytest.mark.parametrize("window", [None, 4])
