@@ -41,12 +41,16 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **opti
     return cast("Tensor", context).flatten(2)
 
 
-class BertLastLayer(nn.Module):
-    """BERT, RoBERTa, XLM-R, CamemBERT and ELECTRA: post-norm blocks with separate projections."""
+class _LastLayer(nn.Module):
+    """Stands in the place of a stock layer and is made of its sub-modules."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
+
+
+class BertLastLayer(_LastLayer):
+    """BERT, RoBERTa, XLM-R, CamemBERT and ELECTRA: post-norm blocks with separate projections."""
 
     def forward(self, hidden_states: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor:
         layer = cast("Any", self.layer)
@@ -59,12 +63,8 @@ class BertLastLayer(nn.Module):
         return cast("Tensor", layer.feed_forward_chunk(layer.attention.output(context, first)))
 
 
-class GteLastLayer(nn.Module):
+class GteLastLayer(_LastLayer):
     """GTE: post-norm blocks with rotary positions; a first token stands at position zero, which rotates nothing."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
 
     def forward(
         self,
@@ -85,12 +85,11 @@ class GteLastLayer(nn.Module):
         return cast("Tensor", layer.post_mlp_layernorm(states + layer.mlp(states)))
 
 
-class ModernBertLastLayer(nn.Module):
+class ModernBertLastLayer(_LastLayer):
     """ModernBERT: pre-norm blocks with one fused projection, of which the query third is applied to few tokens."""
 
     def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
+        super().__init__(layer)
         self.attention_type = cast("Any", layer).attention_type
 
     def forward(
@@ -123,12 +122,8 @@ class ModernBertLastLayer(nn.Module):
         return cast("Tensor", states + layer.mlp(layer.mlp_norm(states)))
 
 
-class LlamaLastLayer(nn.Module):
+class LlamaLastLayer(_LastLayer):
     """Llama, Mistral, Qwen 2 and 3, Gemma: pre-norm blocks with rotary positions, heads normed in some of them."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
 
     def forward(
         self,

@@ -104,9 +104,17 @@ class TensorFiles:
                     whole: Tensor = file.get_tensor(name)
                     return whole
                 matrix = file.get_slice(name)
+                self._refuse_beyond(numbers, matrix.get_shape()[0], name)
                 return torch.cat([matrix[number : number + 1] for number in numbers])
         tensor: Tensor = self._torch_file(path.name)[name]
-        return tensor if numbers is None else tensor[numbers]
+        if numbers is None:
+            return tensor
+        self._refuse_beyond(numbers, len(tensor), name)
+        return tensor[numbers]
+
+    def _refuse_beyond(self, numbers: list[int], rows: int, name: str) -> None:
+        if max(numbers) >= rows:
+            raise ModelError(f"{self._where}: {name} has {rows} rows, the tokenizer's answer is number {max(numbers)}")
 
     @cached_property
     def _files(self) -> dict[str, str]:

@@ -86,7 +86,11 @@ def _pooling_mode(module: Module, checkpoint: Checkpoint) -> str:
 
 
 def _head(modules: list[Module], checkpoint: Checkpoint) -> _Logit:
-    built = [_dense(module, checkpoint) if module.kind == "Dense" else _norm(module, checkpoint) for module in modules]
+    make = {"Dense": _dense, "LayerNorm": _norm}
+    try:
+        built = [make[module.kind](module, checkpoint) for module in modules]
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{checkpoint.name}: a module's config.json lacks or mistakes a setting ({error})") from error
     return _Logit(built).eval().requires_grad_(False)
 
 

@@ -7,7 +7,7 @@ import peft
 import pytest
 import torch
 import transformers as tf
-from test_decoders import TOLERANCE, ours, texts
+from test_decoders import TOLERANCE, logits_of, ours, texts
 
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
@@ -37,14 +37,7 @@ def adapter(decoder, tmp_path_factory):
 def expected_scores(base, adapter, prepared, answer):
     plain = tf.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(plain, adapter).eval()
-    found = np.empty(prepared.distinct_pairs, np.float32)
-    for planned in prepared.rows:
-        row = planned.row.unshared()
-        for pair, start, length in zip(planned.pairs, row.starts, row.lengths, strict=True):
-            ids = torch.from_numpy(row.ids[start : start + length])[None].long()
-            with torch.inference_mode():
-                found[pair] = model(input_ids=ids).logits[0, -1, answer]
-    return found[prepared.distinct]
+    return logits_of(model, prepared, [answer])
 
 
 def session_of(model, **options):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from safetensors.torch import load_file, save_file
 
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
+from rerank_cli.errors import ModelError
 from rerank_cli.models import profiles
 from rerank_cli.models.options import FamilyOptions
 
@@ -42,6 +44,10 @@ def ours(folder, profile=None, **options):
 def stock(folder, prepared, answers):
     """The logits of the answers at the last token, their difference if there are two."""
     model = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    return logits_of(model, prepared, answers)
+
+
+def logits_of(model, prepared, answers):
     found = np.empty(prepared.distinct_pairs, np.float32)
     for planned in prepared.rows:
         row = planned.row.unshared()
@@ -104,3 +110,17 @@ def test_a_decoder_with_a_label_is_read_at_its_last_token(decoder, tmp_path):
             assert abs(scores[np.flatnonzero(prepared.distinct == pair)[0]] - expected) <= TOLERANCE * max(
                 1, abs(expected)
             )
+
+
+@pytest.mark.parametrize("stored", ["safetensors", "torch"])
+def test_an_answer_beyond_the_vocabulary_is_refused(decoder, tmp_path, stored):
+    weights = load_file(decoder("qwen2") / "model.safetensors")
+    weights["lm_head.weight"] = weights["lm_head.weight"][:5].clone()
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((decoder("qwen2") / file).read_bytes())
+    if stored == "torch":
+        torch.save(weights, tmp_path / "pytorch_model.bin")
+    else:
+        save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="has 5 rows"):
+        ours(tmp_path, profiles.BGE)

@@ -92,6 +92,8 @@ def change(folder, **changes):
     [
         ({"activation_function": "os.system"}, "not one of torch.nn"),
         ({"activation_function": "torch.nn.functional"}, "not one of torch.nn"),
+        ({"activation_function": "torch.nn.Linear"}, "setting"),
+        ({"in_features": "wide"}, "setting"),
         ({"use_residual": True}, "residual"),
         ({"out_features": 7}, "cannot be loaded"),
     ],
