@@ -68,13 +68,16 @@ class Journal:
         """Scores that an earlier run left."""
         return sum(len(scores) for scores in self._known.values())
 
-    def notes(self, digest: str, part: int) -> SliceNotes:
-        """The entries of one slice of the chunk with this digest. Chunks come in order, their slices too."""
+    def notes(self, digest: str, part: int, left: str = "") -> SliceNotes:
+        """The entries of one slice of the chunk with this digest. Chunks come in order, their slices too.
+
+        `left` tells which of the slice's pairs are to be scored, where they are not all of them.
+        """
         chunk = hashlib.blake2b(self._mark + digest.encode(), digest_size=16).digest()
         if not self._begun or self._begun[-1] != chunk:
             self._begun.append(chunk)
             self._drop_committed()
-        return SliceNotes(self, chunk, part)
+        return SliceNotes(self, chunk, part, zlib.crc32(left.encode()))
 
     def find(self, row: _Row) -> Scores | None:
         return self._known.get(row)
@@ -147,6 +150,7 @@ class SliceNotes:
     journal: Journal
     chunk: bytes
     part: int
+    seed: int
 
     def known(self, pairs: Index) -> Scores | None:
         found = self.journal.find(self._row(pairs))
@@ -156,4 +160,4 @@ class SliceNotes:
         self.journal.add(self._row(pairs), scores)
 
     def _row(self, pairs: Index) -> _Row:
-        return _Row(self.chunk, self.part, zlib.crc32(pairs.astype("<i8").tobytes()))
+        return _Row(self.chunk, self.part, zlib.crc32(pairs.astype("<i8").tobytes(), self.seed))

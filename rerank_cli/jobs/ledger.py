@@ -98,8 +98,8 @@ def _count(tally: Tally, scored: Scored, rejected: int) -> None:
     tally.records += len(scored.chunk.records)
     tally.rejected += rejected
     tally.pairs += scored.chunk.pairs
-    tally.tokens += int(scored.tokens.sum())
-    tally.truncated += int(scored.truncated.sum())
-    tally.duplicates += scored.duplicates
+    tally.tokens += int(scored.pairs.tokens.sum())
+    tally.truncated += int(scored.pairs.truncated.sum())
+    tally.duplicates += scored.pairs.duplicates
     tally.chunks += 1
     tally.bytes_done = scored.chunk.bytes_read

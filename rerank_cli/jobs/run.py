@@ -28,6 +28,7 @@ from rerank_cli.jobs.options import RunConfig, check
 from rerank_cli.jobs.pipeline import stream
 from rerank_cli.jobs.progress import say, showing, snapshot
 from rerank_cli.jobs.receipt import complete, identity, receipt, sign
+from rerank_cli.jobs.scoring import in_this_process
 from rerank_cli.jobs.signals import Stop, die_of, listening
 from rerank_cli.jobs.summary import Summary, write_summary
 from rerank_cli.jobs.tally import Tally
@@ -131,7 +132,8 @@ class _Job:
         if journal.kept:
             config.notify(f"{journal.kept:,} scores of a chunk that was not finished are kept")
         sample = Sample(config.verify) if config.verify else None
-        if stream(chunks, chunk_pairs, session, ledger, journal, tally, self.stop, sample):
+        scoring = partial(in_this_process, session, journal, tally)
+        if stream(chunks, chunk_pairs, scoring, ledger, journal, tally, self.stop, sample):
             if sample and tally.pairs:
                 with tally.timing("verify scores"):
                     self._verdict = sample.verify(session, config.verify_tolerance)

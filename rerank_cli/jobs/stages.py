@@ -1,65 +1,49 @@
-"""The stages between records and outcomes: chunks to prepared slices, slices to logits, logits to rankings.
+"""The stages between records and outcomes: chunks to slices of pairs, scores to rankings.
 
-Each is a plain function of its input; `run` puts them on threads.
+Each is a plain function of its input; `pipeline` puts them on threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import PairTexts, Prepared
+from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.results import PairScores, concatenate
 from rerank_cli.jobs.chunks import Chunk
-from rerank_cli.jobs.tally import Tally
 from rerank_cli.records import Outcome, Ranking, Rejection, Request, Shape
-
-Logits = npt.NDArray[np.float32]
-
-
-class Preparer(Protocol):
-    """The part of a session that runs beside the device."""
-
-    def prepare(self, pairs: PairTexts) -> Prepared: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Part number `part` of a chunk, from 0, made ready for the device; `last` closes the chunk.
+    """Part number `part` of a chunk, from 0, with the texts of its pairs; `last` closes the chunk.
 
     `twins` names each pair of the chunk by its place among the pairs that its slices hold, which are distinct where a
-    chunk takes several; None where the one slice holds all.
+    chunk takes several; None where the one slice holds all. `left` says which of the slice's pairs `texts` are, where
+    they are not all of them.
     """
 
     chunk: Chunk
-    prepared: Prepared
+    texts: PairTexts
     part: int
     last: bool
     twins: Index | None = None
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A chunk with what the device made of its pairs, in order.
-
-    `logits` are [n], or [n, layers]; `tokens` and `truncated` [n]. `passages` are the characters (start, end) of the
-    best passage of each, [n, 2], None unless long documents are read in passages.
-    """
+    """A chunk with the scores of its pairs, in order."""
 
     chunk: Chunk
-    logits: Logits
-    tokens: npt.NDArray[np.int64]
-    truncated: npt.NDArray[np.bool_]
-    duplicates: int
-    passages: npt.NDArray[np.int64] | None = None
+    pairs: PairScores
 
 
-def prepare_slices(chunks: Iterable[Chunk], session: Preparer, slice_pairs: int, tally: Tally) -> Iterator[Slice]:
-    """Tokenize and plan chunks; one that holds an oversized request is cut so that memory stays bounded."""
+def slices(chunks: Iterable[Chunk], slice_pairs: int) -> Iterator[Slice]:
+    """Chunks to be scored; one that holds an oversized request is cut so that memory stays bounded."""
     for chunk in chunks:
         texts = pair_texts([record for record in chunk.records if isinstance(record, Request)])
         twins = None
@@ -67,10 +51,7 @@ def prepare_slices(chunks: Iterable[Chunk], session: Preparer, slice_pairs: int,
             texts, twins = texts.distinct()
         starts = range(0, max(1, len(texts)), slice_pairs)
         for number, start in enumerate(starts):
-            part = texts.part(start, start + slice_pairs)
-            with tally.timing("tokenize"):
-                prepared = session.prepare(part)
-            yield Slice(chunk, prepared, number, start == starts[-1], twins)
+            yield Slice(chunk, texts.part(start, start + slice_pairs), number, start == starts[-1], twins)
 
 
 def pair_texts(requests: Sequence[Request]) -> PairTexts:
@@ -88,22 +69,15 @@ def pair_texts(requests: Sequence[Request]) -> PairTexts:
     return PairTexts(queries, passages, caps, instructions)
 
 
-def join(slices: Sequence[Slice], logits: Sequence[Logits]) -> Scored:
-    """Put a chunk's slices together again, with the logits of each."""
-    parts = [part.prepared for part in slices]
-    pooled = [part.windows.pool(scores) for part, scores in zip(parts, logits, strict=True)]
-    scores = np.concatenate([found for found, _ in pooled])
-    spans = [part.spans[best] for part, (_, best) in zip(parts, pooled, strict=True) if part.spans is not None]
-    passages = np.concatenate(spans) if spans else None
-    tokens = np.concatenate([part.tokens for part in parts])
-    truncated = np.concatenate([part.truncated for part in parts])
-    duplicates = sum(len(part.distinct) - part.distinct_pairs for part in parts)
-    twins = slices[-1].twins
-    if twins is not None:
-        duplicates += len(twins) - len(tokens)
-        scores, tokens, truncated = scores[twins], tokens[twins], truncated[twins]
-        passages = None if passages is None else passages[twins]
-    return Scored(slices[-1].chunk, scores, tokens, truncated, duplicates, passages)
+def join(scored: Iterable[tuple[Slice, PairScores]]) -> Iterator[Scored]:
+    """Slices, in order, to whole chunks."""
+    parts: list[PairScores] = []
+    for part, scores in scored:
+        parts.append(scores)
+        if part.last:
+            whole = concatenate(parts)
+            yield Scored(part.chunk, whole if part.twins is None else whole.take(part.twins))
+            parts = []
 
 
 def rank_chunk(scored: Scored, top_n: int | None) -> list[Outcome]:
@@ -126,7 +100,8 @@ def rank(request: Request, scored: Scored, place: slice, top_n: int | None) -> O
     The request's pairs stand at `place`. Always by logit, the deepest layer's: a sigmoid saturates and ties. A request
     with a score that is no number is rejected whole.
     """
-    found = scored.logits[place]
+    pairs = scored.pairs
+    found = pairs.logits[place]
     if not np.isfinite(found).all():
         message = "the model gave a score that is not a finite number, in fp32 too"
         return Rejection(request.position, "non_finite_score", message, request.id)
@@ -139,8 +114,8 @@ def rank(request: Request, scored: Scored, place: slice, top_n: int | None) -> O
         request,
         logits.tolist(),
         order,
-        int(scored.tokens[place].sum()),
+        int(pairs.tokens[place].sum()),
         layers,
-        scored.truncated[place].tolist(),
-        None if scored.passages is None else [(start, end) for start, end in scored.passages[place].tolist()],
+        pairs.truncated[place].tolist(),
+        None if pairs.passages is None else [(start, end) for start, end in pairs.passages[place].tolist()],
     )

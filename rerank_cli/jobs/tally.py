@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _COUNTED = ("records", "rejected", "pairs", "tokens", "truncated", "duplicates", "chunks", "bytes_done")
 
@@ -53,6 +57,16 @@ class Tally:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
+
+    def waiting(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """The same items; the time until each is there counts for the stage."""
+        upcoming = iter(items)
+        while True:
+            with self.timing(stage):
+                found = list(itertools.islice(upcoming, 1))
+            if not found:
+                return
+            yield from found
 
     @property
     def elapsed(self) -> float:

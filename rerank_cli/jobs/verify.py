@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from rerank_cli.engine.contract import Session
 from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.results import Logits
 from rerank_cli.errors import ModelError
-from rerank_cli.jobs.stages import Logits, Scored, pair_texts
+from rerank_cli.jobs.stages import Scored, pair_texts
 from rerank_cli.records import Request
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5}
@@ -47,7 +48,7 @@ class Sample:
         """Draw from one chunk."""
         requests = [record for record in scored.chunk.records if isinstance(record, Request)]
         count = sum(len(request.candidates) for request in requests)
-        finite = np.isfinite(scored.logits.reshape(count, -1)).all(axis=1) if count else np.zeros(0, dtype=bool)
+        finite = np.isfinite(scored.pairs.logits.reshape(count, -1)).all(axis=1) if count else np.zeros(0, dtype=bool)
         found = np.flatnonzero(finite)  # the record of any other is rejected
         numbers = np.arange(self._seen, self._seen + len(found))
         slots = np.where(numbers < self._size, numbers, self._random.integers(0, numbers + 1))
@@ -59,7 +60,7 @@ class Sample:
             which = int(np.searchsorted(ends, place, side="right"))
             request = requests[which]
             candidate = place - (ends[which] - len(request.candidates))
-            self._put(slot, _one(request, candidate), scored.logits[place])
+            self._put(slot, _one(request, candidate), scored.pairs.logits[place])
 
     def _put(self, slot: int, pair: tuple[str, str, int, str | None], logit: npt.NDArray[np.float32]) -> None:
         if slot == len(self._pairs):

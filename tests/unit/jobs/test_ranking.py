@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_cli.engine.results import PairScores
 from rerank_cli.jobs.stages import Scored, pair_texts, rank
 from rerank_cli.records import Candidate, Position, Ranking, Rejection, Request, Shape
 
@@ -14,8 +15,8 @@ def request(count, **fields):
 
 def ranked(given, values, top_n):
     count = len(values)
-    scored = Scored(None, np.asarray(values), np.ones(count, np.int64), np.zeros(count, bool), 0)
-    return rank(given, scored, slice(0, count), top_n)
+    pairs = PairScores(np.asarray(values), np.ones(count, np.int64), np.zeros(count, bool), None, 0)
+    return rank(given, Scored(None, pairs), slice(0, count), top_n)
 
 
 @given(logits)

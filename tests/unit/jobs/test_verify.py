@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.engine.contract import ModelFacts
+from rerank_cli.engine.results import PairScores
 from rerank_cli.errors import ModelError
 from rerank_cli.jobs.chunks import Chunk
 from rerank_cli.jobs.stages import Scored
@@ -43,7 +44,7 @@ def scored(*records, logits=None, layers=0):
     count = len(passages)
     chunk = Chunk(0, records, count, 0, None)
     found = logits_of(passages, layers) if logits is None else np.array(logits, dtype=np.float32)
-    return Scored(chunk, found, np.ones(count, dtype=np.int64), np.zeros(count, dtype=bool), 0)
+    return Scored(chunk, PairScores(found, np.ones(count, np.int64), np.zeros(count, bool), None, 0))
 
 
 def cut(count, per_request, requests_a_chunk):
