@@ -16,7 +16,7 @@ import typer
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.streams import require_input
 from rerank_cli.errors import UsageError
-from rerank_cli.models.options import FamilyOptions, LayerHeads
+from rerank_cli.models.options import FamilyOptions, LayerHeads, Quantize
 from rerank_cli.models.profiles import TruncationRule, read_profile
 
 R = TypeVar("R")
@@ -122,6 +122,9 @@ def reading(
 def place(
     device: opt.Device = "auto",
     dtype: opt.Precision = opt.Dtype.AUTO,
+    quantize: Annotated[
+        Quantize, opt.flag("--quantize", help="Linear layers in fewer bits, scores a little off: fp8 on CUDA cards.")
+    ] = Quantize.NONE,
     batch_tokens: opt.BatchTokens = None,
     share_prefix: Annotated[
         bool, opt.flag("--share-prefix/--no-share-prefix", help="Work out the start of a query's prompts once.")
@@ -131,6 +134,7 @@ def place(
     return {
         "device": device,
         "dtype": dtype.value,
+        "quantize": quantize,
         "batch_tokens": batch_tokens,
         "share_prefix": share_prefix,
     }

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.engine.windows import Cutting
-from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.options import FamilyOptions, Quantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class ModelOptions:
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quantize: Quantize = Quantize.NONE
     max_length: int | None = None
     query_max_length: int | None = None
     batch_tokens: int | None = None
@@ -52,6 +53,7 @@ class ModelFacts:
     profile: str = "encoder"
     profile_is_guess: bool = False
     layers: tuple[int, ...] = ()
+    quantize: str = Quantize.NONE.value
 
 
 @dataclass(frozen=True, slots=True)

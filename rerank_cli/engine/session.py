@@ -23,6 +23,8 @@ from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
 from rerank_cli.models.feeding import Placement
+from rerank_cli.models.options import Quantize
+from rerank_cli.models.quantize import quantize
 from rerank_cli.models.registry import half_precision, identify
 from rerank_cli.models.rules import is_guess, read_as
 from rerank_cli.models.tokens import load_tokenizer
@@ -68,7 +70,7 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         keep_freed_blocks()
     checkpoint = checkpoint or find(options)
     family = identify(checkpoint)
-    dtype = choose_dtype(options.dtype, device, half_precision(checkpoint, family))
+    dtype = choose_dtype(options.dtype, device, half_precision(checkpoint, family), options.quantize)
     tokenizer = load_tokenizer(checkpoint.folder)
     reading = read_as(family, checkpoint, tokenizer, options.family)
     recipe = Recipe(checkpoint, family, options.family, reading)
@@ -85,6 +87,7 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
             return load_model(recipe, Placement(torch.device("cpu"), torch.float32, None))
 
     model = load(dtype)
+    quantize(model.backbone, options.quantize)
     limits = choose_limits(options, model.max_positions, reading.rule)
     sizes = sizes_for(device, model.parameters)
     facts = ModelFacts(
@@ -101,8 +104,10 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         profile=reading.profile.name,
         profile_is_guess=is_guess(family, checkpoint, options.family),
         layers=model.layers if len(model.layers) > 1 else (),
+        quantize=options.quantize.value,
     )
-    rescue = None if dtype == torch.float32 else lambda: load(torch.float32)
+    exact = dtype == torch.float32 and options.quantize is Quantize.NONE
+    rescue = None if exact else lambda: load(torch.float32)
     reader = PairReader(tokenizer, reading.rule, limits, options.cutting, options.share_prefix and model.packed)
     return ModelSession(facts, sizes, reader, Scorer(model, rescue), load_plain)
 

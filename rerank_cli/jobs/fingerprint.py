@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from rerank_cli.engine.contract import ModelFacts
+from rerank_cli.models.options import Quantize
 
 if TYPE_CHECKING:
     from rerank_cli.jobs.options import RunConfig
@@ -28,6 +29,7 @@ def settings(config: RunConfig) -> Fingerprint:
     return {
         "model": config.model.name,
         **_family(config),
+        "quantize": _quantize(config),
         "long documents": config.model.cutting.pooling.value,
         "stride": config.model.cutting.stride,
         "mark truncated": answers.truncated,
@@ -44,6 +46,11 @@ def settings(config: RunConfig) -> Fingerprint:
         "id field": given.id_field,
         "doc id field": given.doc_id_field,
     }
+
+
+def _quantize(config: RunConfig) -> str | None:
+    """None where nothing is quantized, as in checkpoints from before there was a choice."""
+    return None if config.model.quantize is Quantize.NONE else config.model.quantize.value
 
 
 def _family(config: RunConfig) -> Fingerprint:

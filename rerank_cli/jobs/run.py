@@ -179,7 +179,8 @@ class _Job:
         prompt = "" if facts.profile == "encoder" else f", prompt of profile {facts.profile}"
         if facts.profile_is_guess:
             prompt += " for want of a better one (--profile if the model was trained with another)"
-        place = f"{facts.name} on {facts.device} in {facts.dtype}"
+        bits = "" if facts.quantize == "none" else f" and {facts.quantize}"
+        place = f"{facts.name} on {facts.device} in {facts.dtype}{bits}"
         self.config.notify(f"{place}, {how} of {facts.batch_tokens} tokens{prompt}")
         return session
 

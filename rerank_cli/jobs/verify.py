@@ -16,7 +16,7 @@ from rerank_cli.errors import ModelError
 from rerank_cli.jobs.stages import Scored, pair_texts
 from rerank_cli.records import Request
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5}
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5, "fp8": 2.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,15 @@ class Sample:
             self._pairs[slot], self._logits[slot] = pair, logit
 
     def verify(self, session: Session, tolerance: float | None) -> Verdict:
-        """Score the sample again, plainly. ModelError where the difference is beyond the tolerance (by dtype)."""
+        """Score the sample again, plainly. ModelError where the difference is beyond the tolerance.
+
+        That goes by dtype, and by how the model is quantized: there Kendall's τ says more than a difference.
+        """
         if not self._pairs:
             raise ModelError("--verify: this run has no score to verify. Fix: --restart scores everything again")
-        limit = TOLERANCE[session.facts.dtype] if tolerance is None else tolerance
+        facts = session.facts
+        usual = TOLERANCE[facts.dtype if facts.quantize == "none" else facts.quantize]
+        limit = usual if tolerance is None else tolerance
         queries, passages, caps, instructions = zip(*self._pairs, strict=True)
         plain = session.score_plainly(PairTexts(queries, passages, caps, instructions))
         ours: Logits = np.array(self._logits, dtype=np.float32)
@@ -83,7 +88,8 @@ class Sample:
         deepest = [logits if logits.ndim == 1 else logits[:, -1] for logits in (ours, plain)]
         verdict = Verdict(len(self._pairs), worst, kendall_tau(*deepest), limit)
         if not worst <= limit:
-            raise ModelError(f"--verify: {verdict.line}, which is beyond {limit:g}. Fix: --dtype fp32, or report it")
+            exact = "--dtype fp32" if facts.quantize == "none" else "--quantize none"
+            raise ModelError(f"--verify: {verdict.line}, which is beyond {limit:g}. Fix: {exact}, or report it")
         return verdict
 
 

@@ -7,11 +7,11 @@ vocabulary only the answers' rows. A decoder with a classification head of one l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from rerank_cli.models.checkpoint import Checkpoint
@@ -75,6 +75,10 @@ class _Decoder:
         self._backbone = backbone
         self._device = device
         self._readout = readout
+
+    @property
+    def backbone(self) -> nn.Module:
+        return cast("nn.Module", self._backbone)
 
 
 class PackedDecoder(_Decoder):

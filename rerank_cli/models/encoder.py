@@ -76,6 +76,10 @@ class PackedEncoder:
         head, types = _fp32_head(model), has_segments(model)
         return cls(cast("PreTrainedModel", model.base_model), head, device, mean=mean, takes_types=types)
 
+    @property
+    def backbone(self) -> nn.Module:
+        return cast("nn.Module", self._backbone)
+
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
         packing = packing_of(row, self._device, causal=False)
@@ -119,6 +123,10 @@ class PaddedEncoder:
         _logit_in_fp32(model)
         backbone = cast("PreTrainedModel", model.base_model)
         return cls(_Logits(model), backbone, device, takes_types=has_segments(model))
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self._whole
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.feeding import Placement
@@ -26,6 +26,9 @@ class CrossEncoder(Protocol):
     parameters: int
     packed: bool
     layers: tuple[int, ...]
+
+    @property
+    def backbone(self) -> nn.Module: ...
 
     def score(self, row: TokenRow) -> Tensor: ...
 

@@ -41,7 +41,7 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **opti
     return cast("Tensor", context).flatten(2)
 
 
-class _LastLayer(nn.Module):
+class TrimmedLayer(nn.Module):
     """Stands in the place of a stock layer and is made of its sub-modules."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -49,7 +49,7 @@ class _LastLayer(nn.Module):
         self.layer = layer
 
 
-class BertLastLayer(_LastLayer):
+class BertLastLayer(TrimmedLayer):
     """BERT, RoBERTa, XLM-R, CamemBERT and ELECTRA: post-norm blocks with separate projections."""
 
     def forward(self, hidden_states: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor:
@@ -63,7 +63,7 @@ class BertLastLayer(_LastLayer):
         return cast("Tensor", layer.feed_forward_chunk(layer.attention.output(context, first)))
 
 
-class GteLastLayer(_LastLayer):
+class GteLastLayer(TrimmedLayer):
     """GTE: post-norm blocks with rotary positions; a first token stands at position zero, which rotates nothing."""
 
     def forward(
@@ -85,7 +85,7 @@ class GteLastLayer(_LastLayer):
         return cast("Tensor", layer.post_mlp_layernorm(states + layer.mlp(states)))
 
 
-class ModernBertLastLayer(_LastLayer):
+class ModernBertLastLayer(TrimmedLayer):
     """ModernBERT: pre-norm blocks with one fused projection, of which the query third is applied to few tokens."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -122,7 +122,7 @@ class ModernBertLastLayer(_LastLayer):
         return cast("Tensor", states + layer.mlp(layer.mlp_norm(states)))
 
 
-class LlamaLastLayer(_LastLayer):
+class LlamaLastLayer(TrimmedLayer):
     """Llama, Mistral, Qwen 2 and 3, Gemma: pre-norm blocks with rotary positions, heads normed in some of them."""
 
     def forward(

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rerank_cli.errors import UsageError
@@ -80,6 +80,10 @@ class LayeredDecoder:
         self._device = device
         self._readouts = dict(zip(cutoffs.layers, readouts, strict=True))
         self._compression = compression or Compression()
+
+    @property
+    def backbone(self) -> nn.Module:
+        return cast("nn.Module", self._backbone)
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:

@@ -26,6 +26,13 @@ class LongDocuments(StrEnum):
     MEAN_TOP3 = "mean-top3"
 
 
+class Quantize(StrEnum):
+    """Products of the blocks' linear layers in fewer bits than the model's dtype: see `quantize`."""
+
+    NONE = "none"
+    FP8 = "fp8"
+
+
 @dataclass(frozen=True, slots=True)
 class FamilyOptions:
     """Options that only some families have. None is the family's own default; anything else must be one it has."""

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import orjson
 import pyarrow.parquet as pq
@@ -7,6 +8,7 @@ from instant import InstantSession, config, go, kill, names
 
 from rerank_cli.errors import InputError, RefusedError
 from rerank_cli.jobs.choices import OnError, Resume
+from rerank_cli.models.options import Quantize
 
 RECORDS = 60
 
@@ -129,6 +131,13 @@ def test_other_settings_are_refused_and_named(given, tmp_path):
     kill(config(given, tmp_path / "out.jsonl"), 5)
     with pytest.raises(RefusedError, match=r"begun by another run \(top n None → 3\). Fix: --restart"):
         go(config(given, tmp_path / "out.jsonl", top_n=3))
+
+
+def test_a_model_quantized_in_another_way_is_refused(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl")
+    kill(plan, 5)
+    with pytest.raises(RefusedError, match=r"begun by another run \(quantize None → fp8\)"):
+        go(replace(plan, model=replace(plan.model, quantize=Quantize.FP8)))
 
 
 def test_another_revision_of_the_model_is_refused(given, tmp_path):

@@ -19,8 +19,8 @@ HERE = Position("in.jsonl", 1)
 class PlainSession:
     """Passages are numbers, and a number is its own logit: plus `off`, and once more, doubled, for each layer."""
 
-    def __init__(self, dtype="fp32", off=0.0, layers=0):
-        self.facts = ModelFacts("plain", "r1", "fake", "cpu", dtype, 0, True, 512, 384, 2048)
+    def __init__(self, dtype="fp32", off=0.0, layers=0, quantize="none"):
+        self.facts = ModelFacts("plain", "r1", "fake", "cpu", dtype, 0, True, 512, 384, 2048, quantize=quantize)
         self.asked = None
         self._off, self._layers = off, layers
 
@@ -139,6 +139,13 @@ def test_the_tolerance_goes_by_precision(dtype, limit):
     assert found.tolerance == limit
     with pytest.raises(ModelError, match=f"beyond {limit:g}"):
         verdict(scored(request([0])), dtype=dtype, off=limit * 1.01)
+
+
+def test_a_quantized_model_has_a_tolerance_of_its_own():
+    found = verdict(scored(request([0, 3])), dtype="bf16", quantize="fp8", off=1.5)
+    assert (found.tolerance, found.kendall_tau) == (2, 1)
+    with pytest.raises(ModelError, match=r"beyond 2\. Fix: --quantize none"):
+        verdict(scored(request([0, 3])), dtype="bf16", quantize="fp8", off=2.5)
 
 
 def test_a_tolerance_of_ones_own_wins_and_may_be_met_exactly():

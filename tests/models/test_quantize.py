@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+from test_packed_rows import pairs
+
+from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.device import choose_dtype
+from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.session import open_session
+from rerank_cli.errors import UsageError
+from rerank_cli.jobs.verify import kendall_tau
+from rerank_cli.models.options import Quantize
+from rerank_cli.models.quantize_fp8 import Float8Linear, quantize_fp8, to_float8
+
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def linear():
+    torch.manual_seed(0)
+    return torch.nn.Linear(64, 48).bfloat16().requires_grad_(False)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A CUDA card of some capability, as far as torch is asked about it."""
+
+    def pretend(major, minor):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A Card")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (major, minor))
+
+    return pretend
+
+
+def test_a_float8_linear_multiplies_what_its_float8_numbers_stand_for(linear):
+    states = torch.randn(1, 37, 64, dtype=torch.bfloat16) * torch.logspace(-3, 3, 37)[:, None].bfloat16()
+    small, scale = to_float8(states[0])
+    quantized = Float8Linear(linear)
+    weight = quantized.weight.float() * quantized.weight_scale.T
+    expected = (small.float() * scale) @ weight.T + linear.bias.float()
+    found = quantized(states)
+    assert found.shape == (1, 37, 48)
+    torch.testing.assert_close(found[0].float(), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_a_float8_linear_is_within_a_few_hundredths_of_the_linear_it_stands_for(linear):
+    states = torch.randn(1, 200, 64, dtype=torch.bfloat16)
+    exact, found = linear(states).float(), Float8Linear(linear)(states).float()
+    assert 0 < (found - exact).norm() / exact.norm() < 0.05
+
+
+def test_a_token_of_zeros_stays_zero_and_one_that_is_no_number_shows(linear):
+    states = torch.randn(3, 64, dtype=torch.bfloat16)
+    states[0], states[1, 5] = 0, torch.inf
+    found = Float8Linear(linear)(states)
+    torch.testing.assert_close(found[0], linear.bias)
+    assert found[1].isnan().all()
+    assert found[2].isfinite().all()
+
+
+def test_linears_of_the_blocks_are_quantized_but_for_a_trimmed_last_one_and_odd_widths(checkpoint):
+    model = open_session(ModelOptions(str(checkpoint("xlm-roberta")), device="cpu", dtype="bf16"))._scorer._model
+    blocks = model.backbone.encoder.layer
+    blocks[0].output.dense = torch.nn.Linear(96, 47)
+    assert quantize_fp8(model.backbone) == 2 * 6 - 1
+    assert isinstance(blocks[1].attention.self.query, Float8Linear)
+    assert not any(isinstance(module, Float8Linear) for module in [*blocks[2].modules(), *model._head.modules()])
+
+
+@pytest.mark.parametrize("family", ["xlm-roberta", "modernbert-cls", "distilbert", "deberta-v2"])
+def test_a_quantized_model_ranks_nearly_as_the_exact_one(checkpoint, family):
+    texts = pairs(60)
+    session = open_session(ModelOptions(str(checkpoint(family)), device="cpu", dtype="bf16"))
+    prepared = session.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts)))
+    exact = session.score(prepared)
+    assert quantize_fp8(session._scorer._model.backbone) > 0
+    found = session.score(prepared)
+    print(f"worst |Δ| {np.abs(found - exact).max():.2g} of {np.ptp(exact):.2g}, τ {kendall_tau(found, exact):.3f}")
+    assert (found != exact).any()
+    assert kendall_tau(found, exact) > 0.8
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_fp8_without_a_cuda_device_is_refused(device):
+    with pytest.raises(UsageError, match=f"--quantize fp8: needs a CUDA card with float8.*runs on {device}"):
+        choose_dtype("auto", torch.device(device), quantize=Quantize.FP8)
+
+
+def test_fp8_on_a_card_without_float8_is_refused(card):
+    card(8, 6)
+    with pytest.raises(UsageError, match=r"A Card has no float8 \(SM 8.6, expected 8.9 or later\)"):
+        choose_dtype("auto", CUDA, quantize=Quantize.FP8)
+
+
+@pytest.mark.parametrize(
+    ("product", "said"), [(RuntimeError("no kernel\nat x"), r"does not take it \(no kernel\)"), (0, "wrongly")]
+)
+def test_fp8_on_a_card_that_fails_its_trial_is_refused(card, monkeypatch, product, said):
+    card(9, 0)
+    ones = torch.ones(32, 32, dtype=torch.bfloat16)
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: ones)
+
+    def scaled(*_, **__):
+        if isinstance(product, Exception):
+            raise product
+        return ones * product
+
+    monkeypatch.setattr(torch, "_scaled_mm", scaled)
+    with pytest.raises(UsageError, match=said):
+        choose_dtype("auto", CUDA, quantize=Quantize.FP8)
+
+
+def test_fp8_is_worked_out_in_bf16_and_in_nothing_else(card, monkeypatch):
+    card(9, 0)
+    ones = torch.ones(32, 32, dtype=torch.bfloat16)
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: ones)
+    assert choose_dtype("auto", CUDA, quantize=Quantize.FP8) == torch.bfloat16
+    with pytest.raises(UsageError, match=r"fp8 works in bf16 \(got --dtype fp16\)\. Fix: --dtype bf16"):
+        choose_dtype("fp16", CUDA, quantize=Quantize.FP8)
