@@ -126,6 +126,10 @@ def place(
         Quantize, opt.flag("--quantize", help="Linear layers in fewer bits, scores a little off: fp8 on CUDA cards.")
     ] = Quantize.NONE,
     batch_tokens: opt.BatchTokens = None,
+    compile: Annotated[
+        bool,
+        opt.flag("--compile/--no-compile", help="Fuse what lies between matrix products, on CUDA: a minute first."),
+    ] = False,
     share_prefix: Annotated[
         bool, opt.flag("--share-prefix/--no-share-prefix", help="Work out the start of a query's prompts once.")
     ] = True,
@@ -137,6 +141,7 @@ def place(
         "quantize": quantize,
         "batch_tokens": batch_tokens,
         "share_prefix": share_prefix,
+        "compile": compile,
     }
 
 

@@ -19,6 +19,7 @@ from rerank_cli.models.feeding import Packing
 from rerank_cli.models.rows import Run
 
 PACKED = "rerank_packed"
+_KERNEL_DTYPES = (torch.float16, torch.bfloat16)
 
 
 def register() -> str:
@@ -53,15 +54,20 @@ def packed_attention(
     and key to c · tanh(x / c).
     """
     reach = None if sliding_window is None else sliding_window - 1
-    flash = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and softcap is None
+    flash = packing.kernel and softcap is None and _takes(query)
     windowed = reach is not None and reach < packing.longest_keys
     if not windowed:
         reach = None
     # The kernel aligns queries to the end of their keys: a window around a first token is not to be had from it.
     around_first = one_query and not packing.causal
-    if flash and not (windowed and (around_first or "window_size" not in _kernel_parameters())):
+    if flash and not (windowed and (around_first or not _has_windows())):
         return _variable_length(query[0], key[0], value[0], packing, scaling, reach, one_query)[None], None
     return _over_runs(query[0], key[0], value[0], packing, scaling, reach, softcap, one_query)[None], None
+
+
+def _takes(states: Tensor) -> bool:
+    """Whether the variable-length kernel takes states of this kind."""
+    return states.dtype in _KERNEL_DTYPES and states.shape[-1] % 8 == 0 and states.shape[-1] <= 256
 
 
 def _variable_length(
@@ -69,24 +75,20 @@ def _variable_length(
 ) -> Tensor:
     q, k, v = (states.transpose(0, 1) for states in (query, key, value))
     keys = packing.keys
-    offsets, longest = packing.offsets, packing.longest
-    key_offsets = offsets if keys is None else keys.offsets
+    key_offsets = packing.offsets if keys is None else keys.offsets
     if keys is not None:
         k, v = k[keys.index], v[keys.index]
-    if one:
-        # One query a segment; segments that are not scored get one of zeros, of which nothing is kept.
-        segments = len(offsets) - 1
-        spread = q.new_zeros((segments, *q.shape[1:]))
-        spread[packing.scored] = q
-        q, longest = spread, 1
-        offsets = torch.arange(segments + 1, dtype=torch.int32, device=offsets.device)
+    # A segment that is not scored has no query then. Were 1 said to be the most that one has, the kernel would take
+    # it for what each has, where heads share keys.
+    offsets, longest = (packing.scored_offsets, 2) if one else (packing.offsets, packing.longest)
     left = -1 if reach is None else reach
-    window = (left, 0 if packing.causal else left)
-    context = _kernel(q, k, v, offsets, key_offsets, longest, packing.longest_keys, scaling, window)
-    return context[packing.scored] if one else context
+    right = 0 if packing.causal else left
+    longest_keys = packing.longest_keys
+    return cast("Tensor", kernel(q, k, v, offsets, key_offsets, longest, longest_keys, scaling, left, right))
 
 
-def _kernel(
+@torch.library.custom_op("rerank::variable_length", mutates_args=())
+def kernel(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -95,9 +97,13 @@ def _kernel(
     longest: int,
     longest_keys: int,
     scaling: float | None,
-    window: tuple[int, int],
+    left: int,
+    right: int,
 ) -> Tensor:
-    """torch's variable-length attention, whose parameters grew from version to version."""
+    """torch's variable-length attention, whose parameters grew from version to version: [Tq, heads, d].
+
+    One operator to whoever compiles the model around it.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     known = _kernel_parameters()
@@ -112,11 +118,23 @@ def _kernel(
     elif scaling is not None:
         q = q * (scaling * q.shape[-1] ** 0.5)  # torch 2.10 scales by the usual root alone
     if "window_size" in known:
-        options["window_size"] = window
+        options["window_size"] = (left, right)
     else:
-        options["is_causal"] = window == (-1, 0)
-    q, k, v = (states.contiguous() for states in (q, k, v))
-    return cast("Tensor", varlen_attn(q, k, v, offsets, key_offsets, longest, longest_keys, **options))
+        options["is_causal"] = (left, right) == (-1, 0)
+    # The kernel walks by strides, but for the last axis: parts of a fused projection need no copy.
+    q, k, v = (states if states.stride(-1) == 1 else states.contiguous() for states in (q, k, v))
+    found = cast("Tensor", varlen_attn(q, k, v, offsets, key_offsets, longest, longest_keys, **options))
+    return found.contiguous()
+
+
+@kernel.register_fake
+def _kernel_shape(q: Tensor, *_: Any) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_windows() -> bool:
+    return "window_size" in _kernel_parameters()
 
 
 @lru_cache(maxsize=1)

@@ -33,6 +33,7 @@ class ModelOptions:
     threads: int | None = None
     family: FamilyOptions = field(default_factory=FamilyOptions)
     share_prefix: bool = True
+    compile: bool = False
     cutting: Cutting = field(default_factory=Cutting)
 
 
@@ -54,6 +55,7 @@ class ModelFacts:
     profile_is_guess: bool = False
     layers: tuple[int, ...] = ()
     quantize: str = Quantize.NONE.value
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class Scorer:
     def _count(self, row: TokenRow) -> None:
         self.work.rows += 1
         self.work.tokens += row.tokens
-        self.work.computed += row.tokens if self._model.packed else int(row.sequence_lengths.max()) * row.sequences
+        self.work.computed += self._model.computed(row)
 
     def _mend(self, prepared: Prepared, logits: npt.NDArray[np.float32]) -> None:
         bad = _not_finite(logits)

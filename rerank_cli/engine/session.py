@@ -21,8 +21,9 @@ from rerank_cli.engine.memory import keep_freed_blocks
 from rerank_cli.engine.prepare import PairReader, PairTexts, Prepared, prepare
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.checkpoint import Checkpoint
+from rerank_cli.models.compiled import CompiledModel, compiled
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
-from rerank_cli.models.feeding import Placement
+from rerank_cli.models.feeding import Frame, Placement
 from rerank_cli.models.options import Quantize
 from rerank_cli.models.quantize import quantize
 from rerank_cli.models.registry import half_precision, identify
@@ -90,6 +91,10 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     quantize(model.backbone, options.quantize)
     limits = choose_limits(options, model.max_positions, reading.rule)
     sizes = sizes_for(device, model.parameters)
+    batch_tokens = options.batch_tokens or sizes.batch_tokens
+    if options.compile:
+        frame = Frame(batch_tokens, limits.room + reading.rule.template.specials)
+        model = compiled(model, frame, Placement(device, dtype, attention))
     facts = ModelFacts(
         name=checkpoint.name,
         revision=checkpoint.revision,
@@ -100,11 +105,12 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         packed=model.packed,
         max_length=limits.max_length,
         query_max_length=limits.query_max_length,
-        batch_tokens=options.batch_tokens or sizes.batch_tokens,
+        batch_tokens=batch_tokens,
         profile=reading.profile.name,
         profile_is_guess=is_guess(family, checkpoint, options.family),
         layers=model.layers if len(model.layers) > 1 else (),
         quantize=options.quantize.value,
+        compiled=isinstance(model, CompiledModel),
     )
     exact = dtype == torch.float32 and options.quantize is Quantize.NONE
     rescue = None if exact else lambda: load(torch.float32)

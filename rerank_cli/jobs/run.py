@@ -176,6 +176,7 @@ class _Job:
             session = self._open_model(self.config.model)
         facts = session.facts
         how = "packed rows" if facts.packed else "padded batches"
+        how = f"compiled for {how}" if facts.compiled else how
         prompt = "" if facts.profile == "encoder" else f", prompt of profile {facts.profile}"
         if facts.profile_is_guess:
             prompt += " for want of a better one (--profile if the model was trained with another)"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.feeding import Placement, packing_of, padded, to_device
+from rerank_cli.models.feeding import Fed, Frame, Placement, feed, padded
 from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import load_stock, merge_adapter, stock_config
 from rerank_cli.models.readout import Readout, answer_readout, label_readout, readout_of
@@ -85,6 +85,7 @@ class PackedDecoder(_Decoder):
     """Feeds one row of concatenated sequences, beginnings shared; the readout sees last states alone."""
 
     packed = True
+    causal = True
 
     def __init__(self, backbone: PreTrainedModel, device: torch.device, readout: Readout) -> None:
         super().__init__(backbone, device, readout)
@@ -93,11 +94,20 @@ class PackedDecoder(_Decoder):
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
         """fp32 [n]."""
-        packing = packing_of(row, self._device, causal=True)
-        ids, positions = to_device(row.ids, self._device)[None], to_device(row.positions, self._device)[None]
-        states = self._backbone(input_ids=ids, position_ids=positions, packing=packing, use_cache=False)
-        last = states.last_hidden_state[0]
-        return self._readout(last if self._trimmed else last[packing.score_at])
+        return self.compute(self.feed(row))
+
+    def feed(self, row: TokenRow, frame: Frame | None = None) -> Fed:
+        return feed(row, self._device, causal=True, frame=frame)
+
+    def compute(self, fed: Fed) -> Tensor:
+        """fp32 [n], by what is on the device alone."""
+        found = self._backbone(
+            input_ids=fed.ids, position_ids=fed.positions, packing=fed.packing, use_cache=False
+        ).last_hidden_state[0]
+        return self._readout(found if self._trimmed else found[fed.packing.score_at])
+
+    def computed(self, row: TokenRow) -> int:
+        return row.tokens
 
 
 class PaddedDecoder(_Decoder):
@@ -112,6 +122,9 @@ class PaddedDecoder(_Decoder):
         ids, mask = batch["input_ids"], batch["attention_mask"]
         states = self._backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         return self._readout(states[torch.arange(len(states), device=self._device), mask.sum(dim=1) - 1])
+
+    def computed(self, row: TokenRow) -> int:
+        return int(row.sequence_lengths.max()) * row.sequences
 
 
 def positions_of(config: Any) -> int:

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.feeding import Array, Packing, Placement, packing_of, padded, to_device
+from rerank_cli.models.feeding import Fed, Frame, Packing, Placement, feed, padded
 from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import load_stock, stock_config
 from rerank_cli.models.rows import TokenRow
@@ -54,6 +54,7 @@ class PackedEncoder:
     """Feeds one row of concatenated sequences; the head sees only the states that the score is read from."""
 
     packed = True
+    causal = False
     layers: tuple[int, ...] = ()
 
     def __init__(
@@ -82,13 +83,19 @@ class PackedEncoder:
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
-        packing = packing_of(row, self._device, causal=False)
-        inputs: dict[str, Array] = {"input_ids": row.ids, "position_ids": row.positions + self._position_start}
-        if self._types:
-            inputs["token_type_ids"] = row.types
-        tensors = {name: to_device(value, self._device)[None] for name, value in inputs.items()}
-        states = self._backbone(**tensors, packing=packing).last_hidden_state[0]
-        return cast("Tensor", self._head(self._pool(states, packing)))
+        return self.compute(self.feed(row))
+
+    def feed(self, row: TokenRow, frame: Frame | None = None) -> Fed:
+        return feed(row, self._device, causal=False, first_position=self._position_start, frame=frame)
+
+    def compute(self, fed: Fed) -> Tensor:
+        """fp32 [n], by what is on the device alone."""
+        types = {"token_type_ids": fed.types} if self._types else {}
+        found = self._backbone(input_ids=fed.ids, position_ids=fed.positions, **types, packing=fed.packing)
+        return cast("Tensor", self._head(self._pool(found.last_hidden_state[0], fed.packing)))
+
+    def computed(self, row: TokenRow) -> int:
+        return row.tokens
 
     def _pool(self, states: Tensor, packing: Packing) -> Tensor:
         """States [T, H], or [n, H] from a trimmed last layer, to fp32 [n, H]."""
@@ -134,6 +141,9 @@ class PaddedEncoder:
         if not self._types:
             del inputs["token_type_ids"]
         return cast("Tensor", self._whole(**inputs).float().reshape(-1))
+
+    def computed(self, row: TokenRow) -> int:
+        return int(row.lengths.max()) * row.sequences
 
 
 class _Logits(nn.Module):

@@ -32,6 +32,10 @@ class CrossEncoder(Protocol):
 
     def score(self, row: TokenRow) -> Tensor: ...
 
+    def computed(self, row: TokenRow) -> int:
+        """Tokens that the device works out for this row, padding included."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rerank_cli.models.rows import Run, TokenRow
+from rerank_cli.models.rows import Index, Run, TokenRow
 
 Array = npt.NDArray[Any]
 
@@ -42,9 +43,11 @@ class Keys:
 class Packing:
     """How a packed row is cut into segments; travels through the model's forward to the attention function.
 
-    `offsets` is int32 [s + 1] on the model's device, `longest` the greatest segment length, `longest_keys` the greatest
-    with what is shared; `score_at` int64 [n] are the tokens that scores are read from, `scored` int64 [n] the segments
-    they lie in. With `causal` a token sees nothing behind it. `keys` (CUDA) is None where nothing is shared.
+    `offsets` is int32 [s + 1] on the model's device, `longest` at least the greatest segment length, `longest_keys` at
+    least the greatest with what is shared; `score_at` int64 [n] are the tokens that scores are read from, and
+    `scored_offsets` int32 [s + 1] are the offsets of a row with those tokens alone. With `causal` a token sees nothing
+    behind it. `kernel` says whether this device has the variable-length kernel; `keys` are for it alone, and None where
+    nothing is shared. `runs` say the same as the offsets, for attention without it; a row in a frame has none.
     """
 
     runs: tuple[Run, ...]
@@ -52,37 +55,109 @@ class Packing:
     longest: int
     longest_keys: int
     score_at: Tensor
-    scored: Tensor
+    scored_offsets: Tensor
     causal: bool = False
     keys: Keys | None = None
+    kernel: bool = False
 
 
-def packing_of(row: TokenRow, device: torch.device, *, causal: bool) -> Packing:
-    """Scores are read from each sequence's last token if `causal`, from its first one else."""
-    shared = row.parents is not None and bool((row.parents >= 0).any())
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """A packed row on the device: `ids`, `positions` and `types` are int32 [1, T]."""
+
+    ids: Tensor
+    positions: Tensor
+    types: Tensor
+    packing: Packing
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What all rows of a compiled model have in common, so that it is compiled once.
+
+    `tokens` in a row, of which what is missing is filled up; `longest` is the most that a sequence may have.
+    """
+
+    tokens: int
+    longest: int
+
+
+def feed(
+    row: TokenRow, device: torch.device, *, causal: bool, first_position: int = 0, frame: Frame | None = None
+) -> Fed:
+    """Scores are read from each sequence's last token if `causal`, from its first one else.
+
+    All that the device needs goes there in one copy. With a frame the row is filled up, and what tells rows apart is in
+    tensors alone; the sequences that fill it are scored behind the others.
+    """
+    if frame is not None:
+        row = row.filled(frame.tokens, frame.longest)
     ends = np.cumsum(row.lengths)
-    at = ends[row.scored] - 1 if causal else row.starts[row.scored]
-    return Packing(
-        runs=row.runs(),
-        offsets=to_device(np.concatenate(([0], ends)).astype(np.int32), device),
-        longest=int(row.lengths.max()),
-        longest_keys=int((row.lengths + row.prefixes).max()),
-        score_at=to_device(at, device),
-        scored=to_device(row.scored, device),
+    scored = np.zeros(len(row.lengths), dtype=np.int64)
+    scored[row.scored] = 1
+    arrays: dict[str, Array] = {
+        "ids": row.ids,
+        "positions": row.positions + first_position,
+        "types": row.types,
+        "offsets": _offsets(row.lengths),
+        "scored": _offsets(scored),
+        "score_at": ends[row.scored] - 1 if causal else row.starts[row.scored],
+    }
+    kernel = has_kernel(device)
+    if kernel and causal and (frame is not None or row.prefixes.any()):
+        arrays |= {"keys": _key_index(row), "key_offsets": _offsets(row.lengths + row.prefixes)}
+    there = _together(arrays, device)
+    keys = Keys(there["keys"].long(), there["key_offsets"]) if "keys" in there else None
+    packing = Packing(
+        runs=row.runs() if frame is None else (),
+        offsets=there["offsets"],
+        longest=int(row.lengths.max()) if frame is None else frame.longest,
+        longest_keys=int((row.lengths + row.prefixes).max()) if frame is None else frame.longest,
+        score_at=there["score_at"].long(),
+        scored_offsets=there["scored"],
         causal=causal,
-        keys=_keys(row, device) if shared and device.type == "cuda" else None,
+        keys=keys,
+        kernel=kernel,
     )
+    return Fed(there["ids"][None], there["positions"][None], there["types"][None], packing)
 
 
-def _keys(row: TokenRow, device: torch.device) -> Keys:
-    assert row.parents is not None
-    pieces = []
-    for start, length, parent in zip(row.starts, row.lengths, row.parents, strict=True):
-        if parent >= 0:
-            pieces.append(np.arange(row.starts[parent], row.starts[parent] + row.lengths[parent]))
-        pieces.append(np.arange(start, start + length))
-    offsets = np.concatenate(([0], np.cumsum(row.lengths + row.prefixes))).astype(np.int32)
-    return Keys(to_device(np.concatenate(pieces), device), to_device(offsets, device))
+@cache
+def has_kernel(device: torch.device) -> bool:
+    """Whether torch's variable-length attention runs there: its flash kernel begins with Ampere."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _offsets(lengths: Index) -> Index:
+    return np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths)))
+
+
+def _key_index(row: TokenRow) -> Index:
+    """The tokens that each segment's queries see, segment by segment, the shared ones first."""
+    counts = row.lengths + row.prefixes
+    first = row.starts if row.parents is None else np.where(row.parents < 0, row.starts, row.starts[row.parents])
+    place = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    before = np.repeat(row.prefixes, counts)
+    own = np.repeat(row.starts, counts) + place - before
+    index: Index = np.where(place < before, np.repeat(first, counts) + place, own)
+    return index
+
+
+def _together(arrays: dict[str, Array], device: torch.device) -> dict[str, Tensor]:
+    """Whole numbers as int32 tensors on the device, by one copy that nobody waits for.
+
+    torch keeps the pinned memory until the copy has been made, and gives it out again after that. Each tensor begins
+    at a multiple of 16 bytes, which compiled kernels count on.
+    """
+    sizes = [len(values) for values in arrays.values()]
+    places = [-(-size // 4) * 4 for size in sizes]
+    buffer = torch.empty(sum(places), dtype=torch.int32, pin_memory=device.type == "cuda")
+    flat, start = buffer.numpy(), 0
+    for values, place in zip(arrays.values(), places, strict=True):
+        flat[start : start + len(values)] = values
+        start += place
+    there = torch.split(buffer.to(device, non_blocking=True), places)
+    return {name: part[:size] for name, part, size in zip(arrays, there, sizes, strict=True)}
 
 
 def padded(row: TokenRow, device: torch.device, pad: int) -> dict[str, Tensor]:

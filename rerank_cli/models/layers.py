@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from rerank_cli.errors import UsageError
 from rerank_cli.models.decoder import positions_of
-from rerank_cli.models.feeding import Packing, packing_of, to_device
+from rerank_cli.models.feeding import Packing, feed, to_device
 from rerank_cli.models.readout import Readout
 from rerank_cli.models.rows import TokenRow
 
@@ -89,8 +89,9 @@ class LayeredDecoder:
     def score(self, row: TokenRow) -> Tensor:
         """fp32 [n] for one cutoff layer, [n, layers] for several."""
         backbone, top = self._backbone, self.layers[-1]
-        states = backbone.embed_tokens(to_device(row.ids, self._device)[None])
-        packing, rotary = self._lay_out(row, states)
+        fed = feed(row, self._device, causal=True)
+        states = backbone.embed_tokens(fed.ids)
+        packing, rotary = fed.packing, backbone.rotary_emb(states, fed.positions)
         found = []
         for block in range(top + 1):
             if block in self._readouts:
@@ -99,16 +100,16 @@ class LayeredDecoder:
                 break
             if self._compression.at(block):
                 row, states = compress(row, states, self._compression.ratio)
-                packing, rotary = self._lay_out(row, states)
+                fed = feed(row, self._device, causal=True)
+                packing, rotary = fed.packing, backbone.rotary_emb(states, fed.positions)
             states = _states(self._run(backbone.layers[block], states, rotary, packing))
         return found[0] if len(found) == 1 else torch.stack(found, dim=1)
 
     def _run(self, layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor], packing: Packing) -> Any:
         return layer(states, attention_mask=None, position_embeddings=rotary, packing=packing)
 
-    def _lay_out(self, row: TokenRow, states: Tensor) -> tuple[Packing, tuple[Tensor, Tensor]]:
-        positions = to_device(row.positions, self._device)[None]
-        return packing_of(row, self._device, causal=True), self._backbone.rotary_emb(states, positions)
+    def computed(self, row: TokenRow) -> int:
+        return row.tokens
 
 
 class PlainLayeredDecoder(LayeredDecoder):

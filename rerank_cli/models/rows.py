@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -98,6 +98,24 @@ class TokenRow:
         """Two rows with half of the sequences each."""
         count = self.sequences
         return self.take(np.arange(count // 2)), self.take(np.arange(count // 2, count))
+
+    def filled(self, tokens: int, longest: int) -> TokenRow:
+        """The row with sequences of zeros behind it, none above `longest`, that bring it to so many tokens."""
+        missing = tokens - self.tokens
+        if not missing:
+            return self
+        extra = np.full(-(-missing // longest), longest, dtype=np.int64)
+        extra[-1] -= extra.sum() - missing
+        ids, types = (np.concatenate((values, np.zeros(missing, np.int32))) for values in (self.ids, self.types))
+        alone = np.full_like(extra, -1)
+        return replace(
+            self,
+            ids=ids,
+            types=types,
+            lengths=np.concatenate((self.lengths, extra)),
+            parents=None if self.parents is None else np.concatenate((self.parents, alone)),
+            passage_at=None if self.passage_at is None else np.concatenate((self.passage_at, extra)),
+        )
 
     def unshared(self) -> TokenRow:
         """The same sequences, each with its own copy of what it shared."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rerank_cli.engine import attention
-from rerank_cli.models.feeding import Keys, packing_of
+from rerank_cli.models import feeding
+from rerank_cli.models.feeding import feed
 from rerank_cli.models.rows import TokenRow
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 8
@@ -51,7 +52,7 @@ def written_out(row, query, key, value, window=None, softcap=None, scaling=SIZE*
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("one_query", [False, True])
 def test_attention_over_runs(row, window, softcap, one_query):
-    packing = packing_of(row, CPU, causal=True)
+    packing = feed(row, CPU, causal=True).packing
     query, key, value = states(row)
     expected = written_out(row, query, key, value, window, softcap)
     asked = query[:, packing.score_at] if one_query else query
@@ -62,13 +63,10 @@ def test_attention_over_runs(row, window, softcap, one_query):
     torch.testing.assert_close(context[0], expected[packing.score_at] if one_query else expected)
 
 
-def keys_of(row):
+def keys_of(row, monkeypatch):
     """What CUDA gets, made on the CPU."""
-    from rerank_cli.models.feeding import _keys
-
-    found = _keys(row, CPU)
-    assert isinstance(found, Keys)
-    return found
+    monkeypatch.setattr(feeding, "has_kernel", lambda _: True)
+    return feeding.feed(row, CPU, causal=True).packing.keys
 
 
 # torch 2.10 knows no windows: such attention goes over runs there.
@@ -82,17 +80,15 @@ def test_the_variable_length_kernel_is_called_with_the_layout_it_documents(
     monkeypatch, row, window, one_query, version
 ):
     """The kernel itself needs a GPU: here a stand-in with its documented contract checks what we hand it."""
-    packing = packing_of(row, CPU, causal=True)
+    packing = feed(row, CPU, causal=True).packing
     if row.parents is not None:
-        packing = dataclasses.replace(packing, keys=keys_of(row))
+        packing = dataclasses.replace(packing, keys=keys_of(row, monkeypatch))
     query, key, value = states(row)
 
     def attend(q, k, v, cu_q, cu_k, max_q, max_k, scale, left):
-        assert q.is_contiguous()
-        assert k.is_contiguous()
-        assert v.is_contiguous()
+        assert q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
         assert cu_q.dtype == cu_k.dtype == torch.int32
-        assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
+        assert (max_q, max_k) == (2 if one_query else int(cu_q.diff().max()), int(cu_k.diff().max()))
         k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
         out = torch.empty_like(q)
         for i in range(len(cu_q) - 1):
