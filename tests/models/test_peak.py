@@ -1,0 +1,34 @@
+import torch
+
+from rerank_cli.engine import peak
+
+
+def test_the_peak_is_the_best_of_all_products(monkeypatch):
+    rates = iter([3.0, 1.0, 9.0, 2.0] * 100)
+    monkeypatch.setattr(peak, "_SMALLEST", 16)
+    monkeypatch.setattr(peak, "_LARGEST", 16)
+    monkeypatch.setattr(peak, "_rate", lambda *_: next(rates))
+    assert peak.matmul_peak(torch.device("cpu"), torch.float32, seconds=0.0) == 9.0
+
+
+def test_every_way_to_multiply_gives_the_same_product():
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 1e-1)):
+        torch.manual_seed(1)
+        with torch.inference_mode():
+            first, *others = [way.run().float() for way in peak._ways(8, 16, 12, torch.device("cpu"), dtype)]
+        assert first.shape == (8, 12)
+        assert others
+        for other in others:
+            torch.testing.assert_close(other, first, atol=tolerance, rtol=tolerance)
+
+
+def test_threads_are_as_before_afterwards(monkeypatch):
+    monkeypatch.setattr(peak, "_SMALLEST", 64)
+    monkeypatch.setattr(peak, "_LARGEST", 64)
+    before = torch.get_num_threads()
+    assert peak.matmul_peak(torch.device("cpu"), torch.float32, threads=before + 1, seconds=0.0) > 0
+    assert torch.get_num_threads() == before
+
+
+def test_of_two_measurements_the_better_one_counts():
+    assert peak.Peak(before=2.0, after=3.0).best == 3.0
