@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn, ParamSpec, TypeVar
 import typer
 
 from rerank_cli import __version__
+from rerank_cli.cli.bench import bench
 from rerank_cli.cli.check import check
 from rerank_cli.cli.inspect import inspect
 from rerank_cli.cli.models import models
@@ -66,6 +67,7 @@ app.command("run")(_told(run))
 app.command("score")(_told(score))
 app.command("check")(_told(check))
 app.command("inspect")(_told(inspect))
+app.command("bench")(_told(bench))
 app.command("status")(_told(status))
 app.command("models")(_told(models))
 

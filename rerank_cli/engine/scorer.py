@@ -33,6 +33,10 @@ class Scorer:
         self._ceiling: int | None = None
         self.work = Work()
 
+    @property
+    def model(self) -> CrossEncoder:
+        return self._model
+
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,9 @@ from rerank_cli.models.quantize import quantize
 from rerank_cli.models.registry import half_precision, identify
 from rerank_cli.models.rules import is_guess, read_as
 from rerank_cli.models.tokens import load_tokenizer
+
+if TYPE_CHECKING:
+    from rerank_cli.engine.flops import Costs
 
 
 class ModelSession:
@@ -61,6 +65,17 @@ class ModelSession:
         """Logits of n pairs, float32 [n] or [n, layers], as the stock model gives them in fp32, nothing packed."""
         prepared = prepare(pairs, replace(self._reader, share=False), self.facts.batch_tokens, padded=True)
         return prepared.windows.pool(Scorer(self._plain()).score(prepared))[0]
+
+    def resized(self, batch_tokens: int) -> ModelSession:
+        """The same model, fed rows of another size."""
+        facts = replace(self.facts, batch_tokens=batch_tokens)
+        return ModelSession(facts, self.sizes, self._reader, self._scorer, self._plain)
+
+    def costs(self) -> Costs | None:
+        """What a row costs in operations, None where that is not counted."""
+        from rerank_cli.engine.flops import costs_of
+
+        return costs_of(self._scorer.model)
 
 
 def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) -> ModelSession:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.windows import Cutting
 from rerank_cli.errors import RefusedError, UsageError
 from rerank_cli.formats import InputOptions, OutputFormat, OutputOptions, check_output, check_side_file, final_path
 from rerank_cli.jobs.checkpoint import is_ours
@@ -40,10 +41,15 @@ class RunConfig:
     notify: Callable[[str], None] = field(default=lambda _: None)
 
 
+def check_cutting(cutting: Cutting) -> None:
+    """UsageError for a stride that would change nothing without a word."""
+    if cutting.stride is not None and not cutting.in_passages:
+        raise UsageError("--stride needs --long-documents max, first or mean-top3: nothing is read in passages else")
+
+
 def check(config: RunConfig) -> None:
     """Raise what can be told before anything is opened: flags that do not go together, places that are taken."""
-    if config.model.cutting.stride is not None and not config.model.cutting.in_passages:
-        raise UsageError("--stride needs --long-documents max, first or mean-top3: nothing is read in passages else")
+    check_cutting(config.model.cutting)
     if config.verify_tolerance is not None and config.verify is None:
         raise UsageError("--verify-tolerance needs --verify N")
     if config.output.format is OutputFormat.TREC and config.output.answers.truncated:
