@@ -48,6 +48,10 @@ class BadRecord(InputError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[type[BadRecord], tuple[str, str], dict[str, object]]:
+        """Pickles with both its arguments."""
+        return type(self), (self.code, str(self)), self.__dict__
+
 
 class ModelError(RerankError):
     """The model cannot be found, loaded or run."""

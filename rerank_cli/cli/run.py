@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ from rerank_cli.cli.bundles import Gathered, gathers
 from rerank_cli.cli.durations import duration
 from rerank_cli.cli.settings import Config, PrintConfig, show
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say, say_json
-from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED
+from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 from rerank_cli.formats import OutputFormat, ScoreKind
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 from rerank_cli.models.options import LongDocuments
@@ -34,6 +35,10 @@ def run(
             "--output", "-o", metavar="FILE", help="Where to write; .jsonl, .jsonl.gz/.zst/.bz2/.lz4 or .parquet."
         ),
     ] = "-",
+    devices: Annotated[
+        str | None,
+        opt.flag("--devices", metavar="LIST", help="A worker process each: 0,1 or cuda:0,cuda:1 or all, or cpu,cpu."),
+    ] = None,
     long_documents: Annotated[
         LongDocuments,
         opt.flag("--long-documents", help="Cut off what does not fit, or score passages: the best, first, mean of 3."),
@@ -136,11 +141,14 @@ def run(
     if print_config:
         show(context)
         return
-    records = given()
+    records, where = given(), place()
+    if devices is not None and where["device"] != "auto":
+        raise UsageError("--device and --devices: give one of them")
     prepare_environment()
     log_to_stderr(quiet, verbose)
     from rerank_cli.engine.windows import Cutting
     from rerank_cli.formats import AnswerOptions, OutputOptions
+    from rerank_cli.jobs.devices import device_list, open_workers
     from rerank_cli.jobs.options import RunConfig
     from rerank_cli.jobs.run import run as run_job
     from rerank_cli.jobs.signals import die_of
@@ -148,7 +156,7 @@ def run(
     stdout = claim_stdout() if output == "-" else None
     notify = (lambda _: None) if quiet else say_json if progress is ProgressMode.JSON else say
     cutting = Cutting(long_documents, stride)
-    model = replace(reading(), **place(), cutting=cutting)
+    model = replace(reading(), **where, cutting=cutting)
     layers = model.family.cutoff_layers or ()
     plan = RunConfig(
         model=model,
@@ -180,7 +188,8 @@ def run(
         summary=summary,
         notify=notify,
     )
-    outcome, stop = run_job(plan, _open_session, _revision)
+    open_model = _open_session if devices is None else partial(open_workers, device_list(devices))
+    outcome, stop = run_job(plan, open_model, _revision)
     if outcome.nothing_to_do:
         notify(f"{output}: complete already, nothing to do (--overwrite does it again)")
     if outcome.tally.records:

@@ -96,8 +96,8 @@ class RowNotes(Protocol):
     def done(self, pairs: Index, scores: npt.NDArray[np.float32]) -> None: ...
 
 
-class Session(Protocol):
-    """An open model. `prepare` may run on another thread than `score`."""
+class Model(Protocol):
+    """A model that is open, here or in other processes."""
 
     @property
     def facts(self) -> ModelFacts: ...
@@ -107,6 +107,14 @@ class Session(Protocol):
 
     @property
     def work(self) -> Work: ...
+
+    def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
+        """Logits of n pairs, float32 [n] or [n, layers], as the stock model gives them in fp32, nothing packed."""
+        ...
+
+
+class Session(Model, Protocol):
+    """A model that is open here. `prepare` may run on another thread than `score`."""
 
     def prepare(self, pairs: PairTexts) -> Prepared:
         """Tokenize and plan n pairs."""
@@ -122,8 +130,4 @@ class Session(Protocol):
         from it.
         Raises StopRequested when `should_stop` says so between two rows.
         """
-        ...
-
-    def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
-        """Logits of n pairs, float32 [n] or [n, layers], as the stock model gives them in fp32, nothing packed."""
         ...

@@ -15,17 +15,17 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SMALL_MODEL = 50_000_000
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU; a device that is not there is a UsageError."""
+def choose_device(name: str, flag: str = "--device") -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; a device that is not there is a UsageError about the flag."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-        raise UsageError(f"--device {name}: no such device (expected auto, cpu, cuda, cuda:N or mps)")
+        raise UsageError(f"{flag} {name}: no such device (expected auto, cpu, cuda, cuda:N or mps)")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: not here (torch sees {torch.cuda.device_count()} CUDA devices)")
+        raise UsageError(f"{flag} {name}: not here (torch sees {torch.cuda.device_count()} CUDA devices)")
     if device.type == "mps" and not _has_mps():
-        raise UsageError("--device mps: not available on this machine")
+        raise UsageError(f"{flag} mps: not available on this machine")
     return device
 
 

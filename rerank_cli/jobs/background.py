@@ -29,12 +29,19 @@ class Ahead(Generic[T]):
     """Iterates `items`, produced on a thread of their own at most `depth` ahead.
 
     Iteration ends early once `until` says so, even while the thread waits for input that may never come; `exhausted`
-    tells whether it came to the end.
+    tells whether it came to the end. `ring` is called, on the thread, whenever `take` has something new to give.
     """
 
-    def __init__(self, items: Iterable[T], depth: int = 1, until: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        items: Iterable[T],
+        depth: int = 1,
+        until: Callable[[], bool] = lambda: False,
+        ring: Callable[[], None] = lambda: None,
+    ) -> None:
         self._items = items
         self._until = until
+        self._ring = ring
         self._ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
         self._closed = threading.Event()
         self.exhausted = False
@@ -47,12 +54,27 @@ class Ahead(Generic[T]):
                 item = self._ready.get(timeout=_POLL)
             except queue.Empty:
                 continue
-            if item is _END:
-                self.exhausted = True
+            if self._told_end(item):
                 return
-            if isinstance(item, _Raised):
-                raise item.error
             yield item
+
+    def take(self) -> list[T]:
+        """The next item, or nothing where there is none yet or none any more; never waits."""
+        if self.exhausted:
+            return []
+        try:
+            item = self._ready.get_nowait()
+        except queue.Empty:
+            return []
+        return [] if self._told_end(item) else [item]
+
+    def _told_end(self, item: Any) -> bool:
+        """Whether the thread says that it is done; raises what it died of."""
+        if isinstance(item, _Raised):
+            raise item.error
+        if item is _END:
+            self.exhausted = True
+        return self.exhausted
 
     def close(self) -> None:
         """Ask the thread to end at its next item; one that hangs in a read ends with the process."""
@@ -74,6 +96,7 @@ class Ahead(Generic[T]):
                 self._ready.put(item, timeout=_POLL)
             except queue.Full:
                 continue
+            self._ring()
             return True
         return False
 

@@ -82,6 +82,10 @@ class Journal:
     def find(self, row: _Row) -> Scores | None:
         return self._known.get(row)
 
+    def rows_of(self, chunk: bytes, part: int) -> dict[int, Scores]:
+        """All that an earlier run left of one slice, by the hash of a row's pairs."""
+        return {row.pairs: scores for row, scores in self._known.items() if (row.chunk, row.slice) == (chunk, part)}
+
     def add(self, row: _Row, scores: Scores) -> None:
         """Note a row's scores; those of several layers one pair after the other."""
         if self._path is None:
@@ -153,11 +157,37 @@ class SliceNotes:
     seed: int
 
     def known(self, pairs: Index) -> Scores | None:
-        found = self.journal.find(self._row(pairs))
-        return found if found is None or len(found) == len(pairs) else found.reshape(len(pairs), -1)
+        return _by_pair(self.journal.find(self._row(pairs)), pairs)
 
     def done(self, pairs: Index, scores: Scores) -> None:
         self.journal.add(self._row(pairs), scores)
 
+    def carried(self) -> CarriedNotes:
+        """The same for another process, which has no journal."""
+        return CarriedNotes(self.seed, self.journal.rows_of(self.chunk, self.part))
+
     def _row(self, pairs: Index) -> _Row:
-        return _Row(self.chunk, self.part, zlib.crc32(pairs.astype("<i8").tobytes(), self.seed))
+        return _Row(self.chunk, self.part, _name(pairs, self.seed))
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedNotes:
+    """Rows of one slice with their scores, as `contract.RowNotes` that can be pickled; nothing goes to disk."""
+
+    seed: int
+    rows: dict[int, Scores]
+
+    def known(self, pairs: Index) -> Scores | None:
+        return _by_pair(self.rows.get(_name(pairs, self.seed)), pairs)
+
+    def done(self, pairs: Index, scores: Scores) -> None:
+        self.rows[_name(pairs, self.seed)] = scores.reshape(-1)
+
+
+def _name(pairs: Index, seed: int) -> int:
+    return zlib.crc32(pairs.astype("<i8").tobytes(), seed)
+
+
+def _by_pair(found: Scores | None, pairs: Index) -> Scores | None:
+    """Scores as they stand in an entry, flat, to one row a pair where there are several layers."""
+    return found if found is None or len(found) == len(pairs) else found.reshape(len(pairs), -1)

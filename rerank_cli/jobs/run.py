@@ -34,10 +34,11 @@ from rerank_cli.jobs.summary import Summary, write_summary
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.trace import Trace
 from rerank_cli.jobs.verify import Sample, Verdict
+from rerank_cli.jobs.workers import Workers
 from rerank_cli.jobs.workplace import Workplace
 from rerank_cli.records import Record
 
-OpenModel = Callable[[ModelOptions], Session]
+OpenModel = Callable[[ModelOptions], Session | Workers]
 RevisionOf = Callable[[ModelOptions], str]
 
 
@@ -77,7 +78,7 @@ class _Job:
         self.place = Workplace.of(config.output.path, config.checkpoint)
         self._open_model = open_model
         self._revision_of = revision_of
-        self._session: Session | None = None
+        self._session: Session | Workers | None = None
         self._point: Checkpoint | None = None
         self._verdict: Verdict | None = None
         self._nothing_to_do = False
@@ -113,7 +114,7 @@ class _Job:
         source = self._open_source(stack)
         records, trace = self._records(source, saved)
         stack.enter_context(showing(tally, config.progress, config.progress_interval))
-        session = self._session = self._load()
+        session = self._session = self._load(stack)
         chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
         mark = fingerprint(config, session.facts, chunk_pairs)
         if saved:
@@ -132,7 +133,8 @@ class _Job:
         if journal.kept:
             config.notify(f"{journal.kept:,} scores of a chunk that was not finished are kept")
         sample = Sample(config.verify) if config.verify else None
-        scoring = partial(in_this_process, session, journal, tally)
+        how = session.scoring if isinstance(session, Workers) else partial(in_this_process, session)
+        scoring = partial(how, journal, tally)
         if stream(chunks, chunk_pairs, scoring, ledger, journal, tally, self.stop, sample):
             if sample and tally.pairs:
                 with tally.timing("verify scores"):
@@ -171,9 +173,11 @@ class _Job:
         records = guarded(itertools.islice(records, left), config.on_error, config.max_errors, tally)
         return look_ahead(records, live=source.total_bytes is None), trace
 
-    def _load(self) -> Session:
+    def _load(self, stack: ExitStack) -> Session | Workers:
         with self.tally.timing("load"):
             session = self._open_model(self.config.model)
+        if isinstance(session, Workers):
+            stack.enter_context(session)
         facts = session.facts
         how = "packed rows" if facts.packed else "padded batches"
         how = f"compiled for {how}" if facts.compiled else how

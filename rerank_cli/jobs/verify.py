@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.engine.contract import Session
+from rerank_cli.engine.contract import Model
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import Logits
 from rerank_cli.errors import ModelError
@@ -69,18 +69,18 @@ class Sample:
         else:
             self._pairs[slot], self._logits[slot] = pair, logit
 
-    def verify(self, session: Session, tolerance: float | None) -> Verdict:
+    def verify(self, model: Model, tolerance: float | None) -> Verdict:
         """Score the sample again, plainly. ModelError where the difference is beyond the tolerance.
 
         That goes by dtype, and by how the model is quantized: there Kendall's τ says more than a difference.
         """
         if not self._pairs:
             raise ModelError("--verify: this run has no score to verify. Fix: --restart scores everything again")
-        facts = session.facts
+        facts = model.facts
         usual = TOLERANCE[facts.dtype if facts.quantize == "none" else facts.quantize]
         limit = usual if tolerance is None else tolerance
         queries, passages, caps, instructions = zip(*self._pairs, strict=True)
-        plain = session.score_plainly(PairTexts(queries, passages, caps, instructions))
+        plain = model.score_plainly(PairTexts(queries, passages, caps, instructions))
         ours: Logits = np.array(self._logits, dtype=np.float32)
         if not np.isfinite(plain).all():
             raise ModelError("--verify: the plain fp32 model gives scores that are no finite numbers, ours are")

@@ -1,0 +1,102 @@
+import time
+
+import numpy as np
+import pytest
+
+from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.results import PairScores
+from rerank_cli.errors import InputError
+from rerank_cli.jobs.background import Ahead
+from rerank_cli.jobs.chunks import Chunk
+from rerank_cli.jobs.handout import Handout
+from rerank_cli.jobs.journal import Journal
+from rerank_cli.jobs.stages import Slice
+from rerank_cli.jobs.trace import Reached
+from rerank_cli.records import Position, Rejection
+
+SCORES = PairScores(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, bool), None, 0)
+
+
+def parts(count, fails=False):
+    for number in range(count):
+        records = [Rejection(Position("in.jsonl", 2 * number + line), "bad", "is bad") for line in (1, 2)]
+        yield Slice(Chunk(number, records, 0, 0, Reached(f"{number:032x}")), PairTexts([], [], []), 0, True)
+    if fails:
+        raise InputError("torn")
+
+
+def handout(slices, window=4):
+    return Handout(Ahead(slices), Journal(None, {}, lambda: 0), window)
+
+
+def take(hand):
+    """The next slice, once the thread that reads has it."""
+    end = time.monotonic() + 10
+    while not (found := hand.take()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
+
+
+def numbers(finished):
+    return [part.chunk.number for part, _ in finished]
+
+
+def test_slices_leave_in_order_whichever_is_scored_first():
+    hand = handout(parts(3))
+    errands = [take(hand) for _ in range(3)]
+    left = []
+    for number in (2, 0, 1):
+        errands[number].scores = SCORES
+        left.append(numbers(hand.finished()))
+    assert left == [[], [0], [1, 2]]
+
+
+def test_no_more_is_handed_out_than_the_window_holds():
+    hand = handout(parts(10))
+    first, *others = [take(hand) for _ in range(4)]
+    for errand in others:
+        errand.scores = SCORES
+    assert numbers(hand.finished()) == []
+    assert not hand.has_room
+    assert hand.take() is None
+    first.scores = SCORES
+    assert numbers(hand.finished()) == [0, 1, 2, 3]
+    assert hand.has_room
+    assert take(hand).number == 4
+
+
+def test_what_comes_back_goes_out_again_before_anything_new_though_the_window_is_full():
+    hand = handout(parts(10))
+    errands = [take(hand) for _ in range(4)]
+    hand.give_back(errands[1:3])
+    assert hand.has_room
+    assert [hand.take(), hand.take(), hand.take()] == [errands[1], errands[2], None]
+    assert hand.first is errands[0]
+
+
+def test_an_error_of_the_input_waits_for_the_slices_before_it():
+    hand = handout(parts(2, fails=True))
+    errands = [take(hand), take(hand)]
+    time.sleep(0.2)
+    assert hand.take() is None
+    assert not hand.over()
+    for errand in errands:
+        errand.scores = SCORES
+    assert numbers(hand.finished()) == [0, 1]
+    with pytest.raises(InputError, match="torn"):
+        hand.over()
+
+
+def test_it_is_over_when_the_input_is_and_all_is_passed_on():
+    hand = handout(parts(1))
+    take(hand).scores = SCORES
+    assert not hand.over()
+    assert numbers(hand.finished()) == [0]
+    time.sleep(0.2)
+    assert hand.take() is None
+    assert hand.over()
+
+
+def test_the_place_of_a_slice_is_named_by_its_first_and_last_line():
+    assert take(handout(parts(1))).place == "in.jsonl:1 to 2"
