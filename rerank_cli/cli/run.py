@@ -104,6 +104,10 @@ def run(
         str | None,
         opt.flag("--checkpoint", metavar="FILE", help="Keep the checkpoint here; a stream on stdout has none else."),
     ] = None,
+    cache: Annotated[
+        str | None,
+        opt.flag("--cache", metavar="FILE", help="Keep scores here, and score only pairs that are not in it."),
+    ] = None,
     max_duration: Annotated[
         str | None,
         opt.flag("--max-duration", metavar="TIME", help="Stop after 90s, 30m or 7h30m, work kept, with exit 10."),
@@ -177,6 +181,7 @@ def run(
         chunk_pairs=chunk_pairs,
         commit_interval=commit_interval,
         checkpoint=checkpoint,
+        cache=cache,
         max_duration=None if max_duration is None else duration(max_duration, "--max-duration"),
         verify=verify,
         verify_tolerance=verify_tolerance,

@@ -52,6 +52,15 @@ class PairTexts:
         place = slice(start, end)
         return PairTexts(self.queries[place], self.passages[place], self.caps[place], self.instructions[place])
 
+    def take(self, places: Index) -> PairTexts:
+        """The pairs at these places."""
+        chosen = places.tolist()
+        queries, passages, caps, instructions = (
+            [values[place] for place in chosen] if values else ()
+            for values in (self.queries, self.passages, self.caps, self.instructions)
+        )
+        return PairTexts(queries, passages, caps, instructions)
+
 
 @dataclass(frozen=True, slots=True)
 class PairReader:

@@ -67,8 +67,13 @@ def discard_partial(path: str) -> None:
             partial.unlink(missing_ok=True)
 
 
-def check_side_file(path: str, flag: str, options: OutputOptions, inputs: Sequence[str]) -> None:
-    """Raise what speaks against a file beside the output (`--errors`, say): no place, or one that is taken."""
+def check_side_file(
+    path: str, flag: str, options: OutputOptions, inputs: Sequence[str], *, must_write: bool = True
+) -> None:
+    """Raise what speaks against a file beside the output (`--errors`, say): no place, or one that is taken.
+
+    Unless it `must_write`, a run does without a folder that cannot be written to.
+    """
     if path == STREAM:
         raise UsageError(f"{flag} cannot be - (stdout carries the answers). Fix: name a file")
     if is_special(path):
@@ -78,7 +83,8 @@ def check_side_file(path: str, flag: str, options: OutputOptions, inputs: Sequen
         refuse_if_input(final, inputs, f"another {flag}")
         if options.path != STREAM and final in (final_path(options.path), partial_path(options.path)):
             raise UsageError(f"{flag} and -o name the same file. Fix: another {flag}")
-        _check_folder(path, final)
+        if must_write or not final.parent.is_dir():
+            _check_folder(path, final)
 
 
 def open_sink(

@@ -19,6 +19,25 @@ if TYPE_CHECKING:
     from rerank_cli.jobs.options import RunConfig
 
 _ON_ERROR = "on error"
+_OF_ANSWERS = frozenset(
+    (
+        "model",  # the revision stands for what it holds
+        "mark truncated",
+        "scores",
+        "documents",
+        "output format",
+        "top n",
+        _ON_ERROR,
+        "errors file",
+        "shape",
+        "query field",
+        "documents field",
+        "text field",
+        "id field",
+        "doc id field",
+        "chunk pairs",
+    )
+)
 
 Fingerprint = dict[str, Any]
 
@@ -74,6 +93,11 @@ def fingerprint(config: RunConfig, facts: ModelFacts, chunk_pairs: int) -> Finge
         "query max length": facts.query_max_length,
         "chunk pairs": chunk_pairs,
     }
+
+
+def score_settings(mark: Fingerprint) -> Fingerprint:
+    """What of a fingerprint decides the score of a pair of texts; a setting that is new here counts among it."""
+    return {name: value for name, value in mark.items() if name not in _OF_ANSWERS}
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:

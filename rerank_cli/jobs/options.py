@@ -10,7 +10,15 @@ from typing import BinaryIO
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.windows import Cutting
 from rerank_cli.errors import RefusedError, UsageError
-from rerank_cli.formats import InputOptions, OutputFormat, OutputOptions, check_output, check_side_file, final_path
+from rerank_cli.formats import (
+    InputOptions,
+    OutputFormat,
+    OutputOptions,
+    check_output,
+    check_side_file,
+    final_path,
+    is_special,
+)
 from rerank_cli.jobs.checkpoint import is_ours
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 
@@ -29,6 +37,7 @@ class RunConfig:
     chunk_pairs: int | None = None
     commit_interval: float | None = None
     checkpoint: str | None = None
+    cache: str | None = None
     max_duration: float | None = None
     verify: int | None = None
     verify_tolerance: float | None = None
@@ -58,13 +67,16 @@ def check(config: RunConfig) -> None:
     if config.errors is not None and config.on_error is OnError.FAIL:
         raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
     named = {"--errors": config.errors, "--summary": config.summary, "--checkpoint": config.checkpoint}
+    named["--cache"] = config.cache
     taken: dict[Path, str] = {}
     for flag, path in named.items():
         if path is None:
             continue
-        check_side_file(path, flag, config.output, config.input.paths)
+        check_side_file(path, flag, config.output, config.input.paths, must_write=flag != "--cache")
         other = taken.setdefault(final_path(path), flag)
         if other != flag:
             raise UsageError(f"{other} and {flag} name the same file. Fix: another {flag}")
+    if config.cache is not None and (not config.cache or is_special(config.cache) or Path(config.cache).is_dir()):
+        raise UsageError(f"--cache {config.cache}: is no file (expected one, or a name for one)")
     if config.checkpoint and not is_ours(Path(config.checkpoint)):
         raise RefusedError(f"{config.checkpoint}: is no checkpoint of ours. Fix: another --checkpoint")

@@ -29,6 +29,7 @@ from rerank_cli.jobs.pipeline import stream
 from rerank_cli.jobs.progress import say, showing, snapshot
 from rerank_cli.jobs.receipt import complete, identity, receipt, sign
 from rerank_cli.jobs.scoring import in_this_process
+from rerank_cli.jobs.shortcuts import Shortcuts
 from rerank_cli.jobs.signals import Stop, die_of, listening
 from rerank_cli.jobs.summary import Summary, write_summary
 from rerank_cli.jobs.tally import Tally
@@ -81,6 +82,7 @@ class _Job:
         self._session: Session | Workers | None = None
         self._point: Checkpoint | None = None
         self._verdict: Verdict | None = None
+        self._shortcuts: Shortcuts | None = None
         self._nothing_to_do = False
         self._held = False
 
@@ -113,6 +115,7 @@ class _Job:
             self.place.refuse_another_run(saved, settings(config))
         source = self._open_source(stack)
         records, trace = self._records(source, saved)
+        shortcuts = self._shortcuts = Shortcuts(config, tally, stack)
         stack.enter_context(showing(tally, config.progress, config.progress_interval))
         session = self._session = self._load(stack)
         chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
@@ -134,7 +137,7 @@ class _Job:
             config.notify(f"{journal.kept:,} scores of a chunk that was not finished are kept")
         sample = Sample(config.verify) if config.verify else None
         how = session.scoring if isinstance(session, Workers) else partial(in_this_process, session)
-        scoring = partial(how, journal, tally)
+        scoring = shortcuts.around(partial(how, journal, tally), session.facts, mark)
         if stream(chunks, chunk_pairs, scoring, ledger, journal, tally, self.stop, sample):
             if sample and tally.pairs:
                 with tally.timing("verify scores"):
@@ -147,7 +150,15 @@ class _Job:
         session = self._session
         interrupted = None if self.tally.finished or self._nothing_to_do else self.stop.reason
         facts, work = (session.facts, session.work) if session else (None, None)
-        return Summary(self.tally, facts, work, interrupted, nothing_to_do=self._nothing_to_do, verdict=self._verdict)
+        return Summary(
+            self.tally,
+            facts,
+            work,
+            interrupted,
+            nothing_to_do=self._nothing_to_do,
+            verdict=self._verdict,
+            cache=self._shortcuts.cache_use if self._shortcuts else None,
+        )
 
     def _open_source(self, stack: ExitStack) -> Source:
         """The input. It is not closed on a request to stop: a thread may hang in a read of it, and the process ends."""

@@ -12,6 +12,7 @@ import orjson
 from rerank_cli import __version__
 from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.formats import append_to_special, final_path, is_special, replace_file
+from rerank_cli.jobs.cache import CacheUse
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.verify import Verdict
 
@@ -23,7 +24,7 @@ class Summary:
     """What happened. `failure` is the error that ended the run.
 
     `interrupted` says what ended it before its input did: the name of a signal, or `max-duration`. With `nothing_to_do`
-    the output was complete before. `verdict` is what `--verify` found.
+    the output was complete before. `verdict` is what `--verify` found, `cache` what `--cache` spared.
     """
 
     tally: Tally
@@ -33,6 +34,7 @@ class Summary:
     failure: str | None = None
     nothing_to_do: bool = False
     verdict: Verdict | None = None
+    cache: CacheUse | None = None
 
     @property
     def exit_reason(self) -> str:
@@ -63,6 +65,7 @@ class Summary:
             "out_of_memory_splits": work.out_of_memory if work else 0,
             "rescued_scores": work.rescued if work else 0,
             "verified": asdict(self.verdict) if self.verdict else None,
+            "cache": asdict(self.cache) if self.cache else None,
             "model": asdict(self.model) if self.model else None,
             "versions": {"rerank": __version__, "python": platform.python_version()} | _versions(),
         }
@@ -76,6 +79,8 @@ class Summary:
             parts.append(f"{_count(tally.truncated, 'pair')} truncated")
         if tally.duplicates:
             parts.append(f"{_count(tally.duplicates, 'duplicate')} not scored again")
+        if self.cache:
+            parts.append(self.cache.line)
         if tally.rejected:
             parts.append(f"{_count(tally.rejected, 'record')} rejected")
         if self.verdict:
