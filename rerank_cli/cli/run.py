@@ -108,6 +108,19 @@ def run(
         str | None,
         opt.flag("--cache", metavar="FILE", help="Keep scores here, and score only pairs that are not in it."),
     ] = None,
+    cascade: Annotated[
+        str | None,
+        opt.flag("--cascade", metavar="MODEL:KEEP", help="A smaller model keeps the best KEEP of each query for ours."),
+    ] = None,
+    cascade_sample: Annotated[
+        int | None,
+        opt.flag(
+            "--cascade-sample",
+            metavar="N",
+            min=0,
+            help="Queries on which to measure what that changes [default: 4 to 16, 2 % of the work].",
+        ),
+    ] = None,
     max_duration: Annotated[
         str | None,
         opt.flag("--max-duration", metavar="TIME", help="Stop after 90s, 30m or 7h30m, work kept, with exit 10."),
@@ -152,6 +165,7 @@ def run(
     log_to_stderr(quiet, verbose)
     from rerank_cli.engine.windows import Cutting
     from rerank_cli.formats import AnswerOptions, OutputOptions
+    from rerank_cli.jobs.cascade import Cascade
     from rerank_cli.jobs.devices import device_list, open_workers
     from rerank_cli.jobs.options import RunConfig
     from rerank_cli.jobs.run import run as run_job
@@ -182,6 +196,7 @@ def run(
         commit_interval=commit_interval,
         checkpoint=checkpoint,
         cache=cache,
+        cascade=None if cascade is None else Cascade.parse(cascade, model, cascade_sample),
         max_duration=None if max_duration is None else duration(max_duration, "--max-duration"),
         verify=verify,
         verify_tolerance=verify_tolerance,

@@ -20,6 +20,7 @@ class PairScores:
     `logits` are [n], or [n, layers] with the deepest last; NaN where there is no finite one. `tokens` and `truncated`
     are [n]. `passages` are the characters (start, end) of the best passage of each document, [n, 2], None unless long
     documents are read in passages. `duplicates` counts pairs that needed no scoring because another one is equal.
+    `kept` [n] tells those that stay in the answer, None where all do; the others have no score.
     """
 
     logits: Logits
@@ -27,12 +28,19 @@ class PairScores:
     truncated: npt.NDArray[np.bool_]
     passages: Index | None
     duplicates: int
+    kept: npt.NDArray[np.bool_] | None = None
 
     def take(self, places: Index) -> PairScores:
         """The pairs at these places; those that repeat are duplicates."""
         passages = None if self.passages is None else self.passages[places]
         duplicates = self.duplicates + len(places) - len(self.tokens)
-        return PairScores(self.logits[places], self.tokens[places], self.truncated[places], passages, duplicates)
+        kept = None if self.kept is None else self.kept[places]
+        return PairScores(self.logits[places], self.tokens[places], self.truncated[places], passages, duplicates, kept)
+
+
+def deepest(logits: Logits) -> Logits:
+    """The scores that decide an order, [n]: those of the deepest layer."""
+    return logits if logits.ndim == 1 else logits[:, -1]
 
 
 def by_pair(prepared: Prepared, logits: Logits) -> PairScores:
@@ -48,10 +56,12 @@ def concatenate(parts: list[PairScores]) -> PairScores:
     if len(parts) == 1:
         return parts[0]
     spans = [part.passages for part in parts if part.passages is not None]
+    kept = [part.kept for part in parts if part.kept is not None]
     return PairScores(
         np.concatenate([part.logits for part in parts]),
         np.concatenate([part.tokens for part in parts]),
         np.concatenate([part.truncated for part in parts]),
         np.concatenate(spans) if spans else None,
         sum(part.duplicates for part in parts),
+        np.concatenate(kept) if kept else None,
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rerank_cli.jobs.options import RunConfig
 
 _ON_ERROR = "on error"
+_CASCADE = "cascade"
 _OF_ANSWERS = frozenset(
     (
         "model",  # the revision stands for what it holds
@@ -35,6 +36,15 @@ _OF_ANSWERS = frozenset(
         "text field",
         "id field",
         "doc id field",
+        "sort",
+        "by id",
+        "depth",
+        "run values",
+        "fuse",
+        "fuse k",
+        "fuse weight",
+        "normalize",
+        "min score",
         "chunk pairs",
     )
 )
@@ -56,6 +66,7 @@ def settings(config: RunConfig) -> Fingerprint:
         "documents": answers.documents,
         "output format": config.output.format.value,
         "top n": config.top_n,
+        _CASCADE: config.cascade.mark if config.cascade else None,
         _ON_ERROR: config.on_error.value,
         "errors file": config.errors,
         "shape": given.shape.value if given.shape else None,
@@ -97,7 +108,18 @@ def fingerprint(config: RunConfig, facts: ModelFacts, chunk_pairs: int) -> Finge
 
 def score_settings(mark: Fingerprint) -> Fingerprint:
     """What of a fingerprint decides the score of a pair of texts; a setting that is new here counts among it."""
-    return {name: value for name, value in mark.items() if name not in _OF_ANSWERS}
+    names = [name for name in mark if name not in _OF_ANSWERS and not name.startswith(_CASCADE)]
+    return {name: mark[name] for name in names if mark[name] is not None}
+
+
+def cascade_settings(facts: ModelFacts) -> Fingerprint:
+    """What of the small model decides which candidates are kept."""
+    return {
+        f"{_CASCADE} revision": facts.revision,
+        f"{_CASCADE} dtype": facts.dtype,
+        f"{_CASCADE} max length": facts.max_length,
+        f"{_CASCADE} query max length": facts.query_max_length,
+    }
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:

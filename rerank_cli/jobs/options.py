@@ -19,6 +19,7 @@ from rerank_cli.formats import (
     final_path,
     is_special,
 )
+from rerank_cli.jobs.cascade import Cascade
 from rerank_cli.jobs.checkpoint import is_ours
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 
@@ -38,6 +39,7 @@ class RunConfig:
     commit_interval: float | None = None
     checkpoint: str | None = None
     cache: str | None = None
+    cascade: Cascade | None = None
     max_duration: float | None = None
     verify: int | None = None
     verify_tolerance: float | None = None
@@ -48,6 +50,11 @@ class RunConfig:
     progress_interval: float = 30.0
     summary: str | None = None
     notify: Callable[[str], None] = field(default=lambda _: None)
+
+    @property
+    def models(self) -> list[ModelOptions]:
+        """All that take part, the one that ranks first."""
+        return [self.model, self.cascade.model] if self.cascade else [self.model]
 
 
 def check_cutting(cutting: Cutting) -> None:
@@ -63,6 +70,10 @@ def check(config: RunConfig) -> None:
         raise UsageError("--verify-tolerance needs --verify N")
     if config.output.format is OutputFormat.TREC and config.output.answers.truncated:
         raise UsageError("--mark-truncated: a TREC run has no place for marks. Fix: --format api or pairs")
+    if config.cascade and config.cascade.model.name == config.model.name:
+        raise UsageError(f"--cascade {config.cascade.mark}: is the model itself. Fix: a smaller one")
+    if config.cascade and config.top_n and config.top_n > config.cascade.keep:
+        raise UsageError(f"--top-n {config.top_n}: --cascade keeps {config.cascade.keep}. Fix: --cascade MODEL:KEEP")
     check_output(config.output, config.input.paths, config.stdout)
     if config.errors is not None and config.on_error is OnError.FAIL:
         raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")

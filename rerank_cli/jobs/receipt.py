@@ -27,12 +27,19 @@ if TYPE_CHECKING:
 _ATTRIBUTE = "user.rerank.run"
 
 
-def receipt(config: RunConfig, revision: str, stamps: Sequence[Stamp | None]) -> str | None:
-    """What tells this run from all others, None if an input is a stream. `revision` is the model's."""
+def receipt(config: RunConfig, revisions: Sequence[str], stamps: Sequence[Stamp | None]) -> str | None:
+    """What tells this run from all others, None if an input is a stream. `revisions` are its models'."""
     if None in stamps:
         return None
     model = config.model
-    asked = (revision, model.dtype, model.max_length, model.query_max_length, config.limit, config.chunk_pairs)
+    asked = (
+        "+".join(revisions),
+        model.dtype,
+        model.max_length,
+        model.query_max_length,
+        config.limit,
+        config.chunk_pairs,
+    )
     content = orjson.dumps([settings(config), asked, stamps])
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -72,7 +79,7 @@ def complete(config: RunConfig, place: Workplace, revision_of: Callable[[ModelOp
     if left is None and (found is None or config.output.overwrite):
         return None
     stamps = [stamp_of(path) for path in config.input.paths]
-    now = receipt(config, revision_of(config.model), stamps) if revision_of else None
+    now = receipt(config, [revision_of(model) for model in config.models], stamps) if revision_of else None
     rejected = None
     if left and left.sealed == identity(final_path(config.output.path)):
         same = left.receipt == now and not differences(left.fingerprint, settings(config))

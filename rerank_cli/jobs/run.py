@@ -115,11 +115,12 @@ class _Job:
             self.place.refuse_another_run(saved, settings(config))
         source = self._open_source(stack)
         records, trace = self._records(source, saved)
-        shortcuts = self._shortcuts = Shortcuts(config, tally, stack)
+        shortcuts = self._shortcuts = Shortcuts(config, source.shape, tally, stack)
         stack.enter_context(showing(tally, config.progress, config.progress_interval))
         session = self._session = self._load(stack)
+        shortcuts.load(self._open_model)
         chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
-        mark = fingerprint(config, session.facts, chunk_pairs)
+        mark = fingerprint(config, session.facts, chunk_pairs) | shortcuts.settings
         if saved:
             self.place.refuse_another_run(saved, mark)
         elif config.resume is Resume.NEVER:
@@ -136,14 +137,18 @@ class _Job:
         if journal.kept:
             config.notify(f"{journal.kept:,} scores of a chunk that was not finished are kept")
         sample = Sample(config.verify) if config.verify else None
-        how = session.scoring if isinstance(session, Workers) else partial(in_this_process, session)
-        scoring = shortcuts.around(partial(how, journal, tally), session.facts, mark)
+        plain = (
+            session.scoring
+            if isinstance(session, Workers)
+            else partial(in_this_process, shortcuts.in_turn(session))
+        )
+        scoring = shortcuts.around(partial(plain, journal, tally), session.facts, mark, chunk_pairs)
         if stream(chunks, chunk_pairs, scoring, ledger, journal, tally, self.stop, sample):
             if sample and tally.pairs:
                 with tally.timing("verify scores"):
                     self._verdict = sample.verify(session, config.verify_tolerance)
             with tally.timing("write"):
-                self._publish(sink, source, session.facts.revision)
+                self._publish(sink, source, [session.facts.revision, *shortcuts.revisions])
             tally.finished = True
 
     def summary(self) -> Summary:
@@ -158,6 +163,7 @@ class _Job:
             nothing_to_do=self._nothing_to_do,
             verdict=self._verdict,
             cache=self._shortcuts.cache_use if self._shortcuts else None,
+            cascade=self._shortcuts.cascade_use if self._shortcuts else None,
         )
 
     def _open_source(self, stack: ExitStack) -> Source:
@@ -238,11 +244,11 @@ class _Job:
 
         return record
 
-    def _publish(self, sink: Sink, source: Source, revision: str) -> None:
+    def _publish(self, sink: Sink, source: Source, revisions: list[str]) -> None:
         """Give the output its name. A kill at any moment leaves what tells the next run how far this one came."""
         whole = sink.finish()
         if whole:
-            found = receipt(self.config, revision, source.stamps)
+            found = receipt(self.config, revisions, source.stamps)
             if found:
                 sign(whole, found, self.tally.rejected)
             if self._point:

@@ -1,55 +1,138 @@
-"""What spares a run work: scores of earlier runs, put around whatever scoring there is."""
+"""What spares a run work, put around whatever scoring there is: scores of earlier runs, a small model before the large.
+
+The cache stands around each model by itself, the cascade around both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING
 
-from rerank_cli.engine.contract import ModelFacts
+import numpy as np
+import numpy.typing as npt
+
+from rerank_cli.engine.contract import ModelFacts, ModelOptions, RowNotes, Session, never
+from rerank_cli.engine.prepare import PairTexts, Prepared
+from rerank_cli.errors import UsageError
+from rerank_cli.jobs.agreement import Agreement, CascadeUse
 from rerank_cli.jobs.cache import CacheUse, ScoreCache, cached
 from rerank_cli.jobs.cache_file import CacheFile
-from rerank_cli.jobs.fingerprint import Fingerprint
+from rerank_cli.jobs.cascade import cascaded
+from rerank_cli.jobs.fingerprint import Fingerprint, cascade_settings, fingerprint
+from rerank_cli.jobs.journal import Journal
 from rerank_cli.jobs.pipeline import MakeScoring
-from rerank_cli.jobs.scoring import Scoring
+from rerank_cli.jobs.scoring import Scoring, in_this_process
 from rerank_cli.jobs.tally import Tally
+from rerank_cli.records import Shape
 
 if TYPE_CHECKING:
     from rerank_cli.jobs.options import RunConfig
 
 
 class Shortcuts:
-    """Those that a run was asked for; what is open is left to the stack."""
+    """Those that a run was asked for; what is open is left to the stack. `settings` are fingerprint of the small model.
 
-    def __init__(self, config: RunConfig, tally: Tally, stack: ExitStack) -> None:
-        """RefusedError where the cache is something else, before a model is loaded."""
+    The small model runs in this process, wherever the large one does, and keeps no journal: it is soon done again.
+    """
+
+    def __init__(self, config: RunConfig, shape: Shape | None, tally: Tally, stack: ExitStack) -> None:
+        """RefusedError where the cache is something else, UsageError where no candidate may be left out."""
+        if config.cascade and shape is Shape.SCORE:
+            raise UsageError("--cascade leaves candidates out, but score records are answered whole. Fix: without it")
         self._config = config
         self._tally = tally
+        self._turn = Lock()
+        self._small: Session | None = None
+        self._small_tally = Tally()
+        self._agreement = Agreement(config.cascade.sample, config.cascade.keep) if config.cascade else None
         self._caches: list[ScoreCache] = []
         self._file = CacheFile(config.cache, config.notify) if config.cache else None
         if self._file:
             stack.callback(self._file.close)
 
-    def around(self, make: MakeScoring, facts: ModelFacts, mark: Fingerprint) -> MakeScoring:
+    def load(self, open_model: Callable[[ModelOptions], Session]) -> None:
+        """Open the small model, if there is one."""
+        cascade = self._config.cascade
+        if cascade is None:
+            return
+        with self._tally.timing("load"):
+            small = self._small = open_model(cascade.model)
+        facts = small.facts
+        self._config.notify(f"{facts.name} on {facts.device} in {facts.dtype} keeps the best {cascade.keep} for it")
+
+    @property
+    def settings(self) -> Fingerprint:
+        return cascade_settings(self._small.facts) if self._small else {}
+
+    @property
+    def revisions(self) -> list[str]:
+        return [self._small.facts.revision] if self._small else []
+
+    def in_turn(self, session: Session) -> Session:
+        """A session that leaves the device to the small model when it is its turn."""
+        return InTurn(session, self._turn) if self._config.cascade else session
+
+    def around(self, make: MakeScoring, facts: ModelFacts, mark: Fingerprint, slice_pairs: int) -> MakeScoring:
         """The scoring that `make` makes of the model with these facts, spared what can be."""
+        passages = self._config.model.cutting.in_passages
 
         def scoring(should_stop: Callable[[], bool]) -> Scoring:
-            return self._cached(make(should_stop), facts, mark, self._tally)
+            large = self._cached(make(should_stop), facts, mark, self._tally, passages=passages)
+            if self._small is None or self._agreement is None or self._config.cascade is None:
+                return large
+            small = self._small_scoring(self._small, should_stop, slice_pairs)
+            return cascaded(small, large, self._config.cascade.keep, slice_pairs, self._agreement)
 
         return scoring
 
-    def _cached(self, scoring: Scoring, facts: ModelFacts, mark: Fingerprint, tally: Tally) -> Scoring:
+    def _small_scoring(self, small: Session, should_stop: Callable[[], bool], slice_pairs: int) -> Scoring:
+        tally, options = self._small_tally, self._config.models[-1]
+        mark = fingerprint(replace(self._config, model=options, cascade=None), small.facts, slice_pairs)
+        scoring = in_this_process(self.in_turn(small), Journal(None, mark, lambda: 0), tally, should_stop)
+        return self._cached(scoring, small.facts, mark, tally, passages=False)
+
+    def _cached(
+        self, scoring: Scoring, facts: ModelFacts, mark: Fingerprint, tally: Tally, *, passages: bool
+    ) -> Scoring:
         if self._file is None:
             return scoring
-        passages = self._config.model.cutting.in_passages
         cache = ScoreCache(self._file, mark, max(1, len(facts.layers)), passages=passages)
         self._caches.append(cache)
         return cached(scoring, cache, tally)
 
     @property
     def cache_use(self) -> CacheUse | None:
-        """What the cache was good for, once it is closed."""
+        """What the cache was good for, once it is closed; both models' scores count."""
         if self._file is None:
             return None
         hits, misses = sum(cache.hits for cache in self._caches), sum(cache.misses for cache in self._caches)
         return CacheUse(hits, misses, self._file.path, self._file.entries)
+
+    @property
+    def cascade_use(self) -> CascadeUse | None:
+        if self._small is None or self._agreement is None:
+            return None
+        facts, seconds = self._small.facts, self._small_tally.seconds.get("score", 0.0)
+        return self._agreement.use(facts.name, facts.revision, seconds)
+
+
+class InTurn:
+    """A session that shares its device with others: one of them scores at a time."""
+
+    def __init__(self, session: Session, turn: Lock) -> None:
+        self._session = session
+        self._turn = turn
+        self.facts, self.sizes, self.work = session.facts, session.sizes, session.work
+        self.prepare = session.prepare
+
+    def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
+        return self._session.score_plainly(pairs)
+
+    def score(
+        self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
+    ) -> npt.NDArray[np.float32]:
+        with self._turn:
+            return self._session.score(prepared, should_stop, notes)

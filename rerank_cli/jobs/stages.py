@@ -12,7 +12,7 @@ import numpy as np
 
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts
-from rerank_cli.engine.results import PairScores, concatenate
+from rerank_cli.engine.results import PairScores, concatenate, deepest
 from rerank_cli.jobs.chunks import Chunk
 from rerank_cli.records import Outcome, Ranking, Rejection, Request, Shape
 
@@ -46,12 +46,17 @@ def slices(chunks: Iterable[Chunk], slice_pairs: int) -> Iterator[Slice]:
     """Chunks to be scored; one that holds an oversized request is cut so that memory stays bounded."""
     for chunk in chunks:
         texts = pair_texts([record for record in chunk.records if isinstance(record, Request)])
-        twins = None
-        if len(texts) > slice_pairs:
-            texts, twins = texts.distinct()
-        starts = range(0, max(1, len(texts)), slice_pairs)
-        for number, start in enumerate(starts):
-            yield Slice(chunk, texts.part(start, start + slice_pairs), number, start == starts[-1], twins)
+        yield from parts(chunk, texts, slice_pairs)
+
+
+def parts(chunk: Chunk, texts: PairTexts, slice_pairs: int, first: int = 0, left: str = "") -> Iterator[Slice]:
+    """Texts of a chunk, which `left` names where they are not all, as slices; one where there are none."""
+    twins = None
+    if len(texts) > slice_pairs:
+        texts, twins = texts.distinct()
+    starts = range(0, max(1, len(texts)), slice_pairs)
+    for number, start in enumerate(starts, first):
+        yield Slice(chunk, texts.part(start, start + slice_pairs), number, start == starts[-1], twins, left)
 
 
 def pair_texts(requests: Sequence[Request]) -> PairTexts:
@@ -98,18 +103,19 @@ def rank(request: Request, scored: Scored, place: slice, top_n: int | None) -> O
     """Best first, ties in input order, cut to the top n (the record's own, else the one given).
 
     The request's pairs stand at `place`. Always by logit, the deepest layer's: a sigmoid saturates and ties. A request
-    with a score that is no number is rejected whole.
+    with a score that is no number is rejected whole. Candidates that were not kept are not in the order.
     """
     pairs = scored.pairs
     found = pairs.logits[place]
-    if not np.isfinite(found).all():
+    kept = np.arange(len(found)) if pairs.kept is None else np.flatnonzero(pairs.kept[place])
+    if not np.isfinite(found[kept]).all():
         message = "the model gave a score that is not a finite number, in fp32 too"
         return Rejection(request.position, "non_finite_score", message, request.id)
-    layers, logits = (None, found) if found.ndim == 1 else (found.tolist(), found[:, -1])
+    layers, logits = None if found.ndim == 1 else found.tolist(), deepest(found)
     if request.shape is Shape.SCORE:
         order: Sequence[int] = range(len(logits))
     else:
-        order = np.argsort(-logits, kind="stable")[: request.top_n or top_n].tolist()
+        order = kept[np.argsort(-logits[kept], kind="stable")][: request.top_n or top_n].tolist()
     return Ranking(
         request,
         logits.tolist(),

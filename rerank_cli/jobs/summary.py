@@ -12,6 +12,7 @@ import orjson
 from rerank_cli import __version__
 from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.formats import append_to_special, final_path, is_special, replace_file
+from rerank_cli.jobs.agreement import CascadeUse
 from rerank_cli.jobs.cache import CacheUse
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.verify import Verdict
@@ -24,7 +25,8 @@ class Summary:
     """What happened. `failure` is the error that ended the run.
 
     `interrupted` says what ended it before its input did: the name of a signal, or `max-duration`. With `nothing_to_do`
-    the output was complete before. `verdict` is what `--verify` found, `cache` what `--cache` spared.
+    the output was complete before. `verdict` is what `--verify` found, `cache` and `cascade`
+    say what those spared.
     """
 
     tally: Tally
@@ -35,6 +37,7 @@ class Summary:
     nothing_to_do: bool = False
     verdict: Verdict | None = None
     cache: CacheUse | None = None
+    cascade: CascadeUse | None = None
 
     @property
     def exit_reason(self) -> str:
@@ -66,6 +69,7 @@ class Summary:
             "rescued_scores": work.rescued if work else 0,
             "verified": asdict(self.verdict) if self.verdict else None,
             "cache": asdict(self.cache) if self.cache else None,
+            "cascade": asdict(self.cascade) if self.cascade else None,
             "model": asdict(self.model) if self.model else None,
             "versions": {"rerank": __version__, "python": platform.python_version()} | _versions(),
         }
@@ -79,8 +83,7 @@ class Summary:
             parts.append(f"{_count(tally.truncated, 'pair')} truncated")
         if tally.duplicates:
             parts.append(f"{_count(tally.duplicates, 'duplicate')} not scored again")
-        if self.cache:
-            parts.append(self.cache.line)
+        parts += [shortcut.line for shortcut in (self.cache, self.cascade) if shortcut]
         if tally.rejected:
             parts.append(f"{_count(tally.rejected, 'record')} rejected")
         if self.verdict:
