@@ -28,7 +28,6 @@ from rerank_cli.jobs.options import RunConfig, check
 from rerank_cli.jobs.pipeline import stream
 from rerank_cli.jobs.progress import say, showing, snapshot
 from rerank_cli.jobs.receipt import complete, identity, receipt, sign
-from rerank_cli.jobs.scoring import in_this_process
 from rerank_cli.jobs.shortcuts import Shortcuts
 from rerank_cli.jobs.signals import Stop, die_of, listening
 from rerank_cli.jobs.summary import Summary, write_summary
@@ -137,12 +136,8 @@ class _Job:
         if journal.kept:
             config.notify(f"{journal.kept:,} scores of a chunk that was not finished are kept")
         sample = Sample(config.verify) if config.verify else None
-        plain = (
-            session.scoring
-            if isinstance(session, Workers)
-            else partial(in_this_process, shortcuts.in_turn(session))
-        )
-        scoring = shortcuts.around(partial(plain, journal, tally), session.facts, mark, chunk_pairs)
+        plain = shortcuts.plain(session, journal, tally)
+        scoring = shortcuts.around(plain, session.facts, mark, chunk_pairs)
         if stream(chunks, chunk_pairs, scoring, ledger, journal, tally, self.stop, sample):
             if sample and tally.pairs:
                 with tally.timing("verify scores"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from rerank_cli.jobs.journal import Journal
 from rerank_cli.jobs.pipeline import MakeScoring
 from rerank_cli.jobs.scoring import Scoring, in_this_process
 from rerank_cli.jobs.tally import Tally
+from rerank_cli.jobs.workers import Workers
 from rerank_cli.records import Shape
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 class Shortcuts:
     """Those that a run was asked for; what is open is left to the stack. `settings` are fingerprint of the small model.
 
-    The small model runs in this process, wherever the large one does, and keeps no journal: it is soon done again.
+    The small model runs on the devices of the large one, and keeps no journal: it is soon done again.
     """
 
     def __init__(self, config: RunConfig, shape: Shape | None, tally: Tally, stack: ExitStack) -> None:
@@ -45,7 +47,8 @@ class Shortcuts:
         self._config = config
         self._tally = tally
         self._turn = Lock()
-        self._small: Session | None = None
+        self._stack = stack
+        self._small: Session | Workers | None = None
         self._small_tally = Tally()
         self._agreement = Agreement(config.cascade.sample, config.cascade.keep) if config.cascade else None
         self._caches: list[ScoreCache] = []
@@ -53,13 +56,15 @@ class Shortcuts:
         if self._file:
             stack.callback(self._file.close)
 
-    def load(self, open_model: Callable[[ModelOptions], Session]) -> None:
+    def load(self, open_model: Callable[[ModelOptions], Session | Workers]) -> None:
         """Open the small model, if there is one."""
         cascade = self._config.cascade
         if cascade is None:
             return
         with self._tally.timing("load"):
             small = self._small = open_model(cascade.model)
+        if isinstance(small, Workers):
+            self._stack.enter_context(small)
         facts = small.facts
         self._config.notify(f"{facts.name} on {facts.device} in {facts.dtype} keeps the best {cascade.keep} for it")
 
@@ -71,9 +76,12 @@ class Shortcuts:
     def revisions(self) -> list[str]:
         return [self._small.facts.revision] if self._small else []
 
-    def in_turn(self, session: Session) -> Session:
-        """A session that leaves the device to the small model when it is its turn."""
-        return InTurn(session, self._turn) if self._config.cascade else session
+    def plain(self, model: Session | Workers, journal: Journal, tally: Tally) -> MakeScoring:
+        """The scoring by a model as it is; one in this process leaves the device to the small model in its turn."""
+        if isinstance(model, Workers):
+            return partial(model.scoring, journal, tally)
+        shared = InTurn(model, self._turn) if self._config.cascade else model
+        return partial(in_this_process, shared, journal, tally)
 
     def around(self, make: MakeScoring, facts: ModelFacts, mark: Fingerprint, slice_pairs: int) -> MakeScoring:
         """The scoring that `make` makes of the model with these facts, spared what can be."""
@@ -88,10 +96,10 @@ class Shortcuts:
 
         return scoring
 
-    def _small_scoring(self, small: Session, should_stop: Callable[[], bool], slice_pairs: int) -> Scoring:
+    def _small_scoring(self, small: Session | Workers, should_stop: Callable[[], bool], slice_pairs: int) -> Scoring:
         tally, options = self._small_tally, self._config.models[-1]
         mark = fingerprint(replace(self._config, model=options, cascade=None), small.facts, slice_pairs)
-        scoring = in_this_process(self.in_turn(small), Journal(None, mark, lambda: 0), tally, should_stop)
+        scoring = self.plain(small, Journal(None, mark, lambda: 0), tally)(should_stop)
         return self._cached(scoring, small.facts, mark, tally, passages=False)
 
     def _cached(
