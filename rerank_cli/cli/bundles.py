@@ -125,7 +125,7 @@ def place(
     quantize: Annotated[
         Quantize, opt.flag("--quantize", help="Linear layers in fewer bits, scores a little off: fp8 on CUDA cards.")
     ] = Quantize.NONE,
-    batch_tokens: opt.BatchTokens = None,
+    batch_tokens: opt.BatchTokens = "auto",
     compile: Annotated[
         bool,
         opt.flag("--compile/--no-compile", help="Fuse what lies between matrix products, on CUDA: a minute first."),
@@ -139,7 +139,7 @@ def place(
         "device": device,
         "dtype": dtype.value,
         "quantize": quantize,
-        "batch_tokens": batch_tokens,
+        "batch_tokens": _tokens(batch_tokens),
         "share_prefix": share_prefix,
         "compile": compile,
     }
@@ -168,6 +168,14 @@ def given(
         id_field=id_field,
         doc_id_field=doc_id_field,
     )
+
+
+def _tokens(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise UsageError(f"--batch-tokens {text}: expected auto or a number from 1 on")
+    return int(text)
 
 
 def _numbers(text: str | None, flag: str) -> tuple[int, ...] | None:

@@ -39,7 +39,8 @@ QueryMaxLength = Annotated[
     flag("--query-max-length", metavar="N", min=1, help="Tokens of the query [default: 3/4 of --max-length]."),
 ]
 BatchTokens = Annotated[
-    int | None, flag("--batch-tokens", metavar="N", min=1, help="Tokens in a packed row [default: by device].")
+    str,
+    flag("--batch-tokens", metavar="N", help="Tokens in a packed row; auto goes by device, model and free memory."),
 ]
 Threads = Annotated[
     int | None, flag("--threads", metavar="N", min=1, help="CPU threads [default: all physical cores].")

@@ -50,7 +50,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 def sizes_for(device: torch.device, parameters: int) -> Sizes:
     """Rows that fit a CPU's caches or fill a GPU; chunks that a slow device finishes in about half a minute."""
     if device.type == "cuda":
-        return Sizes(batch_tokens=32_768, chunk_pairs=8_192)
+        return Sizes(batch_tokens=32_768, chunk_pairs=8_192)  # tokens: by model and memory, see row_size
     if device.type == "mps":
         return Sizes(batch_tokens=8_192, chunk_pairs=1_024)
     return Sizes(batch_tokens=2_048, chunk_pairs=1_024 if parameters < _SMALL_MODEL else 256)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from rerank_cli.engine.contract import RowNotes, StopRequested, Work, never
+from rerank_cli.engine.fetching import Fetch, fetch
 from rerank_cli.engine.prepare import PlannedRow, Prepared
 from rerank_cli.errors import ModelError
 from rerank_cli.models.families import CrossEncoder
@@ -47,7 +48,7 @@ class Scorer:
         """
         layers = len(self._model.layers)
         logits = np.empty((prepared.distinct_pairs, layers) if layers > 1 else prepared.distinct_pairs, np.float32)
-        waiting: tuple[PlannedRow, torch.Tensor] | None = None
+        waiting: tuple[PlannedRow, Fetch] | None = None
         for row in prepared.rows:
             known = notes.known(row.pairs) if notes else None
             if known is not None:
@@ -56,7 +57,7 @@ class Scorer:
             if should_stop():
                 _collect(logits, waiting, notes)
                 raise StopRequested
-            scores = self._run(self._model, row.row)
+            scores = fetch(self._run(self._model, row.row))
             _collect(logits, waiting, notes)
             waiting = (row, scores)
         _collect(logits, waiting, notes)
@@ -111,13 +112,11 @@ def _not_finite(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return ~finite if finite.ndim == 1 else ~np.logical_and.reduce(finite, axis=1)
 
 
-def _collect(
-    logits: npt.NDArray[np.float32], waiting: tuple[PlannedRow, torch.Tensor] | None, notes: RowNotes | None
-) -> None:
-    """Fetch the scores of the row before, which are there by now, and tell of them."""
+def _collect(logits: npt.NDArray[np.float32], waiting: tuple[PlannedRow, Fetch] | None, notes: RowNotes | None) -> None:
+    """Put the scores of the row before in their place, and tell of them."""
     if waiting is None:
         return
     row, scores = waiting
-    logits[row.pairs] = scores.cpu().numpy()
+    logits[row.pairs] = scores.wait()
     if notes:
         notes.done(row.pairs, logits[row.pairs])

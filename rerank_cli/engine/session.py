@@ -20,6 +20,7 @@ from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, si
 from rerank_cli.engine.limits import choose_limits, find
 from rerank_cli.engine.memory import keep_freed_blocks
 from rerank_cli.engine.prepare import PairReader, PairTexts, Prepared, prepare
+from rerank_cli.engine.row_size import rows_for
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.compiled import CompiledModel, compiled
@@ -84,6 +85,8 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_freed_blocks()
+    if device.index is not None:
+        torch.cuda.set_device(device)  # streams, pinned memory and compiled kernels go by the current one
     checkpoint = checkpoint or find(options)
     family = identify(checkpoint)
     dtype = choose_dtype(options.dtype, device, half_precision(checkpoint, family), options.quantize)
@@ -106,10 +109,12 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     quantize(model.backbone, options.quantize)
     limits = choose_limits(options, model.max_positions, reading.rule)
     sizes = sizes_for(device, model.parameters)
+    longest = limits.room + reading.rule.template.specials
     batch_tokens = options.batch_tokens or sizes.batch_tokens
+    if device.type == "cuda" and options.batch_tokens is None:
+        batch_tokens = rows_for(model, device, dtype, longest)
     if options.compile:
-        frame = Frame(batch_tokens, limits.room + reading.rule.template.specials)
-        model = compiled(model, frame, Placement(device, dtype, attention))
+        model = compiled(model, Frame(batch_tokens, longest), Placement(device, dtype, attention))
     facts = ModelFacts(
         name=checkpoint.name,
         revision=checkpoint.revision,

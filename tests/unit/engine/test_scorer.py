@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from fakes import FakeModel, logit, reader
 
+from rerank_cli.engine import scorer
 from rerank_cli.engine.contract import StopRequested
 from rerank_cli.engine.prepare import PairTexts, prepare
 from rerank_cli.engine.scorer import Scorer
@@ -115,3 +116,24 @@ def test_work_counts_rows_and_padding():
     padded.score(prepare(pairs, reader(LIMITS), 128, padded=True))
     assert packed.work.tokens == packed.work.computed == padded.work.tokens
     assert padded.work.computed > padded.work.tokens
+
+
+def test_scores_of_a_row_are_sent_home_at_once_and_waited_for_when_the_next_row_runs(monkeypatch):
+    ready = prepared(texts())
+    told = []
+
+    class Told(FakeModel):
+        def score(self, row):
+            told.append("run")
+            return super().score(row)
+
+    class Slow:
+        def __init__(self, scores):
+            told.append("send")
+            self.wait = lambda: told.append("wait") or scores.numpy()
+
+    monkeypatch.setattr(scorer, "fetch", Slow)
+    Scorer(Told()).score(ready)
+    rest = ["run", "send", "wait"] * (len(ready.rows) - 1)
+    assert len(ready.rows) > 2
+    assert told == ["run", "send", *rest, "wait"]
