@@ -26,6 +26,10 @@ class Fetch:
         found: npt.NDArray[np.float32] = self.scores.cpu().numpy()
         return found
 
+    def withdraw(self) -> bool:
+        """No: the device has it."""
+        return False
+
 
 def fetch(scores: Tensor) -> Fetch:
     """Start the copy, and do not wait: into pinned memory, which nothing else may use until it has been read."""

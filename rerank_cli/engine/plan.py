@@ -11,6 +11,16 @@ import numpy.typing as npt
 
 Index = npt.NDArray[np.int64]
 
+_SMALLEST = 512
+
+
+def row_budget(lengths: Index, most: int, rows: int) -> int:
+    """Tokens a row: `most`, or fewer where sequences of these lengths would else make fewer than so many rows.
+
+    Fewer than 512 are not worth a row of their own.
+    """
+    return min(most, max(_SMALLEST, -(-int(lengths.sum()) // rows)))
+
 
 def plan_rows(lengths: Index, budget: int, *, padded: bool = False) -> list[Index]:
     """Cut pairs of these token lengths, [m], into rows of at most `budget` tokens, at least one pair each.

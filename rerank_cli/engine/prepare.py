@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_cli.engine.packing import pack, pack_causal
-from rerank_cli.engine.plan import Index, plan_rows, plan_shared
+from rerank_cli.engine.plan import Index, plan_rows, plan_shared, row_budget
 from rerank_cli.engine.windows import Cutting, Windows
 from rerank_cli.errors import UsageError
 from rerank_cli.models.pairs import Fit, Ids, Limits, PairRule, PairTemplate, fit_lengths
@@ -149,8 +149,13 @@ def measure(pairs: PairTexts, reader: PairReader, *, whole: bool = False) -> Mea
     )
 
 
-def prepare(pairs: PairTexts, reader: PairReader, batch_tokens: int, *, padded: bool = False) -> Prepared:
-    """Tokenize, truncate, cut in passages, deduplicate and plan; deterministic in its arguments."""
+def prepare(
+    pairs: PairTexts, reader: PairReader, batch_tokens: int, *, padded: bool = False, least_rows: int = 1
+) -> Prepared:
+    """Tokenize, truncate, cut in passages, deduplicate and plan; deterministic in its arguments.
+
+    Few tokens are made `least_rows` rows all the same, unless these would be very short or share their beginnings.
+    """
     measured = measure(pairs, reader)
     template, kept = reader.rule.template, measured.kept
     windows = reader.cutting.cut(measured.documents, kept.passage, len(template.passage_head))
@@ -162,7 +167,8 @@ def prepare(pairs: PairTexts, reader: PairReader, batch_tokens: int, *, padded: 
         groups, opening = _beginnings(measured, windows.document[first], template)
         plan = plan_shared(tokens[first], groups, opening, batch_tokens)
     else:
-        groups, plan = np.arange(len(first)), plan_rows(tokens[first], batch_tokens, padded=padded)
+        budget = row_budget(tokens[first], batch_tokens, least_rows)
+        groups, plan = np.arange(len(first)), plan_rows(tokens[first], budget, padded=padded)
     rows = []
     for members in plan:
         texts = sequences.ids(first[members], template)

@@ -6,7 +6,10 @@ The engine knows nothing of files, records or terminals. It is used by one threa
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,7 @@ import torch
 
 from rerank_cli.engine.contract import RowNotes, StopRequested, Work, never
 from rerank_cli.engine.fetching import Fetch, fetch
+from rerank_cli.engine.lanes import Lanes, Pending
 from rerank_cli.engine.prepare import PlannedRow, Prepared
 from rerank_cli.errors import ModelError
 from rerank_cli.models.families import CrossEncoder
@@ -25,13 +29,18 @@ log = logging.getLogger(__name__)
 class Scorer:
     """Scores prepared pairs with one model.
 
-    `rescue`, if given, loads the same model in fp32: scores that come out non-finite are computed again with it.
+    `rescue`, if given, loads the same model in fp32: scores that come out non-finite are computed again with it. With
+    `lanes` rows run side by side, without they run one after the other, and scores are fetched one row late.
     """
 
-    def __init__(self, model: CrossEncoder, rescue: Callable[[], CrossEncoder] | None = None) -> None:
+    def __init__(
+        self, model: CrossEncoder, rescue: Callable[[], CrossEncoder] | None = None, lanes: Lanes | None = None
+    ) -> None:
         self._model = model
         self._rescue = rescue
+        self._lanes = lanes
         self._ceiling: int | None = None
+        self._counting = Lock()
         self.work = Work()
 
     @property
@@ -48,21 +57,36 @@ class Scorer:
         """
         layers = len(self._model.layers)
         logits = np.empty((prepared.distinct_pairs, layers) if layers > 1 else prepared.distinct_pairs, np.float32)
-        waiting: tuple[PlannedRow, Fetch] | None = None
-        for row in prepared.rows:
-            known = notes.known(row.pairs) if notes else None
-            if known is not None:
-                logits[row.pairs] = known
-                continue
-            if should_stop():
-                _collect(logits, waiting, notes)
-                raise StopRequested
-            scores = fetch(self._run(self._model, row.row))
-            _collect(logits, waiting, notes)
-            waiting = (row, scores)
-        _collect(logits, waiting, notes)
+        under_way = deque[tuple[PlannedRow, Fetch | Pending]]()
+        ahead = 2 * self._lanes.count if self._lanes else 1
+        try:
+            for row in prepared.rows:
+                known = notes.known(row.pairs) if notes else None
+                if known is not None:
+                    logits[row.pairs] = known
+                    continue
+                if should_stop():
+                    raise StopRequested
+                under_way.append((row, self._start(row.row)))
+                if len(under_way) > ahead:
+                    _collect(logits, *under_way.popleft(), notes)
+            while under_way:
+                _collect(logits, *under_way.popleft(), notes)
+        except StopRequested:
+            for begun in [pair for pair in under_way if not pair[1].withdraw()]:
+                _collect(logits, *begun, notes)
+            raise
+        except BaseException:
+            for _, scores in under_way:
+                scores.withdraw()
+            raise
         self._mend(prepared, logits)
         return logits[prepared.distinct]
+
+    def _start(self, row: TokenRow) -> Fetch | Pending:
+        if self._lanes:
+            return self._lanes.start(partial(self._run, self._model), row)
+        return fetch(self._run(self._model, row))
 
     def _run(self, model: CrossEncoder, row: TokenRow) -> torch.Tensor:
         """Score one row, in parts where the device has shown that it cannot take it whole."""
@@ -89,9 +113,10 @@ class Scorer:
         log.warning("out of memory at %d tokens a row, going on with %d", row.tokens, self._ceiling)
 
     def _count(self, row: TokenRow) -> None:
-        self.work.rows += 1
-        self.work.tokens += row.tokens
-        self.work.computed += self._model.computed(row)
+        with self._counting:
+            self.work.rows += 1
+            self.work.tokens += row.tokens
+            self.work.computed += self._model.computed(row)
 
     def _mend(self, prepared: Prepared, logits: npt.NDArray[np.float32]) -> None:
         bad = _not_finite(logits)
@@ -112,11 +137,8 @@ def _not_finite(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return ~finite if finite.ndim == 1 else ~np.logical_and.reduce(finite, axis=1)
 
 
-def _collect(logits: npt.NDArray[np.float32], waiting: tuple[PlannedRow, Fetch] | None, notes: RowNotes | None) -> None:
-    """Put the scores of the row before in their place, and tell of them."""
-    if waiting is None:
-        return
-    row, scores = waiting
+def _collect(logits: npt.NDArray[np.float32], row: PlannedRow, scores: Fetch | Pending, notes: RowNotes | None) -> None:
+    """Put a row's scores in their place, and tell of them."""
     logits[row.pairs] = scores.wait()
     if notes:
         notes.done(row.pairs, logits[row.pairs])

@@ -17,6 +17,7 @@ import torch
 from rerank_cli.engine.attention import register
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, RowNotes, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, sizes_for
+from rerank_cli.engine.lanes import Lanes, keep_to_themselves
 from rerank_cli.engine.limits import choose_limits, find
 from rerank_cli.engine.memory import keep_freed_blocks
 from rerank_cli.engine.prepare import PairReader, PairTexts, Prepared, prepare
@@ -24,6 +25,7 @@ from rerank_cli.engine.row_size import rows_for
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.compiled import CompiledModel, compiled
+from rerank_cli.models.cpu_blocks import work_in_place
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
 from rerank_cli.models.feeding import Frame, Placement
 from rerank_cli.models.options import Quantize
@@ -34,6 +36,8 @@ from rerank_cli.models.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from rerank_cli.engine.flops import Costs
+
+_CPU_ROWS = 16  # that a slice makes at least: something for every core, whatever their number
 
 
 class ModelSession:
@@ -54,7 +58,9 @@ class ModelSession:
 
     def prepare(self, pairs: PairTexts) -> Prepared:
         """Tokenize and plan n pairs."""
-        return prepare(pairs, self._reader, self.facts.batch_tokens, padded=not self.facts.packed)
+        facts = self.facts
+        rows = _CPU_ROWS if facts.device == "cpu" else 1
+        return prepare(pairs, self._reader, facts.batch_tokens, padded=not facts.packed, least_rows=rows)
 
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
@@ -106,6 +112,8 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
             return load_model(recipe, Placement(torch.device("cpu"), torch.float32, None))
 
     model = load(dtype)
+    if options.quantize is Quantize.NONE and device.type == "cpu" and dtype == torch.float32 and model.packed:
+        work_in_place(model.backbone)
     quantize(model.backbone, options.quantize)
     limits = choose_limits(options, model.max_positions, reading.rule)
     sizes = sizes_for(device, model.parameters)
@@ -135,7 +143,13 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     exact = dtype == torch.float32 and options.quantize is Quantize.NONE
     rescue = None if exact else lambda: load(torch.float32)
     reader = PairReader(tokenizer, reading.rule, limits, options.cutting, options.share_prefix and model.packed)
-    return ModelSession(facts, sizes, reader, Scorer(model, rescue), load_plain)
+    return ModelSession(facts, sizes, reader, Scorer(model, rescue, _lanes(model, device)), load_plain)
+
+
+def _lanes(model: CrossEncoder, device: torch.device) -> Lanes | None:
+    """One for each of torch's threads on a CPU, None where a row is better worked by all of them."""
+    count = torch.get_num_threads()
+    return Lanes(count) if device.type == "cpu" and count > 1 and keep_to_themselves(model.backbone) else None
 
 
 def limit_threads(threads: int | None) -> None:
