@@ -16,6 +16,7 @@ from rerank_cli.models.quantize import block_linears
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
 _ALIGNMENT = 16  # elements; the products take no other widths
+_TILE = 256  # rows: kernels have read scales up to the end of a tile, https://github.com/pytorch/pytorch/issues/133334
 
 
 def quantize_fp8(backbone: nn.Module) -> int:
@@ -40,7 +41,7 @@ class Float8Linear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight, scale = to_float8(linear.weight.detach().float())
         self.register_buffer("weight", weight)
-        self.register_buffer("weight_scale", scale.T.contiguous())
+        self.register_buffer("weight_scale", _with_room(scale).T)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().to(torch.bfloat16))
 
     def forward(self, states: Tensor) -> Tensor:
@@ -61,6 +62,7 @@ def to_float8(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def _product(rows: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
     states, scale = to_float8(rows)
+    scale = _with_room(scale)
     return torch._scaled_mm(
         states,
         weight.t(),
@@ -70,6 +72,12 @@ def _product(rows: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | 
         out_dtype=torch.bfloat16,
         use_fast_accum=True,
     )
+
+
+def _with_room(scale: Tensor) -> Tensor:
+    """The same [m, 1], in memory that goes on to the end of a tile."""
+    missing = -len(scale) % _TILE
+    return nn.functional.pad(scale, (0, 0, 0, missing))[: len(scale)] if missing else scale
 
 
 def refuse_without_float8(device: torch.device) -> None:

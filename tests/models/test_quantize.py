@@ -58,6 +58,16 @@ def test_a_token_of_zeros_stays_zero_and_one_that_is_no_number_shows(linear):
     assert found[2].isfinite().all()
 
 
+def test_scales_lie_in_memory_that_goes_on_to_the_end_of_a_tile(linear, monkeypatch):
+    given = {}
+    monkeypatch.setattr(torch, "_scaled_mm", lambda *_, **options: given.update(options) or torch.zeros(37, 48))
+    Float8Linear(linear)(torch.ones(37, 64, dtype=torch.bfloat16))
+    assert (given["scale_a"].shape, given["scale_b"].shape) == ((37, 1), (1, 48))
+    for scale in (given["scale_a"], given["scale_b"]):
+        assert scale.is_contiguous()
+        assert scale.untyped_storage().nbytes() == 256 * 4
+
+
 def test_linears_of_the_blocks_are_quantized_but_for_a_trimmed_last_one_and_odd_widths(checkpoint):
     model = open_session(ModelOptions(str(checkpoint("xlm-roberta")), device="cpu", dtype="bf16"))._scorer._model
     blocks = model.backbone.encoder.layer
