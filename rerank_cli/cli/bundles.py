@@ -123,7 +123,8 @@ def place(
     device: opt.Device = "auto",
     dtype: opt.Precision = opt.Dtype.AUTO,
     quantize: Annotated[
-        Quantize, opt.flag("--quantize", help="Linear layers in fewer bits, scores a little off: fp8 on CUDA cards.")
+        Quantize,
+        opt.flag("--quantize", help="Linear layers in fewer bits, a little off: int8 on a CPU, fp8 on CUDA."),
     ] = Quantize.NONE,
     batch_tokens: opt.BatchTokens = "auto",
     compile: Annotated[

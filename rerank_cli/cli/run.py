@@ -137,7 +137,7 @@ def run(
             "--verify-tolerance",
             metavar="X",
             min=0,
-            help="Largest difference [default: fp32 0.001, fp16 0.1, bf16 0.5, fp8 2].",
+            help="Largest difference [default: fp32 0.001, fp16 0.1, bf16 0.5, int8 1, fp8 2].",
         ),
     ] = None,
     quiet: opt.Quiet = False,

@@ -10,6 +10,7 @@ from rerank_cli.engine.contract import Sizes
 from rerank_cli.errors import UsageError
 from rerank_cli.models.options import Quantize
 from rerank_cli.models.quantize_fp8 import refuse_without_float8
+from rerank_cli.models.quantize_int8 import refuse_without_int8
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SMALL_MODEL = 50_000_000
@@ -32,12 +33,19 @@ def choose_device(name: str, flag: str = "--device") -> torch.device:
 def choose_dtype(
     name: str, device: torch.device, half: str = "fp16", quantize: Quantize = Quantize.NONE
 ) -> torch.dtype:
-    """`auto` is the model's own half precision on CUDA, and fp32 elsewhere; float8 products come out in bf16."""
+    """`auto` is the model's own half precision on CUDA, and fp32 elsewhere.
+
+    Float8 products come out in bf16, those of 8-bit integers in fp32.
+    """
     if quantize is Quantize.FP8:
         refuse_without_float8(device)
         if name not in {"auto", "bf16"}:
             raise UsageError(f"--quantize fp8 works in bf16 (got --dtype {name}). Fix: --dtype bf16")
         name = "bf16"
+    if quantize is Quantize.INT8:
+        refuse_without_int8(device)
+        if name not in {"auto", "fp32"}:
+            raise UsageError(f"--quantize int8 works beside fp32 (got --dtype {name}). Fix: --dtype fp32")
     if name == "auto":
         name = half if device.type == "cuda" else "fp32"
     return DTYPES[name]

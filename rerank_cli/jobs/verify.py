@@ -16,7 +16,7 @@ from rerank_cli.errors import ModelError
 from rerank_cli.jobs.stages import Scored, pair_texts
 from rerank_cli.records import Request
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5, "fp8": 2.0}
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5, "int8": 1.0, "fp8": 2.0}
 
 
 @dataclass(frozen=True, slots=True)

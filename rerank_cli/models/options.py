@@ -30,6 +30,7 @@ class Quantize(StrEnum):
     """Products of the blocks' linear layers in fewer bits than the model's dtype: see `quantize`."""
 
     NONE = "none"
+    INT8 = "int8"
     FP8 = "fp8"
 
 

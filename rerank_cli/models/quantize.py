@@ -20,6 +20,10 @@ def quantize(backbone: nn.Module, how: Quantize) -> int:
         from rerank_cli.models.quantize_fp8 import quantize_fp8
 
         return quantize_fp8(backbone)
+    if how is Quantize.INT8:
+        from rerank_cli.models.quantize_int8 import quantize_int8
+
+        return quantize_int8(backbone)
     return 0
 
 

@@ -9,8 +9,10 @@ from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import UsageError
 from rerank_cli.jobs.verify import kendall_tau
+from rerank_cli.models import quantize_int8
 from rerank_cli.models.options import Quantize
 from rerank_cli.models.quantize_fp8 import Float8Linear, quantize_fp8, to_float8
+from rerank_cli.models.quantize_int8 import Int8Linear
 
 CUDA = torch.device("cuda", 0)
 
@@ -127,3 +129,60 @@ def test_fp8_is_worked_out_in_bf16_and_in_nothing_else(card, monkeypatch):
     assert choose_dtype("auto", CUDA, quantize=Quantize.FP8) == torch.bfloat16
     with pytest.raises(UsageError, match=r"fp8 works in bf16 \(got --dtype fp16\)\. Fix: --dtype bf16"):
         choose_dtype("fp16", CUDA, quantize=Quantize.FP8)
+
+
+def test_an_int8_linear_is_within_a_few_hundredths_of_the_linear_it_stands_for(linear):
+    exact, states = linear.float(), torch.randn(1, 600, 64)
+    for most, error in ((127, 0.02), (63, 0.03)):
+        found = Int8Linear(exact, most)(states)
+        assert found.shape == (1, 600, 48)
+        assert 0 < (found - exact(states)).norm() / exact(states).norm() < error
+
+
+def test_a_token_in_int8_does_not_depend_on_the_tokens_beside_it(linear):
+    quantized, states = Int8Linear(linear.float()), torch.randn(300, 64)
+    states[1] *= 1000
+    alone = torch.cat([quantized(states[token : token + 1]) for token in range(300)])
+    torch.testing.assert_close(quantized(states), alone, rtol=1e-6, atol=1e-6)
+
+
+def test_a_token_of_zeros_stays_zero_in_int8_and_one_that_is_no_number_shows(linear):
+    states = torch.randn(3, 64)
+    states[0], states[1, 5] = 0, torch.nan
+    found = Int8Linear(linear.float())(states)
+    torch.testing.assert_close(found[0], linear.bias)
+    assert found[1].isnan().all()
+    assert found[2].isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["xlm-roberta", "modernbert-cls", "distilbert", "deberta-v2"])
+def test_a_model_in_int8_ranks_nearly_as_the_exact_one(checkpoint, family):
+    texts = pairs(60)
+    found = {}
+    for how in (Quantize.NONE, Quantize.INT8):
+        session = open_session(ModelOptions(str(checkpoint(family)), device="cpu", quantize=how))
+        prepared = session.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts)))
+        found[how] = session.score(prepared)
+        assert session.facts.quantize == how.value
+    exact, quantized = found.values()
+    print(
+        f"worst |Δ| {np.abs(quantized - exact).max():.2g} of {np.ptp(exact):.2g}, τ {kendall_tau(quantized, exact):.3f}"
+    )
+    assert (quantized != exact).any()
+    assert kendall_tau(quantized, exact) > 0.8
+
+
+def test_int8_is_for_a_cpu_and_beside_fp32():
+    with pytest.raises(UsageError, match="--quantize int8: for a CPU, this runs on cuda"):
+        choose_dtype("auto", CUDA, quantize=Quantize.INT8)
+    with pytest.raises(UsageError, match="works beside fp32 .got --dtype bf16"):
+        choose_dtype("bf16", torch.device("cpu"), quantize=Quantize.INT8)
+
+
+def test_a_torch_without_integer_products_is_told_of_in_one_line(monkeypatch):
+    def missing(*_):
+        raise RuntimeError("no kernel\nfor this processor")
+
+    monkeypatch.setattr(quantize_int8, "to_int8", missing)
+    with pytest.raises(UsageError, match=r"int8: not to be had here \(no kernel\)$"):
+        choose_dtype("auto", torch.device("cpu"), quantize=Quantize.INT8)
