@@ -27,8 +27,8 @@ from rerank_cli.models.layers import Compression, LayeredDecoder, compress
 from rerank_cli.models.rows import TokenRow
 
 _DENSE = {
-    "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert", "gte", "eurobert",
-    "gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite", "phi", "cohere", "olmo2", "gemma3_text", "gpt2",
+    "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert", "gte",
+    "gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite", "phi", "cohere", "olmo2", "gemma3_text",
 }  # fmt: skip
 _OF_ALL_TOKENS = ("key.weight", "value.weight", "k_proj.weight", "v_proj.weight")
 _FUSED = "Wqkv.weight"

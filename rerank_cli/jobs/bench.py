@@ -10,38 +10,26 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from rerank_cli.engine.contract import ModelFacts, ModelOptions, RowNotes, Session, Work, never
-from rerank_cli.engine.prepare import PairTexts, PlannedRow, Prepared
+from rerank_cli.engine.contract import ModelFacts, ModelOptions, Session
+from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.errors import InputError
-from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions, open_sink, open_source
-from rerank_cli.jobs.choices import OnError
-from rerank_cli.jobs.chunks import cut
-from rerank_cli.jobs.findings import Estimate, Limit, Times, estimate, limit_of
-from rerank_cli.jobs.intake import guarded
-from rerank_cli.jobs.journal import Journal
-from rerank_cli.jobs.ledger import Ledger
-from rerank_cli.jobs.pipeline import stream
+from rerank_cli.formats import InputOptions, open_source
+from rerank_cli.jobs.findings import Estimate, Limit, estimate, limit_of
+from rerank_cli.jobs.rehearsal import Costed, Rehearsal, rehearse
 from rerank_cli.jobs.sample import InputSample, take_pairs, take_sample
-from rerank_cli.jobs.scoring import in_this_process
 from rerank_cli.jobs.signals import Stop, listening
 from rerank_cli.jobs.stages import pair_texts
-from rerank_cli.jobs.tally import Tally
-from rerank_cli.jobs.trace import Trace
 from rerank_cli.jobs.trials import Resizable, Trials, choose_texts, plan_trials, try_sizes
 from rerank_cli.records import Request
 
 if TYPE_CHECKING:
-    from rerank_cli.engine.flops import Costs, Flops
     from rerank_cli.engine.machine import Machine
     from rerank_cli.engine.peak import Peak
 
@@ -52,10 +40,8 @@ _FEWEST_PAIRS = 32
 _PEAK, _FIRST_LOOK, _PASS, _TRIALS = 0.05, 0.05, 0.35, 0.35
 
 
-class Measurable(Resizable, Protocol):
-    """An open model that says what its rows cost."""
-
-    def costs(self) -> Costs | None: ...
+class Measurable(Costed, Resizable, Protocol):
+    """An open model of which all can be measured."""
 
 
 OpenModel = Callable[[ModelOptions], Measurable]
@@ -73,35 +59,6 @@ class BenchConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """The sample's way through the pipeline, in chunks of `chunk_pairs`.
-
-    `tokens` are those of all pairs, `computed` those worked out with padding, `real` the same without; `texts` are
-    distinct ones of those `given`. `flops` is None where operations are not counted. `pace` has seconds and tokens of
-    each part, waiting included.
-    """
-
-    times: Times
-    chunk_pairs: int
-    pairs: int
-    tokens: int
-    truncated: int
-    duplicates: int
-    given: int
-    texts: int
-    rows: int
-    real: int
-    computed: int
-    out_of_memory: int
-    flops: Flops | None
-    pace: Sequence[tuple[float, int]]
-
-    @property
-    def padding(self) -> float:
-        return 1 - self.real / self.computed if self.computed else 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """All that was found. Seconds: `load`, and `first_score` from the beginning of the command's work."""
 
@@ -111,7 +68,7 @@ class Report:
     load: float
     first_score: float
     peak: Peak
-    passed: Pass
+    passed: Rehearsal
     limit: Limit
     trials: Trials
     estimate: Estimate | None
@@ -125,6 +82,16 @@ class Report:
     def mfu_nominal(self) -> float | None:
         """The same with the operations that the plain model would need: what is spared counts as done."""
         return self._share(self.passed.flops.nominal) if self.passed.flops else None
+
+    @property
+    def cpu_share(self) -> float | None:
+        """What the process got of the time of its threads; None where a CPU is not what scores.
+
+        A run that is limited by the device gets all of it, unless others use the machine.
+        """
+        if not self.model.device.startswith("cpu"):
+            return None
+        return self.passed.cpu / (self.passed.times.wall * min(self.machine.threads, self.machine.cores))
 
     def _share(self, operations: int) -> float:
         return operations / self.passed.times.device / self.peak.best
@@ -160,7 +127,7 @@ def bench(config: BenchConfig, open_model: OpenModel) -> Report:
             source, itertools.chain(first, records), config.input, pairs, patience=_FIRST_LOOK * config.seconds
         )
         config.notify(f"scoring a sample of {sample.pairs:,} pairs")
-        passed = run_sample(session, sample, folder, stop)
+        passed = rehearse(session, sample, folder, stop)
         trials = _trials(session, sample, passed, config, device)
         return Report(
             machine=device.machine,
@@ -224,98 +191,9 @@ def _fitting(session: Session, texts: PairTexts, seconds: float) -> int:
     return max(_FEWEST_PAIRS, min(_MOST_PAIRS, int(pace * _PASS * seconds)))
 
 
-class _Probe:
-    """A session that notes what goes through it, and when."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.facts = session.facts
-        self.sizes = session.sizes
-        self.rows: list[PlannedRow] = []
-        self.texts = 0
-        self.spans: list[tuple[float, float, int]] = []
-
-    @property
-    def work(self) -> Work:
-        return self._session.work
-
-    def prepare(self, pairs: PairTexts) -> Prepared:
-        prepared = self._session.prepare(pairs)
-        self.rows += prepared.rows
-        self.texts += prepared.texts
-        return prepared
-
-    def score(
-        self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
-    ) -> npt.NDArray[np.float32]:
-        begun = time.perf_counter()
-        scores = self._session.score(prepared, should_stop, notes)
-        self.spans.append((begun, time.perf_counter(), int(prepared.tokens.sum())))
-        return scores
-
-    def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
-        return self._session.score_plainly(pairs)
-
-
-def run_sample(session: Measurable, sample: InputSample, folder: Path, stop: Callable[[], bool] = never) -> Pass:
-    """Read, tokenize, score and write the sample as a run would, and note who waits for whom."""
-    probe, tally, before = _Probe(session), Tally(), replace(session.work)
-    chunk_pairs = min(session.sizes.chunk_pairs, max(32, sample.pairs // 8))
-    output = OutputOptions(str(folder / "sample.jsonl"), OutputFormat.API, AnswerOptions(session.facts.name))
-    sink = open_sink(output, columns=None, shape=sample.shape)
-    ledger = Ledger(sink, None, tally, lambda _: None, None, OnError.SKIP)
-    journal = Journal(None, {}, lambda: 0)
-    records = guarded(sample.read(), OnError.SKIP, None, tally)
-    begun = time.perf_counter()
-    try:
-        scoring = partial(in_this_process, probe, journal, tally)
-        stream(cut(records, chunk_pairs, lambda: 0, Trace()), chunk_pairs, scoring, ledger, journal, tally, stop)
-    finally:
-        sink.abandon()
-    seconds, work, spans = tally.seconds, session.work, [span for span in probe.spans if span[2]]
-    lead_in = spans[0][0] - begun
-    times = Times(
-        wall=spans[-1][1] - spans[0][0],
-        device=sum(end - start for start, end, _ in spans),
-        rows_wait=max(0.0, seconds["wait for rows"] - lead_in),
-        output_wait=seconds["wait for output"],
-        input_wait=seconds["wait for input"],
-        tokenize=seconds["tokenize"],
-        read=seconds["read"],
-        write=seconds["write"] + seconds.get("commit", 0.0),
-    )
-    return Pass(
-        times=times,
-        chunk_pairs=chunk_pairs,
-        pairs=tally.pairs,
-        tokens=tally.tokens,
-        truncated=tally.truncated,
-        duplicates=tally.duplicates,
-        given=tally.records - tally.rejected + tally.pairs,
-        texts=probe.texts,
-        rows=work.rows - before.rows,
-        real=work.tokens - before.tokens,
-        computed=work.computed - before.computed,
-        out_of_memory=work.out_of_memory - before.out_of_memory,
-        flops=_operations(session.costs(), probe.rows),
-        pace=_pace(spans),
-    )
-
-
-def _pace(spans: Sequence[tuple[float, float, int]]) -> Sequence[tuple[float, int]]:
-    """Seconds from the end of the part before to the end of each, and its tokens."""
-    ends = [spans[0][0], *(end for _, end, _ in spans)]
-    return [(end - before, tokens) for before, (_, end, tokens) in zip(ends, spans, strict=False)]
-
-
-def _operations(costs: Costs | None, rows: Iterable[PlannedRow]) -> Flops | None:
-    if costs is None:
-        return None
-    first, *others = [costs.of(row.row) for row in rows]
-    return sum(others, start=first)
-
-
-def _trials(session: Measurable, sample: InputSample, passed: Pass, config: BenchConfig, device: _Device) -> Trials:
+def _trials(
+    session: Measurable, sample: InputSample, passed: Rehearsal, config: BenchConfig, device: _Device
+) -> Trials:
     default = session.facts.batch_tokens
     pace = passed.tokens / passed.times.device
     plan = plan_trials(device.row_sizes(default), default, pace, _TRIALS * config.seconds)
@@ -327,7 +205,7 @@ def _trials(session: Measurable, sample: InputSample, passed: Pass, config: Benc
     return try_sizes(session, texts, plan, default, device.is_crowded)
 
 
-def _estimate(sample: InputSample, passed: Pass) -> Estimate | None:
+def _estimate(sample: InputSample, passed: Rehearsal) -> Estimate | None:
     if not sample.total_bytes:
         return None
     measured = sample.measured

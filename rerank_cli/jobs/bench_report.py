@@ -8,6 +8,7 @@ from typing import Any
 
 from rerank_cli.jobs.bench import Report
 
+_OURS_ALONE = 0.85
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -28,8 +29,8 @@ def as_dict(report: Report) -> dict[str, Any]:
             "whole_input": sample.whole,
             "chunk_pairs": passed.chunk_pairs,
             "tokens": passed.tokens,
-            "texts": passed.given,
-            "distinct_texts": passed.texts,
+            "texts": 2 * passed.pairs,
+            "tokenized_texts": passed.texts,
             "duplicate_pairs": passed.duplicates,
             "truncated_pairs": passed.truncated,
             "rows": passed.rows,
@@ -45,6 +46,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "limit": asdict(report.limit),
         "seconds": {name: round(value, 4) for name, value in asdict(times).items()},
         "device_busy": round(times.busy, 4),
+        "cpu_share": None if report.cpu_share is None else round(report.cpu_share, 4),
         "batch_tokens": None
         if advice is None
         else {
@@ -97,7 +99,7 @@ def _circumstances(report: Report) -> Iterator[str]:
         yield _named("bad records", f"{sample.rejected:,} (rerank check says why)")
     share = passed.truncated / passed.pairs
     same = f"{passed.duplicates:,} pairs equal to another, {share:.1%} truncated"
-    yield _named("texts", f"{passed.given:,}, of which {passed.texts:,} were tokenized; {same}")
+    yield _named("texts", f"{2 * passed.pairs:,}, two a pair, of which {passed.texts:,} were tokenized; {same}")
 
 
 def _speed(report: Report) -> Iterator[str]:
@@ -116,6 +118,9 @@ def _speed(report: Report) -> Iterator[str]:
 def _waits(report: Report) -> Iterator[str]:
     times = report.passed.times
     yield _named("limit", report.limit.sentence)
+    if report.limit.what == "device" and report.cpu_share is not None and report.cpu_share < _OURS_ALONE:
+        got = f"this process got {report.cpu_share:.0%} of the time of its threads"
+        yield _named("", f"{got}: others use the machine, which by itself is faster than this")
     for seconds, what in (
         (times.wall, "from the first row to the last"),
         (times.device, "device at work"),

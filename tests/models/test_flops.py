@@ -17,7 +17,7 @@ from rerank_cli.models import profiles
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.rows import TokenRow
 
-DECODERS = ("gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite", "phi", "cohere", "olmo2", "gpt2")
+DECODERS = ("gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite", "phi", "cohere", "olmo2", "gemma3")
 
 
 def model_of(folder, **options):

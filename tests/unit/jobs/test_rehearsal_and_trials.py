@@ -8,8 +8,7 @@ from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.engine.windows import Windows
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.jobs.bench import run_sample
-from rerank_cli.jobs.bench_report import duration
+from rerank_cli.jobs.rehearsal import rehearse
 from rerank_cli.jobs.sample import take_sample
 from rerank_cli.jobs.trials import choose_texts, plan_trials, try_sizes
 from rerank_cli.records import Candidate, Position, Request
@@ -32,10 +31,10 @@ def sample(tmp_path):
 
 
 def test_a_sample_goes_through_the_pipeline_and_leaves_its_figures(sample, tmp_path):
-    passed = run_sample(Measured(), sample, tmp_path)
-    assert (passed.pairs, passed.given) == (400, 500)
+    passed = rehearse(Measured(), sample, tmp_path)
+    assert (passed.pairs, passed.rows) == (400, 0)
     assert passed.tokens == sum(tokens for _, tokens in passed.pace)
-    assert len(passed.pace) == 400 // passed.chunk_pairs
+    assert len(passed.pace) == -(-400 // passed.chunk_pairs)
     assert passed.times.wall >= passed.times.device > 0
     assert sum(seconds for seconds, _ in passed.pace) == pytest.approx(passed.times.wall)
     assert passed.flops is None
@@ -118,13 +117,3 @@ def test_texts_of_trials_come_from_all_over_the_sample():
     assert len(texts) == 50
     assert list(dict.fromkeys(texts.queries)) == ["q0", "q20", "q40", "q60", "q80"]
     assert len(choose_texts([request(0, 3)], 50)) == 3
-
-
-def test_times_are_told_in_two_units():
-    assert [duration(s) for s in (4.25, 42, 90, 3700, 90_000)] == [
-        "4.2 s",
-        "42 s",
-        "1 min 30 s",
-        "1 h 1 min",
-        "1 d 1 h",
-    ]
