@@ -79,9 +79,14 @@ def _ways(rows: int, inner: int, outer: int, device: torch.device, dtype: torch.
     turned = weight.t().contiguous()
     yield _Product(operations, lambda: linear(states, weight))
     yield _Product(operations, lambda: states @ turned)
-    if device.type == "cpu" and dtype == torch.float32 and torch._C._has_mkldnn:
+    if device.type == "cpu" and dtype == torch.float32 and _packs_weights():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         yield _Product(operations, lambda: torch.ops.mkldnn._linear_pointwise(states, packed, None, "none", [], ""))
+
+
+def _packs_weights() -> bool:
+    """Whether oneDNN is here, for a kind of CPU on which it packs weights ahead of time."""
+    return torch._C._has_mkldnn and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 def _rate(product: _Product, device: torch.device) -> float:

@@ -17,9 +17,9 @@ def starts(source: Source, options: InputOptions, count: int) -> Sequence[tuple[
     would be torn. Lines are not counted on the way, so that positions read from such a place count from it.
     """
     beginning = [(Place(), 0)]
-    if source.total_bytes is None or source.shape is Shape.PAIRS:
-        return beginning
     sizes = [stamp.size for stamp in source.stamps if stamp]
+    if source.total_bytes is None or source.shape is Shape.PAIRS or len(sizes) != len(options.paths):
+        return beginning
     found: list[tuple[Place, int]] = []
     for number in range(count):
         file, offset = _locate(source.total_bytes * number // count, sizes)

@@ -91,7 +91,8 @@ class Report:
         """
         if not self.model.device.startswith("cpu"):
             return None
-        return self.passed.cpu / (self.passed.times.wall * min(self.machine.threads, self.machine.cores))
+        threads = min(self.machine.threads, self.machine.cores)
+        return min(1.0, self.passed.cpu / (self.passed.times.wall * threads))
 
     def _share(self, operations: int) -> float:
         return operations / self.passed.times.device / self.peak.best

@@ -111,7 +111,9 @@ def take_sample(
         places = starts(source, options, STRETCHES)
         if len(places) > 1 and 2 * first.bytes < source.total_bytes:
             spread = [_stretch_at(place, before, sample, -(-pairs // len(places))) for place, before in places]
-            return replace(sample, stretches=[stretch for stretch in spread if stretch.records])
+            found = [stretch for stretch in spread if stretch.records]
+            if len(found) > 1:
+                return replace(sample, stretches=found)
         beyond = _measure(again, rest, Place(), first.bytes, None, time.monotonic() + patience)
         return replace(sample, beyond=beyond if beyond.records else None)
 
@@ -136,8 +138,10 @@ def shortened(record: Record, depth: int) -> Record:
 
 
 def _stretch_at(place: Place, before: int, sample: InputSample, pairs: int) -> Stretch:
+    """Records from that place on; none where the source cannot go there."""
     with closing(open_source(sample.options)) as source:
-        source.go_to(place, 0, sample.shape, None)
+        if not source.go_to(place, 0, sample.shape, None):
+            return Stretch(place, pairs)
         return _measure(source, iter(source), place, before, pairs)
 
 

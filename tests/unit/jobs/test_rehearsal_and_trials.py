@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.engine.windows import Windows
 from rerank_cli.formats import InputOptions, open_source
+from rerank_cli.jobs.findings import limit_of
 from rerank_cli.jobs.rehearsal import rehearse
-from rerank_cli.jobs.sample import take_sample
+from rerank_cli.jobs.sample import InputSample, take_sample
 from rerank_cli.jobs.trials import choose_texts, plan_trials, try_sizes
 from rerank_cli.records import Candidate, Position, Request
 
@@ -38,6 +41,43 @@ def test_a_sample_goes_through_the_pipeline_and_leaves_its_figures(sample, tmp_p
     assert passed.times.wall >= passed.times.device > 0
     assert sum(seconds for seconds, _ in passed.pace) == pytest.approx(passed.times.wall)
     assert passed.flops is None
+
+
+class Slow(Measured):
+    """Takes longer for one of its calls."""
+
+    def __init__(self, prepare=0.0, score=0.0):
+        super().__init__()
+        self._prepare, self._score = prepare, score
+
+    def prepare(self, pairs):
+        time.sleep(self._prepare)
+        return super().prepare(pairs)
+
+    def score(self, prepared, *_):
+        time.sleep(self._score)
+        return super().score(prepared)
+
+
+@pytest.mark.parametrize(
+    ("session", "limit"), [(Slow(prepare=0.05), "tokenizer"), (Slow(score=0.05), "device")], ids=["tokenizer", "device"]
+)
+def test_the_slower_of_two_stages_is_found_to_be_the_limit(sample, tmp_path, session, limit):
+    assert limit_of(rehearse(session, sample, tmp_path).times, "fake").what == limit
+
+
+class Crawling(InputSample):
+    """Takes its time over every record."""
+
+    def read(self):
+        for record in super().read():
+            time.sleep(0.005)
+            yield record
+
+
+def test_slow_reading_is_found_to_be_the_limit(sample, tmp_path):
+    crawling = Crawling(*(getattr(sample, field.name) for field in dataclasses.fields(sample)))
+    assert limit_of(rehearse(Measured(), crawling, tmp_path).times, "fake").what == "reading"
 
 
 def test_trials_take_as_long_as_they_may():

@@ -107,6 +107,14 @@ def test_rows_of_pairs_are_taken_from_the_beginning(tmp_path):
     assert ids(sample) == list(range(16))
 
 
+def test_a_source_that_cannot_go_to_a_place_is_sampled_from_its_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr("rerank_cli.formats.sources.FileSource.go_to", lambda *_: False)
+    sample = sampled(write(tmp_path / "in.jsonl", 4000), 64)
+    assert len(sample.stretches) == 1
+    assert sample.beyond.records
+    assert ids(sample) == list(range(16))
+
+
 def test_rows_of_parquet_are_found_by_their_number(tmp_path):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows = [json.loads(line) for line in write(tmp_path / "in.jsonl", 4000).read_text().splitlines()]
