@@ -62,7 +62,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         if whole is None
         else {
             "seconds": round(whole.seconds, 1),
-            "relative_error": round(whole.error, 4),
+            "relative_error": None if whole.error is None else round(whole.error, 4),
             "from_beginning": whole.from_beginning,
             "pairs": whole.pairs,
             "bytes": sample.total_bytes,
@@ -158,7 +158,8 @@ def _whole(report: Report) -> str:
         return "no estimate: the size of the input is not known"
     size = f"{found.pairs:,} pairs in {(report.sample.total_bytes or 0) / 1e6:,.1f} MB"
     where = ", if texts are as long further on as in the beginning" if found.from_beginning else ""
-    return f"about {duration(found.seconds)} ± {found.error:.0%}{where}: {size}, loading left out"
+    error = f" ± {found.error:.0%}" if found.error is not None else ", the sample is too small to say how nearly"
+    return f"about {duration(found.seconds)}{error}{where}: {size}, loading left out"
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 _BUSY_ENOUGH = 0.9
 _WORTH_A_FLAG = 0.02
+_FEWEST_PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +97,13 @@ class Estimate:
     """Seconds for the whole input without loading the model, and the pairs in it.
 
     `error` is the relative half-width of about 95 %, of what was sampled: of the pace, and of how much text there is to
-    a byte where places all over the input tell it. Where only its beginning does, `from_beginning` says so.
+    a byte where places all over the input tell it. Where only its beginning does, `from_beginning` says so. None where
+    the sample has too few parts to tell.
     """
 
     seconds: float
     pairs: int
-    error: float
+    error: float | None
     from_beginning: bool
 
 
@@ -124,9 +126,10 @@ def estimate(
     there = total_bytes * sum(found for _, found in text) / sum(size for size, _ in text)
     whole = there * tokens / characters
     seconds = whole * sum(spent for spent, _ in pace) / sum(done for _, done in pace)
-    spread = len(text) > 2
+    spread = len(text) >= _FEWEST_PARTS
     errors = [ratio_error([(done, spent) for spent, done in pace]), ratio_error(text) if spread else 0.0]
-    return Estimate(seconds, round(there * pairs / characters), 2 * math.hypot(*errors), not (spread or complete))
+    error = 2 * math.hypot(*errors) if len(pace) >= _FEWEST_PARTS else None
+    return Estimate(seconds, round(there * pairs / characters), error, not (spread or complete))
 
 
 def ratio_error(parts: Sequence[tuple[float, float]]) -> float:

@@ -30,7 +30,7 @@ from rerank_cli.jobs.trace import Trace
 if TYPE_CHECKING:
     from rerank_cli.engine.flops import Costs, Flops
 
-_SMALLEST_CHUNK = 64
+_SMALLEST_CHUNK = 32
 
 
 class Costed(Session, Protocol):

@@ -83,6 +83,12 @@ def test_a_stream_has_no_estimate():
     assert as_dict(report)["whole_input"] is None
 
 
+def test_an_estimate_without_an_error_says_why():
+    report = changed(estimate=dataclasses.replace(REPORT.estimate, error=None))
+    assert "about 1 h 1 min, the sample is too small to say how nearly, if texts" in text(report)
+    assert as_dict(report)["whole_input"]["relative_error"] is None
+
+
 def test_sizes_that_were_not_tried_are_said_to_be_so():
     report = changed(trials=Trials(None))
     assert "no other --batch-tokens was tried" in text(report)

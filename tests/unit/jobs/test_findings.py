@@ -77,7 +77,7 @@ def whole(**changes):
         "characters": 360,
         "pairs": 4,
         "tokens": 72,
-        "pace": [(0.5, 36), (0.5, 36)],
+        "pace": [(0.5, 36)] * 3,
     }
     return estimate(**{**figures, **changes})
 
@@ -97,10 +97,15 @@ def test_candidates_left_out_of_the_sample_count_with_their_text():
 
 def test_the_error_grows_with_the_spread_of_text_and_of_pace():
     uneven_text = whole(text=[(100, 60), (100, 120), (100, 60), (100, 120)])
-    uneven_pace = whole(pace=[(0.3, 36), (0.7, 36)])
+    uneven_pace = whole(pace=[(0.3, 36), (0.5, 36), (0.7, 36)])
     assert uneven_text.seconds == pytest.approx(whole().seconds)
     assert uneven_text.error == pytest.approx(2 * ratio_error([(100, 60), (100, 120)] * 2))
-    assert uneven_pace.error > 0.5
+    assert uneven_pace.error == pytest.approx(2 * ratio_error([(36, 0.3), (36, 0.5), (36, 0.7)]))
+
+
+def test_a_pace_of_one_part_or_two_has_no_error_to_tell():
+    assert whole(pace=[(0.5, 36)]).error is None
+    assert whole(pace=[(0.5, 36)] * 2).error is None
 
 
 def test_a_sample_from_the_beginning_says_so_unless_it_is_all_there_is():
