@@ -4,7 +4,7 @@ A product of [m, k] and [k, n] is 2·m·k·n operations, so that a token costs t
 et al., "Scaling Laws for Neural Language Models" (arXiv 2001.08361, 2.1) and Chowdhery et al., "PaLM" (arXiv
 2204.02311, appendix B). Attention costs 4·d for each query and key that see one another, d being the width of all heads
 together. What a mask hides (tokens behind a causal one, or outside a window) is not counted, which PaLM does; neither
-are look-ups of embeddings, norms, activations and softmax, which are no matrix products.
+are filler, look-ups of embeddings, norms, activations and softmax, which are no matrix products.
 
 Weights are those of the stock class, built anew from the configuration without memory: it does not matter how the model
 at hand keeps them. Types that are not listed, and padded models, are not counted.
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rerank_cli.models.compiled import CompiledModel
 from rerank_cli.models.decoder import PackedDecoder
 from rerank_cli.models.encoder import PackedEncoder
 from rerank_cli.models.families import CrossEncoder
@@ -95,6 +96,8 @@ def row_flops(model: CrossEncoder, row: TokenRow) -> Flops | None:
 
 def costs_of(model: CrossEncoder) -> Costs | None:
     """What a loaded model costs, None for a kind that is not counted."""
+    if isinstance(model, CompiledModel):
+        model = model.plain
     if not isinstance(model, PackedEncoder | PackedDecoder | LayeredDecoder) or not model.packed:
         return None
     parts = cast("Any", model)

@@ -1,6 +1,7 @@
 """The matrix-multiply rate that a device reaches here and now: what a model's share of the machine is measured against.
 
-The best of several large shapes and of the ways torch has to multiply. The quickest single run counts, because
+The best of several large shapes and of the ways torch has to multiply, on a CPU also with a product a thread, as rows
+are scored there. The quickest single run counts, because
 neighbours and clocks only ever slow a product down. `Peak` holds two of them, from before and after the work that is
 compared: a machine that throttles or is shared shows two different rates.
 """
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+
+from rerank_cli.engine.lanes import Lanes
 
 _SMALLEST, _LARGEST = 1024, 8192
 _LONG_ENOUGH = 0.01
@@ -49,8 +52,10 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, threads: int | None = 
     with torch.inference_mode(), _threads(threads):
         until = time.perf_counter() + seconds
         side = _side(device, dtype)
-        shapes = ((side, side, side), (side, side // 2, 2 * side), (side, 2 * side, side // 2))
-        products = [product for shape in shapes for product in _ways(*shape, device, dtype)]
+        products = _products(side, device, dtype)
+        if device.type == "cpu" and torch.get_num_threads() > 1:
+            lanes = Lanes(torch.get_num_threads())
+            products += [_side_by_side(product, lanes) for product in _products(_SMALLEST, device, dtype)]
         rates = [max(_rate(product, device) for _ in range(2)) for product in products]
         finalists = sorted(range(len(products)), key=lambda place: -rates[place])[:_FINALISTS]
         best = rates[finalists[0]]
@@ -69,6 +74,27 @@ def _side(device: torch.device, dtype: torch.dtype) -> int:
             break
         side *= 2
     return side
+
+
+def _products(side: int, device: torch.device, dtype: torch.dtype) -> list[_Product]:
+    """A square one, one that widens and one that narrows, in all ways."""
+    shapes = ((side, side, side), (side, side // 2, 2 * side), (side, 2 * side, side // 2))
+    return [product for shape in shapes for product in _ways(*shape, device, dtype)]
+
+
+def _side_by_side(product: _Product, lanes: Lanes) -> _Product:
+    """The same on each lane."""
+
+    def work(_: None) -> Tensor:
+        product.run()
+        return torch.empty(0)
+
+    def run() -> Tensor:
+        for begun in [lanes.start(work, None) for _ in range(lanes.count)]:
+            begun.wait()
+        return torch.empty(0)
+
+    return _Product(lanes.count * product.operations, run)
 
 
 def _ways(rows: int, inner: int, outer: int, device: torch.device, dtype: torch.dtype) -> Iterator[_Product]:

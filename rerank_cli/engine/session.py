@@ -56,11 +56,16 @@ class ModelSession:
     def work(self) -> Work:
         return self._scorer.work
 
+    @property
+    def least_rows(self) -> int:
+        """Rows that pairs are cut into at least, if there are enough of them."""
+        return _CPU_ROWS if self.facts.device == "cpu" else 1
+
     def prepare(self, pairs: PairTexts) -> Prepared:
         """Tokenize and plan n pairs."""
         facts = self.facts
-        rows = _CPU_ROWS if facts.device == "cpu" else 1
-        return prepare(pairs, self._reader, facts.batch_tokens, padded=not facts.packed, least_rows=rows)
+        padded, rows = not facts.packed, self.least_rows
+        return prepare(pairs, self._reader, facts.batch_tokens, padded=padded, least_rows=rows)
 
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None

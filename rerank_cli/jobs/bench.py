@@ -197,9 +197,12 @@ def _trials(
 ) -> Trials:
     default = session.facts.batch_tokens
     pace = passed.tokens / passed.times.device
-    plan = plan_trials(device.row_sizes(default), default, pace, _TRIALS * config.seconds)
+    if session.facts.compiled:
+        return Trials(None, "a compiled model has rows of one size")
+    sizes, seconds = device.row_sizes(default), _TRIALS * config.seconds
+    plan = plan_trials(sizes, default, pace, seconds, session.least_rows)
     if plan is None:
-        return Trials(None)
+        return Trials(None, "too slow for the time. Fix: a larger --seconds")
     config.notify(f"trying rows of {', '.join(f'{size:,}' for size in plan.sizes)} tokens")
     requests = [record for record in sample.read() if isinstance(record, Request)]
     texts = choose_texts(requests, max(1, plan.tokens * passed.pairs // passed.tokens))

@@ -137,7 +137,7 @@ def _waits(report: Report) -> Iterator[str]:
 def _sizes(report: Report) -> Iterator[str]:
     trials, advice = report.trials, report.trials.advice
     if advice is None:
-        yield _named("rows", "no other --batch-tokens was tried: too slow for the time. Fix: a larger --seconds")
+        yield _named("rows", f"no other --batch-tokens was tried: {trials.why}")
         return
     yield _named("rows", f"medians of {trials.rounds} rounds of {trials.tokens:,} tokens, the device alone")
     for size, seconds in sorted(advice.medians.items()):

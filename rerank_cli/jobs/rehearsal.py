@@ -71,7 +71,7 @@ class Rehearsal:
 def rehearse(session: Costed, sample: InputSample, folder: Path, stop: Callable[[], bool] = never) -> Rehearsal:
     """Read, tokenize, score and write the sample as a run would, and note who waits for whom."""
     probe, tally, before = _Probe(session), Tally(), replace(session.work)
-    chunk_pairs = min(session.sizes.chunk_pairs, max(_SMALLEST_CHUNK, sample.pairs // 8))
+    chunk_pairs = min(session.sizes.chunk_pairs, max(_SMALLEST_CHUNK, sample.pairs // 4))
     output = OutputOptions(str(folder / "sample.jsonl"), OutputFormat.API, AnswerOptions(session.facts.name))
     sink = open_sink(output, columns=None, shape=sample.shape)
     ledger = Ledger(sink, None, tally, lambda _: None, None, OnError.SKIP)

@@ -21,6 +21,9 @@ _LONG_ENOUGH = 1.0
 class Resizable(Session, Protocol):
     """A session that can feed its model rows of another size."""
 
+    @property
+    def least_rows(self) -> int: ...
+
     def resized(self, batch_tokens: int) -> Session: ...
 
 
@@ -37,25 +40,27 @@ class Plan:
 class Trials:
     """What came of it: `tokens` of the pairs that each size scored in a round; `too_large` are sizes that did not fit.
 
-    `advice` is None where a round of several sizes would have taken too long.
+    `advice` is None where nothing was tried, for the reason `why`.
     """
 
     advice: Advice | None
+    why: str = ""
     tokens: int = 0
     rounds: int = 0
     too_large: tuple[int, ...] = ()
 
 
-def plan_trials(sizes: Sequence[int], default: int, pace: float, seconds: float) -> Plan | None:
+def plan_trials(sizes: Sequence[int], default: int, pace: float, seconds: float, least_rows: int = 1) -> Plan | None:
     """What can be tried in `seconds` at `pace` tokens a second; None if not even two sizes can.
 
-    The largest sizes go first: a round must be worth a few rows of each.
+    The largest sizes go first: a round must be worth a few rows of each, and `least_rows`, or it would be cut smaller.
     """
+    fewest = max(_FEWEST_ROWS, least_rows)
     left = sorted(sizes)
     while len(left) > 1:
         affordable = int(pace * seconds / (len(left) * (_FEWEST_ROUNDS + 1)))
-        if _FEWEST_ROWS * left[-1] <= affordable:
-            tokens = min(affordable, max(4 * left[-1], int(pace * _LONG_ENOUGH)))
+        if fewest * left[-1] <= affordable:
+            tokens = min(affordable, max(fewest * left[-1], 4 * left[-1], int(pace * _LONG_ENOUGH)))
             rounds = int(pace * seconds / (len(left) * tokens)) - 1
             return Plan(tuple(left), tokens, min(rounds, _MOST_ROUNDS))
         if left[-1] == default:
@@ -95,4 +100,10 @@ def try_sizes(session: Resizable, texts: PairTexts, plan: Plan, default: int, is
             seconds[size].append(time.perf_counter() - begun)
     too_large = tuple(size for size in plan.sizes if size not in prepared)
     tokens = int(prepared[default].tokens.sum())
-    return Trials(advise(seconds, default) if len(sizes) > 1 else None, tokens, plan.rounds, too_large)
+    return Trials(
+        advise(seconds, default) if len(sizes) > 1 else None,
+        "none but the default fits into memory",
+        tokens,
+        plan.rounds,
+        too_large,
+    )

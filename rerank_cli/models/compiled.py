@@ -84,6 +84,10 @@ class CompiledModel:
         self.layers = model.layers
 
     @property
+    def plain(self) -> Packed:
+        return self._model
+
+    @property
     def backbone(self) -> nn.Module:
         return self._model.backbone
 

@@ -14,6 +14,8 @@ from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.flops import costs_of, row_flops
 from rerank_cli.engine.session import open_session
 from rerank_cli.models import profiles
+from rerank_cli.models.compiled import CompiledModel
+from rerank_cli.models.feeding import Frame
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.rows import TokenRow
 
@@ -36,8 +38,10 @@ def counted(model, row):
     def fused(x, *_, out_shape=None, **__):
         return 2 * math.prod(x) * out_shape[-1]
 
-    linear = torch.ops.mkldnn._linear_pointwise
-    mapping = {linear.default: fused, linear.binary: fused}
+    def in_place(_, left, right, **__):
+        return 2 * math.prod(left) * right[-1]
+
+    mapping = {torch.ops.mkldnn._linear_pointwise: fused, torch.ops.aten.addmm_: in_place}
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter, sdpa_kernel(SDPBackend.MATH):
         model.score(row)
     found = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
@@ -118,6 +122,11 @@ def test_merged_tokens_are_counted_once():
     shorter = 101 - 13 - 13 - 4
     assert weights == 2 * (101 * per_token[0] + shorter * sum(per_token[1:]) + 3 * costs.head)
     assert costs.of(row).done > weights
+
+
+def test_a_compiled_model_counts_as_the_model_in_it(checkpoint):
+    model, row = model_of(checkpoint("bert")), row_of([19, 7])
+    assert row_flops(CompiledModel(model, Frame(64, 32), "eager"), row) == row_flops(model, row)
 
 
 def test_what_cannot_be_counted_is_not_guessed(checkpoint):

@@ -1,6 +1,7 @@
 import torch
 
 from rerank_cli.engine import peak
+from rerank_cli.engine.lanes import Lanes
 
 
 def test_the_peak_is_the_best_of_all_products(monkeypatch):
@@ -20,6 +21,17 @@ def test_every_way_to_multiply_gives_the_same_product():
         assert others
         for other in others:
             torch.testing.assert_close(other, first, atol=tolerance, rtol=tolerance)
+
+
+def test_a_product_on_every_lane_counts_for_as_many(monkeypatch):
+    monkeypatch.setattr(peak, "_SMALLEST", 32)
+    (product, *_) = peak._products(32, torch.device("cpu"), torch.float32)
+    runs = []
+    counted = peak._Product(product.operations, lambda: runs.append(product.run()))
+    lanes = peak._side_by_side(counted, Lanes(3))
+    lanes.run()
+    assert len(runs) == 3
+    assert lanes.operations == 3 * product.operations == 3 * 2 * 32**3
 
 
 def test_threads_are_as_before_afterwards(monkeypatch):

@@ -30,7 +30,7 @@ REPORT = Report(
     peak=Peak(90.0, 100.0),
     passed=PASSED,
     limit=limit_of(TIMES, "cpu"),
-    trials=Trials(advise({1024: [1.0] * 3, 2048: [1.5] * 3}, 2048), 3000, 3, (4096,)),
+    trials=Trials(advise({1024: [1.0] * 3, 2048: [1.5] * 3}, 2048), "", 3000, 3, (4096,)),
     estimate=Estimate(3700.0, 12_345, 0.08, True),
 )
 
@@ -90,8 +90,8 @@ def test_an_estimate_without_an_error_says_why():
 
 
 def test_sizes_that_were_not_tried_are_said_to_be_so():
-    report = changed(trials=Trials(None))
-    assert "no other --batch-tokens was tried" in text(report)
+    report = changed(trials=Trials(None, "too slow"))
+    assert "no other --batch-tokens was tried: too slow" in text(report)
     assert as_dict(report)["batch_tokens"] is None
 
 

@@ -94,6 +94,12 @@ def test_sizes_that_a_slow_device_has_no_time_for_are_not_tried():
     assert plan_trials((512, 1024, 2048, 4096, 8192), 2048, pace=200, seconds=60) is None
 
 
+def test_a_round_has_rows_enough_for_every_size_to_be_what_it_says():
+    plan = plan_trials((512, 1024, 2048, 4096, 8192), 2048, pace=10_000, seconds=60, least_rows=16)
+    assert plan.sizes == (512, 1024, 2048)
+    assert plan.tokens >= 16 * 2048
+
+
 class Sized:
     """Takes longer for small rows, and runs out of memory above `most` tokens."""
 
