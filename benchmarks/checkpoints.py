@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import orjson
-from data import minilm, read_corpus, read_queries, read_run
+from data import minilm, scifact_requests
 
 from rerank_cli.engine.contract import ModelOptions, RowNotes, Session, StopRequested, never
 from rerank_cli.engine.prepare import Prepared
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--pace", type=float, help="pairs a second of a device that is only waited for")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        given = write_requests(args, Path(scratch, "in.jsonl"))
+        given = scifact_requests(args.scifact, Path(scratch, "in.jsonl"), args.queries, args.depth)
         session: Session = open_session(ModelOptions(str(minilm(Path(scratch, "model"))), device="cpu", dtype="fp32"))
         if args.pace:
             session = PacedSession(session, args.pace)
@@ -70,18 +70,6 @@ class PacedSession:
             if notes:
                 notes.done(row.pairs, np.zeros(len(row.pairs), dtype=np.float32))
         return np.zeros(len(prepared.distinct), dtype=np.float32)
-
-
-def write_requests(args: argparse.Namespace, path: Path) -> Path:
-    """The first claims with their best BM25 abstracts, as requests."""
-    texts, corpus = read_queries(args.scifact), read_corpus(args.scifact)
-    candidates = read_run(args.scifact / "run.bm25.test.top100.trec", args.depth)
-    with path.open("wb") as file:
-        for query in list(candidates)[: args.queries]:
-            documents = [f"{corpus[name]['title']} {corpus[name]['text']}" for name in candidates[query]]
-            record = {"id": query, "query": texts[query], "documents": documents}
-            file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
-    return path
 
 
 def jobs(given: Path, scratch: Path) -> dict[str, RunConfig]:

@@ -57,5 +57,17 @@ def scifact_pairs(folder: Path, queries: int, depth: int) -> list[tuple[str, str
     ]
 
 
+def scifact_requests(folder: Path, path: Path, queries: int, depth: int) -> Path:
+    """The first test claims with their best BM25 abstracts, a request a line, written to `path`."""
+    texts, corpus = read_queries(folder), read_corpus(folder)
+    candidates = read_run(folder / "run.bm25.test.top100.trec", depth)
+    with path.open("wb") as file:
+        for query in list(candidates)[:queries]:
+            documents = [f"{corpus[name]['title']} {corpus[name]['text']}" for name in candidates[query]]
+            record = {"id": query, "query": texts[query], "documents": documents}
+            file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+    return path
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     return [orjson.loads(line) for line in path.read_bytes().split(b"\n") if line]

@@ -8,6 +8,8 @@ et al., "LLM.int8()" (2022), section 2.1, vector-wise quantization; for the rang
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -56,7 +58,7 @@ class Int8Linear(nn.Module):
     def _product(self, rows: Tensor, out: Tensor) -> None:
         numbers, scale = to_int8(rows)
         weight = (self.weight, self.weight_scale, self.weight_zero)
-        rest = (None, 1.0, 0, torch.float32, "none", [], "")  # no bias yet, since the token's scale comes first
+        rest: Any = (None, 1.0, 0, torch.float32, "none", [], "")  # no bias yet, since the token's scale comes first
         product = torch.ops.onednn.qlinear_pointwise(numbers, 1.0, 0, *weight, *rest)
         if self.bias is None:
             torch.mul(product, scale, out=out)
