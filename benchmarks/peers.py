@@ -1,0 +1,170 @@
+"""One system that scores pairs, in a process of its own, for `compare.py`; imports what that system needs and no more.
+
+python benchmarks/peers.py SYSTEM --model FOLDER                              answers questions, JSON lines both ways
+python benchmarks/peers.py SYSTEM --model FOLDER --job IN.jsonl OUT.jsonl     a whole job, as its users write it
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Pairs = Sequence[tuple[str, str]]
+Score = Callable[[Pairs], "list[float]"]
+LENGTH = 512
+
+
+class Rerank:
+    """The engine alone: tokenizing, planning and scoring of one call."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from rerank_cli.engine.contract import ModelOptions
+        from rerank_cli.engine.session import open_session
+
+        options = ModelOptions(
+            args.model, device=args.device, dtype=args.dtype, max_length=LENGTH, threads=args.threads,
+            batch_tokens=args.batch_tokens,
+        )  # fmt: skip
+        self._session = open_session(options)
+
+    def __call__(self, pairs: Pairs) -> list[float]:
+        found: list[float] = self._session.score(self._prepared(pairs)).tolist()
+        return found
+
+    def costs(self, pairs: Pairs) -> tuple[int, int]:
+        """Operations worked out for these pairs, and those of the plain model."""
+        costs = self._session.costs()
+        assert costs is not None
+        each = [costs.of(planned.row) for planned in self._prepared(pairs).rows]
+        return sum(cost.done for cost in each), sum(cost.nominal for cost in each)
+
+    def peak(self) -> float:
+        import torch
+
+        from rerank_cli.engine.device import DTYPES
+        from rerank_cli.engine.peak import matmul_peak
+
+        facts = self._session.facts
+        return matmul_peak(torch.device(facts.device), DTYPES[facts.dtype])
+
+    def _prepared(self, pairs: Pairs) -> Any:
+        from rerank_cli.engine.prepare import PairTexts
+
+        queries, passages = zip(*pairs, strict=True)
+        return self._session.prepare(PairTexts(queries, passages, [0] * len(pairs)))
+
+
+def cross_encoder(args: argparse.Namespace) -> Score:
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
+    made = CrossEncoder(
+        args.model,
+        max_length=LENGTH,
+        device=args.device,
+        activation_fn=torch.nn.Identity(),
+        model_kwargs={"dtype": dtype},
+    )
+    return lambda pairs: made.predict(list(pairs), batch_size=args.batch_size, show_progress_bar=False).tolist()
+
+
+def flag_embedding(args: argparse.Namespace) -> Score:
+    from FlagEmbedding.inference.reranker.encoder_only.base import BaseReranker
+
+    made = BaseReranker(args.model, use_fp16=args.dtype == "fp16", devices=[args.device], max_length=LENGTH)
+    return lambda pairs: made.compute_score_single_gpu([list(pair) for pair in pairs], device=args.device)
+
+
+def rerankers(args: argparse.Namespace) -> Score:
+    from rerankers import Reranker
+
+    made = Reranker(
+        args.model, model_type="cross-encoder", device=args.device, dtype=args.dtype, batch_size=args.batch_size,
+        verbose=0, tokenizer_kwargs={"model_max_length": LENGTH},
+    )  # fmt: skip
+
+    def score(pairs: Pairs) -> list[float]:
+        scores: list[float] = []
+        start = 0
+        while start < len(pairs):  # a call a query, as the library wants it
+            query = pairs[start][0]
+            end = start
+            while end < len(pairs) and pairs[end][0] == query:
+                end += 1
+            ranked = made.rank(query, [passage for _, passage in pairs[start:end]], doc_ids=list(range(end - start)))
+            scores += [result.score for result in sorted(ranked.results, key=lambda result: result.document.doc_id)]
+            start = end
+        return scores
+
+    return score
+
+
+SYSTEMS: dict[str, Callable[[argparse.Namespace], Score]] = {
+    "rerank": Rerank,
+    "sentence-transformers": cross_encoder,
+    "FlagEmbedding": flag_embedding,
+    "rerankers": rerankers,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("system", choices=SYSTEMS)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="fp32")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-tokens", type=int)
+    parser.add_argument("--job", nargs=2, type=Path)
+    args = parser.parse_args()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    score = SYSTEMS[args.system](args)
+    if args.job:
+        job(score, *args.job)
+    else:
+        serve(score, answers)
+
+
+def serve(score: Score, answers: Any) -> None:
+    """Answer questions until there are none."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "pairs" in asked:
+            pairs = [tuple(pair) for pair in json.loads(Path(asked["pairs"]).read_text())]
+            begun = time.perf_counter()
+            scores = score(pairs)
+            answer: Any = {"seconds": time.perf_counter() - begun, "scores": [float(value) for value in scores]}
+        elif "costs" in asked:
+            answer = score.costs([tuple(pair) for pair in json.loads(Path(asked["costs"]).read_text())])  # type: ignore[attr-defined]
+        else:
+            answer = score.peak()  # type: ignore[attr-defined]
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def job(score: Score, given: Path, written: Path) -> None:
+    """All of a file at once, best first: the script that everybody has."""
+    requests = [json.loads(line) for line in given.read_text().splitlines()]
+    pairs = [(request["query"], document) for request in requests for document in request["documents"]]
+    scores = iter(score(pairs))
+    with written.open("w") as file:
+        for request in requests:
+            ranked = sorted(((next(scores), text) for text in request["documents"]), key=lambda pair: -pair[0])
+            results = [{"relevance_score": found, "document": {"text": text}} for found, text in ranked]
+            file.write(json.dumps({"id": request["id"], "results": results}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
