@@ -151,12 +151,13 @@ def _together(arrays: dict[str, Array], device: torch.device) -> dict[str, Tenso
     """
     sizes = [len(values) for values in arrays.values()]
     places = [-(-size // 4) * 4 for size in sizes]
-    buffer = torch.empty(sum(places), dtype=torch.int32, pin_memory=device.type == "cuda")
+    pinned = device.type == "cuda"  # elsewhere a copy that is not waited for may read memory that is given back
+    buffer = torch.empty(sum(places), dtype=torch.int32, pin_memory=pinned)
     flat, start = buffer.numpy(), 0
     for values, place in zip(arrays.values(), places, strict=True):
         flat[start : start + len(values)] = values
         start += place
-    there = torch.split(buffer.to(device, non_blocking=True), places)
+    there = torch.split(buffer.to(device, non_blocking=pinned), places)
     return {name: part[:size] for name, part, size in zip(arrays, there, sizes, strict=True)}
 
 

@@ -1,10 +1,12 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.engine.packing import pack_causal
 from rerank_cli.engine.plan import plan_shared
 from rerank_cli.models.pairs import PairTemplate
+from rerank_cli.models.rows import TokenRow
 
 PREFIX, MIDDLE, SUFFIX = (np.array(ids, np.int32) for ids in ([1], [2, 2], [3, 3, 3]))
 TEMPLATE = PairTemplate(PREFIX, MIDDLE, SUFFIX)
@@ -116,3 +118,17 @@ def test_a_plan_holds_every_pair_once_and_keeps_to_the_budget(found, budget):
 def test_no_pairs_make_no_rows():
     nothing = np.array([], dtype=np.int64)
     assert plan_shared(nothing, nothing, nothing, 100) == []
+
+
+@pytest.mark.parametrize(("tokens", "extra"), [(12, []), (13, [1]), (22, [5, 5]), (24, [5, 5, 2])])
+@pytest.mark.parametrize("parents", [None, np.array([-1, 0, 0])])
+def test_a_row_is_filled_with_sequences_of_zeros_behind_those_that_are_scored(tokens, extra, parents):
+    ids, lengths = np.arange(1, 13, dtype=np.int32), np.array([6, 3, 3])
+    row = TokenRow(ids, np.ones_like(ids), lengths, parents, None if parents is None else np.array([6, 0, 0]))
+    filled = row.filled(tokens, 5)
+    assert filled.tokens == tokens
+    assert filled.lengths.tolist() == [6, 3, 3, *extra]
+    assert filled.ids.tolist() == [*range(1, 13), *[0] * (tokens - 12)]
+    assert filled.scored[: row.sequences].tolist() == row.scored.tolist()
+    assert filled.positions[:12].tolist() == row.positions.tolist()
+    assert filled.sequence_lengths[row.sequences :].tolist() == extra
