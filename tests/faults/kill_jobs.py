@@ -28,6 +28,7 @@ class Job:
     format: str = "api"
     on_error: str | None = None
     piped: bool = False
+    workers: int = 0
 
     @property
     def code(self):
@@ -52,7 +53,8 @@ class Job:
             flags += ["--on-error", self.on_error]
         if self.errors:
             flags += ["--errors", str(folder / self.errors)]
-        engine = ["-m", model, "--device", "cpu", "--threads", "1", "--progress", "off"]
+        place = ["--devices", ",".join(["cpu"] * self.workers)] if self.workers else ["--device", "cpu"]
+        engine = ["-m", model, *place, "--threads", "1", "--progress", "off"]
         return [program, "run", *paths, "-o", str(folder / self.output), *flags, *engine]
 
 
@@ -68,6 +70,7 @@ JOBS = (
     Job("bad ones skipped", "mixed", "out.jsonl", on_error=SKIPPED),
     Job("bad ones emitted", "mixed", "out.jsonl", on_error=EMITTED),
     Job("stdin", "requests", "out.jsonl", piped=True),
+    Job("two workers", "requests", "out.jsonl", workers=2),
 )
 
 

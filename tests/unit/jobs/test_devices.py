@@ -1,4 +1,5 @@
 import subprocess
+import sys
 
 import pytest
 
@@ -30,6 +31,11 @@ def test_another_name_is_a_usage_error(text):
 def test_devices_of_two_kinds_are_refused():
     with pytest.raises(UsageError, match=r"of several kinds, whose scores differ. Fix: "):
         device_list("cuda:0,cpu")
+
+
+def test_the_process_of_a_run_with_workers_imports_no_torch():
+    code = "import sys, rerank_cli.jobs.run, rerank_cli.jobs.devices; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.fixture

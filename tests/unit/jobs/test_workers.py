@@ -225,6 +225,13 @@ def test_no_worker_outlives_its_job(job, signals):
     until(lambda: gone(workers))
 
 
+def test_without_a_worker_left_nothing_is_verified():
+    with at_work({}) as workers:
+        workers._workers[0].process.kill()
+        with pytest.raises(ModelError, match=r"no worker is left to verify with: worker 1 of 1 .* died of SIGKILL"):
+            workers.score_plainly(PairTexts(["q"], ["p"], [0]))
+
+
 def test_a_worker_that_dies_while_it_verifies_leaves_that_to_the_next():
     with at_work({"at": "x", "way": "kill"}, {}) as workers:
         os.kill(workers._workers[0].process.pid, signal.SIGKILL)
