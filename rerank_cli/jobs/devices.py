@@ -49,7 +49,9 @@ def open_workers(devices: Sequence[str], options: ModelOptions) -> Workers:
 def _all_cuda() -> list[str]:
     """Every CUDA device that torch sees; asked in another process, since this one does without torch."""
     code = "import torch; print(torch.cuda.device_count())"
-    asked = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    asked = subprocess.run(
+        [sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
     if asked.returncode:
         raise ModelError("--devices all: torch cannot be imported. Fix: python -c 'import torch' says why")
     names = [f"cuda:{number}" for number in range(int(asked.stdout.split()[-1]))]

@@ -132,11 +132,14 @@ class Workers:
                 self._take_last_word(worker, answer)
                 if worker not in self._alive:
                     raise ModelError(f"{worker.name} {worker.death} before its model was loaded. Fix: fewer --devices")
-        found = [opened[worker] for worker in self._workers]
-        for worker, other in zip(self._workers, found, strict=True):
-            if replace(other.facts, device="") != replace(found[0].facts, device=""):
-                raise ModelError(f"{worker.name} has not loaded the same model as the first worker. Fix: --revision")
-        return found
+        first = asdict(opened[self._workers[0]].facts)
+        for worker in self._workers:
+            facts = asdict(opened[worker].facts)
+            for name in facts.keys() - {"device"}:
+                if facts[name] != first[name]:
+                    what = f"{name} {facts[name]}, and the first one {first[name]}"
+                    raise ModelError(f"{worker.name} has {what}. Fix: --revision, or --devices that are alike")
+        return [opened[worker] for worker in self._workers]
 
     def _score(
         self, slices: Iterable[Slice], journal: Journal, tally: Tally, should_stop: Callable[[], bool]
