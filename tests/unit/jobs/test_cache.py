@@ -234,6 +234,29 @@ def test_processes_that_make_the_same_file_at_once_leave_a_sound_one(tmp_path):
     assert check(path) == 3 * 500
 
 
+FILL_FOR_EVER = """
+import itertools, os, sys
+from rerank_cli.jobs.cache_file import CacheFile
+file = CacheFile(sys.argv[1])
+for start in itertools.count(0, 50):
+    file.add([(os.urandom(16), b"value") for i in range(50)])
+    if start == 2000:
+        print("on its way", flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_a_sound_file(tmp_path):
+    path = str(tmp_path / "cache.db")
+    with subprocess.Popen([sys.executable, "-c", FILL_FOR_EVER, path], stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        child.kill()
+    assert check(path) >= 2000
+    file = CacheFile(path)
+    file.add([(b"k" * 16, b"v")])
+    assert file.find([b"k" * 16]) == {b"k" * 16: b"v"}
+    file.close()
+
+
 @pytest.mark.parametrize(
     "content", [b"dear to somebody", b"SQLite format 3\0 or so" * 100, b"\0" * 8192], ids=["text", "torn", "zeros"]
 )
