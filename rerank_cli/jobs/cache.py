@@ -104,7 +104,7 @@ class ScoreCache:
         finite = np.logical_and.reduce(np.isfinite(scores.logits.reshape(len(known.keys), self._layers)), axis=1)
         values = np.zeros(len(known.keys), dtype=self._entry)
         values["logits"], values["tokens"], values["truncated"] = scores.logits, scores.tokens, scores.truncated
-        if scores.passages is not None:
+        if self._passages and scores.passages is not None:
             values["passage"] = scores.passages
         size, data = self._entry.itemsize, values.tobytes()
         bodies = [data[at : at + size] for at in range(0, len(data), size)]

@@ -9,10 +9,15 @@ import pytest
 from instant import InstantSession, config, go, kill, names
 
 from rerank_cli.engine.contract import ModelFacts
+from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.results import PairScores
 from rerank_cli.errors import OutputError, RefusedError, UsageError
 from rerank_cli.jobs import cache_file
+from rerank_cli.jobs.cache import ScoreCache
 from rerank_cli.jobs.cache_file import CacheFile
+from rerank_cli.jobs.cascade import Cascade
 from rerank_cli.jobs.choices import OnError
+from rerank_cli.jobs.fingerprint import fingerprint, score_settings
 
 RECORDS = 40
 
@@ -435,3 +440,45 @@ def test_the_share_of_hits_is_in_the_last_line_and_in_the_figures(job, tmp_path)
         "file": str(tmp_path / "cache.db"),
         "entries": summary.tally.pairs,
     }
+
+
+def texts(*passages):
+    return PairTexts(["q"] * len(passages), passages, [0] * len(passages))
+
+
+def scores(*logits):
+    count = len(logits)
+    spans = np.arange(2 * count).reshape(count, 2)
+    return PairScores(np.array(logits, np.float32), np.arange(count) + 7, np.arange(count) % 2 == 1, spans, 0)
+
+
+def test_everything_known_of_a_pair_is_kept(tmp_path):
+    cache = ScoreCache(CacheFile(str(tmp_path / "cache.db")), {}, passages=True)
+    before = scores(1.5, -2.5)
+    cache.put(cache.look_up(texts("a", "b")), before)
+    known = cache.look_up(texts("b", "new", "a", "b"))
+    assert list(known.rest.passages) == ["new"]
+    found = cache.merged(known, scores(9.0))
+    assert found.logits.tolist() == [-2.5, 9.0, 1.5, -2.5]
+    assert found.tokens.tolist() == [8, 7, 7, 8]
+    assert found.truncated.tolist() == [True, False, False, True]
+    assert found.passages.tolist() == [[2, 3], [0, 1], [0, 1], [2, 3]]
+    assert found.duplicates == 1
+
+
+def test_a_slice_is_marked_by_what_is_left_of_it(tmp_path):
+    cache = ScoreCache(CacheFile(str(tmp_path / "cache.db")), {})
+    whole = cache.look_up(texts("a", "b", "c"))
+    assert whole.mark == ""
+    cache.put(cache.look_up(texts("a")), scores(1.0))
+    marks = [cache.look_up(texts(*given)).mark for given in ("abc", "acb", "abd")]
+    assert len({*marks, ""}) == 4
+    assert cache.look_up(texts("a", "b", "c")).mark == marks[0]
+
+
+def test_settings_of_answers_make_no_other_scores(given, tmp_path):
+    plan = config(given, tmp_path / "out.jsonl")
+    other = config(given, tmp_path / "out.jsonl", top_n=1, on_error=OnError.SKIP, cascade=Cascade(plan.model, 3))
+    marks = [score_settings(fingerprint(plan, InstantSession.facts, pairs)) for plan, pairs in ((plan, 8), (other, 9))]
+    assert marks[0] == marks[1]
+    assert set(marks[0]) == {"long documents", "model revision", "dtype", "max length", "query max length"}
