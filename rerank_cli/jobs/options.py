@@ -9,7 +9,15 @@ from typing import BinaryIO
 
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.errors import RefusedError, UsageError
-from rerank_cli.formats import InputOptions, OutputFormat, OutputOptions, check_output, check_side_file, final_path
+from rerank_cli.formats import (
+    InputOptions,
+    OutputFormat,
+    OutputOptions,
+    check_output,
+    check_side_file,
+    final_path,
+    input_files,
+)
 from rerank_cli.jobs.checkpoint import is_ours
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 
@@ -48,7 +56,8 @@ def check(config: RunConfig) -> None:
         raise UsageError("--verify-tolerance needs --verify N")
     if config.output.format is OutputFormat.TREC and config.output.answers.truncated:
         raise UsageError("--mark-truncated: a TREC run has no place for marks. Fix: --format api or pairs")
-    check_output(config.output, config.input.paths, config.stdout)
+    inputs = input_files(config.input)
+    check_output(config.output, inputs, config.stdout)
     if config.errors is not None and config.on_error is OnError.FAIL:
         raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
     named = {"--errors": config.errors, "--summary": config.summary, "--checkpoint": config.checkpoint}
@@ -56,7 +65,7 @@ def check(config: RunConfig) -> None:
     for flag, path in named.items():
         if path is None:
             continue
-        check_side_file(path, flag, config.output, config.input.paths)
+        check_side_file(path, flag, config.output, inputs)
         other = taken.setdefault(final_path(path), flag)
         if other != flag:
             raise UsageError(f"{other} and {flag} name the same file. Fix: another {flag}")

@@ -1,0 +1,158 @@
+"""Rows of a run put together: a query's id with the ids of its candidates, in first-stage order.
+
+That is the order of scores, best first, ties as they stand in the file; of ranks where there are none; of the file
+where there is neither. Texts are unknown here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rerank_cli.errors import BadRecord
+from rerank_cli.formats.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID, an_id, first
+from rerank_cli.formats.grouping import Id
+from rerank_cli.formats.keys import key_of
+from rerank_cli.formats.requests import an_object
+from rerank_cli.formats.rows import Row
+from rerank_cli.formats.run_columns import RANK, a_score
+from rerank_cli.formats.wording import kind, names, quoted, shown
+from rerank_cli.records import Json, Position
+
+_LISTS = ("corpus-ids", "corpus_ids", "docids", "doc_ids")
+DOCUMENTS = (*_LISTS, *PAIR_DOC_ID)
+
+
+class Entry(NamedTuple):
+    """A candidate: its id, its first-stage score, and the row that names it."""
+
+    id: str | int | float
+    score: float | None
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A row, understood: candidates of one query."""
+
+    query_id: str | int | float
+    entries: Sequence[Entry]
+
+    @property
+    def key(self) -> tuple[bool, Id]:
+        return False, key_of(self.query_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A query and its candidates. `row` is the first that names the query."""
+
+    query_id: str | int | float
+    entries: Sequence[Entry]
+    row: Row
+
+
+@dataclass(slots=True)
+class _Group:
+    key: tuple[bool, Id]
+    query_id: str | int | float
+    row: Row
+    depth: int | None
+    entries: list[Entry] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+
+    @property
+    def position(self) -> Position:
+        return self.row.position
+
+    def add(self, item: Named, row: Row) -> None:  # noqa: ARG002 - as Group has it
+        keys = [key_of(entry.id) for entry in item.entries]
+        twice = next((key for key in keys if key in self.known), None)
+        if twice is None and len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+        if twice is not None:
+            raise BadRecord("duplicate_id", f"the query names one document twice (got {shown(repr(twice))} again)")
+        self.known.update(keys)
+        self.entries += item.entries
+
+    def made(self) -> Listing:
+        ordered = self.entries
+        if all(entry.score is not None for entry in ordered):
+            ordered = sorted(ordered, key=lambda entry: -(entry.score or 0.0))
+        return Listing(self.query_id, ordered[: self.depth], self.row)
+
+
+class RunReader:
+    """Reads rows of a run for `Grouping`; names that were mapped come before those of the table."""
+
+    def __init__(self, depth: int | None, query_id: Sequence[str], doc_id: Sequence[str]) -> None:
+        self._depth = depth
+        self._query_id = (*query_id, *PAIR_QUERY_ID)
+        self._doc_id = (*doc_id, *PAIR_DOC_ID)
+
+    def understand(self, row: Row) -> Named:
+        """Raises BadRecord."""
+        record = an_object(row.value)
+        query_id = an_id(first(record, self._query_id).value, "query id")
+        if query_id is None:
+            got = f"got {names(record)}; expected {quoted(PAIR_QUERY_ID)}"
+            raise BadRecord("missing_query_id", f"there is no id of a query ({got}). Fix: --id-field")
+        return Named(query_id, self._entries(record, row))
+
+    def begin(self, item: Named, position: Position) -> _Group:  # noqa: ARG002 - as Reader has it
+        return _Group(item.key, item.query_id, item.entries[0].row, self._depth)
+
+    def id_of(self, row: Row) -> Id:
+        """The query id of a bad row, if it has a usable one."""
+        found = first(row.value, self._query_id).value if isinstance(row.value, dict) else None
+        return found if isinstance(found, str | int) and not isinstance(found, bool) else None
+
+    def key_of(self, row: Row) -> str | None:
+        """What a row that may be bad otherwise is sorted by, None for one without."""
+        found = self.id_of(row)
+        return None if found is None else key_of(found)
+
+    def _entries(self, record: dict[str, Json], row: Row) -> list[Entry]:
+        found = first(record, _LISTS)
+        if found.name is not None:
+            return _from_list(found.value, found.name, row)
+        name = an_id(first(record, self._doc_id).value, "document id")
+        if name is None:
+            got = f"got {names(record)}; expected {quoted(DOCUMENTS)}"
+            raise BadRecord("no_candidates", f"there is no id of a document ({got}). Fix: --doc-id-field")
+        return [Entry(name, _score(record), row)]
+
+
+def _from_list(value: Json, name: str, row: Row) -> list[Entry]:
+    """Ids in order, or an object of ids with their scores."""
+    if isinstance(value, dict):
+        entries = [Entry(key, a_score(score), row) for key, score in value.items()]
+    elif isinstance(value, list):
+        entries = [Entry(_in_list(item, name), None, row) for item in value]
+    else:
+        raise BadRecord("bad_documents", f"`{name}` is not a list (got {kind(value)})")
+    if not entries:
+        raise BadRecord("no_candidates", f"`{name}` is empty (expected at least one document)")
+    return entries
+
+
+def _in_list(item: Json, name: str) -> str | int | float:
+    found = an_id(item, "document id")
+    if found is None:
+        raise BadRecord("bad_id", f"`{name}` holds null (expected ids)")
+    return found
+
+
+def _score(record: dict[str, Json]) -> float | None:
+    """The score; of a rank 1/rank, as converters of MS MARCO's submissions write it."""
+    score = first(record, FIRST_SCORE).value
+    if score is not None:
+        return a_score(score)
+    rank = record.get(RANK)
+    if rank is None:
+        return None
+    value = a_score(rank)
+    if value < 1:
+        raise BadRecord("bad_rank", f"the rank cannot be used (got {shown(str(rank), 40)}, expected a number from 1)")
+    return 1 / value
