@@ -66,8 +66,8 @@ class Documents:
         return found
 
     def sizes(self, keys: Sequence[str]) -> list[int]:
-        """Bytes that the document of each id takes, 0 where there is none."""
-        return [sum(address.length for address in of_key) for of_key in self.index.find(list(keys))]
+        """Bytes that the document of each id takes, about; 0 where there is none."""
+        return self.index.sizes(list(keys))
 
     def close(self) -> None:
         for descriptor in self._open.values():

@@ -28,7 +28,8 @@ _MAGIC = b"rrkindx1"
 _ENTRY = np.dtype([("key", "<u8"), ("place", "<u8"), ("length", "<u4")])
 _SECTIONS = ("key", "place", "length")
 _FILE_BITS = 16
-_OFFSET_BITS = 64 - _FILE_BITS
+_OFFSET_BITS = np.uint64(64 - _FILE_BITS)
+_OFFSET_MASK = np.uint64((1 << 64 - _FILE_BITS) - 1)
 MOST_FILES = 1 << _FILE_BITS
 _PAGE = 4096
 _BLOCK = 1 << 16
@@ -58,7 +59,7 @@ class IndexWriter:
 
     def add(self, key: str, file: int, offset: int, length: int) -> None:
         self._keys.append(key)
-        self._places.append(file << _OFFSET_BITS | offset)
+        self._places.append(file << int(_OFFSET_BITS) | offset)
         self._lengths.append(length)
         if len(self._keys) == _BLOCK:
             self._put_away()
@@ -121,7 +122,9 @@ class CorpusIndex:
         self.count: int = head["count"]
         self.repeated: int = head["repeated"]
         arrays = [
-            np.memmap(file, _ENTRY[name], "r", at, (self.count,)) if self.count else np.empty(0, _ENTRY[name])
+            np.asarray(
+                np.memmap(file, _ENTRY[name], "r", at, (self.count,)) if self.count else np.empty(0, _ENTRY[name])
+            )
             for name, at in zip(_SECTIONS, _begins(head["begin"], self.count), strict=True)
         ]
         self._keys: Hashes = arrays[0]
@@ -133,15 +136,25 @@ class CorpusIndex:
         wanted = hashes_of(keys)
         order = np.argsort(wanted)
         first = np.searchsorted(self._keys, wanted[order], side="left")
-        last = np.searchsorted(self._keys, wanted[order], side="right")
+        counts = np.searchsorted(self._keys, wanted[order], side="right") - first
+        # Entries of all keys one after the other: from the first of each on, as many as it has.
+        steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        entries = np.repeat(first, counts) + steps
+        places, lengths = self._places[entries], self._lengths[entries].tolist()
+        files, offsets = (places >> _OFFSET_BITS).tolist(), (places & _OFFSET_MASK).tolist()
         found: list[list[Address]] = [[] for _ in keys]
-        for number, at, end in zip(order.tolist(), first.tolist(), last.tolist(), strict=True):
-            found[number] = [self._address(entry) for entry in range(at, end)]
+        for number, *parts in zip(np.repeat(order, counts).tolist(), files, offsets, lengths, strict=True):
+            found[number].append(Address(*parts))
         return found
 
-    def _address(self, entry: int) -> Address:
-        place = int(self._places[entry])
-        return Address(place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1), int(self._lengths[entry]))
+    def sizes(self, keys: list[str]) -> list[int]:
+        """For each id the length of the first line that may be its document's, 0 where there is none."""
+        wanted = hashes_of(keys)
+        if not self.count:
+            return [0] * len(keys)
+        first = np.minimum(np.searchsorted(self._keys, wanted), self.count - 1)
+        sizes: list[int] = np.where(self._keys[first] == wanted, self._lengths[first], 0).tolist()
+        return sizes
 
 
 class Damaged(Exception):

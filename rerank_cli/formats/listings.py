@@ -6,6 +6,7 @@ where there is neither. Texts are unknown here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -67,14 +68,15 @@ class _Group:
         return self.row.position
 
     def add(self, item: Named, row: Row) -> None:  # noqa: ARG002 - as Group has it
-        keys = [key_of(entry.id) for entry in item.entries]
-        twice = next((key for key in keys if key in self.known), None)
-        if twice is None and len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-        if twice is not None:
+        keys = {key_of(entry.id) for entry in item.entries}
+        if len(keys) < len(item.entries) or not self.known.isdisjoint(keys):
+            twice = next(name for name, count in Counter(self._keys(item)).items() if count > 1)
             raise BadRecord("duplicate_id", f"the query names one document twice (got {shown(repr(twice))} again)")
-        self.known.update(keys)
+        self.known |= keys
         self.entries += item.entries
+
+    def _keys(self, item: Named) -> list[str]:
+        return [*self.known, *(key_of(entry.id) for entry in item.entries)]
 
     def made(self) -> Listing:
         ordered = self.entries
@@ -114,14 +116,14 @@ class RunReader:
         return None if found is None else key_of(found)
 
     def _entries(self, record: dict[str, Json], row: Row) -> list[Entry]:
-        found = first(record, _LISTS)
-        if found.name is not None:
-            return _from_list(found.value, found.name, row)
         name = an_id(first(record, self._doc_id).value, "document id")
-        if name is None:
+        if name is not None:
+            return [Entry(name, _score(record), row)]
+        found = first(record, _LISTS)
+        if found.name is None:
             got = f"got {names(record)}; expected {quoted(DOCUMENTS)}"
             raise BadRecord("no_candidates", f"there is no id of a document ({got}). Fix: --doc-id-field")
-        return [Entry(name, _score(record), row)]
+        return _from_list(found.value, found.name, row)
 
 
 def _from_list(value: Json, name: str, row: Row) -> list[Entry]:
