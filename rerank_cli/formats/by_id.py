@@ -56,6 +56,7 @@ def open_by_id(options: InputOptions, given: ById, notify: Callable[[str], None]
         source = ByIdSource(
             options, given, join, [*queries.files, *corpus.files], [*queries.stamps, *corpus.stamps, *runs]
         )
+        stack.callback(source.close)
         source.look()
         stack.pop_all()
     return source
@@ -132,7 +133,7 @@ class ByIdSource:
         self._join.close()
 
     def _open(self, path: str, start: Place) -> Input:
-        return open_run(path, self._values, start)
+        return open_run(path, self._values, self._reader, start)
 
 
 def _corpus(path: str, wanted: Wanted) -> Corpus:

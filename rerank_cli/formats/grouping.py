@@ -92,10 +92,10 @@ class Grouping(Generic[ItemT, MadeT]):
         if self._group and item.key == self._group.key:
             self._group.add(item, row)
             return None
+        group = self._reader.begin(item, row.position)
+        group.add(item, row)
         self._check_new(item.key, row.position)
-        before = self._group
-        self._group = self._reader.begin(item, row.position)
-        self._group.add(item, row)
+        before, self._group = self._group, group
         return before
 
     def _check_new(self, key: tuple[Any, Id], position: Position) -> None:

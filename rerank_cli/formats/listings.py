@@ -22,7 +22,6 @@ from rerank_cli.formats.wording import kind, names, quoted, shown
 from rerank_cli.records import Json, Position
 
 _LISTS = ("corpus-ids", "corpus_ids", "docids", "doc_ids")
-DOCUMENTS = (*_LISTS, *PAIR_DOC_ID)
 
 
 class Entry(NamedTuple):
@@ -90,13 +89,14 @@ class RunReader:
 
     def __init__(self, depth: int | None, query_id: Sequence[str], doc_id: Sequence[str]) -> None:
         self._depth = depth
-        self._query_id = (*query_id, *PAIR_QUERY_ID)
+        self.query_id = (*query_id, *PAIR_QUERY_ID)
         self._doc_id = (*doc_id, *PAIR_DOC_ID)
+        self.documents = (*self._doc_id, *_LISTS)
 
     def understand(self, row: Row) -> Named:
         """Raises BadRecord."""
         record = an_object(row.value)
-        query_id = an_id(first(record, self._query_id).value, "query id")
+        query_id = an_id(first(record, self.query_id).value, "query id")
         if query_id is None:
             got = f"got {names(record)}; expected {quoted(PAIR_QUERY_ID)}"
             raise BadRecord("missing_query_id", f"there is no id of a query ({got}). Fix: --id-field")
@@ -107,7 +107,7 @@ class RunReader:
 
     def id_of(self, row: Row) -> Id:
         """The query id of a bad row, if it has a usable one."""
-        found = first(row.value, self._query_id).value if isinstance(row.value, dict) else None
+        found = first(row.value, self.query_id).value if isinstance(row.value, dict) else None
         return found if isinstance(found, str | int) and not isinstance(found, bool) else None
 
     def key_of(self, row: Row) -> str | None:
@@ -121,7 +121,7 @@ class RunReader:
             return [Entry(name, _score(record), row)]
         found = first(record, _LISTS)
         if found.name is None:
-            got = f"got {names(record)}; expected {quoted(DOCUMENTS)}"
+            got = f"got {names(record)}; expected {quoted(self.documents)}"
             raise BadRecord("no_candidates", f"there is no id of a document ({got}). Fix: --doc-id-field")
         return _from_list(found.value, found.name, row)
 

@@ -12,10 +12,10 @@ import orjson
 
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.arrays import array_rows
-from rerank_cli.formats.fields import PAIR_QUERY_ID, present
+from rerank_cli.formats.fields import present
 from rerank_cli.formats.inputs import Input, text_input
 from rerank_cli.formats.lines import decode_line, json_rows
-from rerank_cli.formats.listings import DOCUMENTS
+from rerank_cli.formats.listings import RunReader
 from rerank_cli.formats.opening import BLOCK, Opened, open_bytes
 from rerank_cli.formats.options import RunValues
 from rerank_cli.formats.rows import Row
@@ -28,17 +28,17 @@ _PARQUET_MAGIC = b"PAR1"
 _RESULTS, _NOTES = "search_results", "mteb_model_meta"
 
 
-def open_run(path: str, values: RunValues, start: Place) -> Input:
+def open_run(path: str, values: RunValues, reader: RunReader, start: Place) -> Input:
     """Open a run, to be read from `start` on. Raises InputError if it is none."""
     opened = open_bytes(path)
     try:
-        return _run(opened, values, start)
+        return _run(opened, values, reader, start)
     except BaseException:
         opened.content.close()
         raise
 
 
-def _run(opened: Opened, values: RunValues, start: Place) -> Input:
+def _run(opened: Opened, values: RunValues, reader: RunReader, start: Place) -> Input:
     head = opened.content.peek(BLOCK)
     begin = head.removeprefix(_BOM).lstrip()
     if begin.startswith(_PARQUET_MAGIC):
@@ -46,7 +46,7 @@ def _run(opened: Opened, values: RunValues, start: Place) -> Input:
 
         source = ParquetInput(opened)
         return Input("a run in Parquet", source.rows(start), source.taken, source.close)
-    if begin.startswith(b"{") and not _is_row(begin):
+    if begin.startswith(b"{") and not _is_row(begin, reader):
         return text_input("results by query", opened, _results(opened, start))
     if begin.startswith(b"{"):
         opened = opened.at(start.offset)
@@ -59,16 +59,16 @@ def _run(opened: Opened, values: RunValues, start: Place) -> Input:
     return text_input(columns.description, opened, run_rows(opened.content, opened.name, columns, start))
 
 
-def _is_row(begin: bytes) -> bool:
+def _is_row(begin: bytes, reader: RunReader) -> bool:
     """Is the first line an object of its own that names a query and documents?"""
     line, newline, _ = begin.partition(b"\n")
     if not newline and len(line) >= BLOCK:  # too long to be seen whole
-        return any(f'"{name}"'.encode() in line[:1000] for name in PAIR_QUERY_ID)
+        return any(f'"{name}"'.encode() in line[:1000] for name in reader.query_id)
     try:
         value = decode_line(line)
     except BadRecord:
         return False
-    return isinstance(value, dict) and present(value, PAIR_QUERY_ID) and present(value, DOCUMENTS)
+    return isinstance(value, dict) and present(value, reader.query_id) and present(value, reader.documents)
 
 
 def _results(opened: Opened, start: Place) -> Iterator[Row | Rejection]:
