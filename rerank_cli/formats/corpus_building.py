@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -62,9 +62,10 @@ class Corpus:
 
 def open_in_memory(corpus: Corpus) -> Documents:
     """With an index that goes when the process does."""
-    with writing(tempfile.gettempdir()):
-        file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - open as long as the documents
+    with ExitStack() as stack, writing(tempfile.gettempdir()):
+        file = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))
         _build(corpus, file, None)
+        stack.pop_all()
     return corpus.documents(file)
 
 
@@ -120,6 +121,7 @@ def _made(corpus: Corpus, target: Path, notify: Notify) -> Documents:
                 _lock(file, target, notify)
                 if _is_at(file, successor):
                     _write(corpus, target, file, notify)
+                    fcntl.flock(file, fcntl.LOCK_UN)
                     return corpus.documents(file)
         except BaseException:
             file.close()
