@@ -49,13 +49,12 @@ class Documents:
     def find(self, keys: Sequence[str]) -> dict[str, Found]:
         """The document of each id: None where there is none, BadRecord where it cannot be used."""
         distinct = list(dict.fromkeys(keys))
-        addresses = self.index.find(distinct)
         found: dict[str, Found] = dict.fromkeys(distinct)
-        wanted = sorted((address, key) for key, of_key in zip(distinct, addresses, strict=True) for address in of_key)
-        self._announce([address for address, _ in wanted])
+        wanted = self.index.find(distinct)
+        self._announce([address for _, address in wanted])
         seen: dict[str, tuple[Address, bytes]] = {}
-        for address, key in wanted:
-            line = self._read(address)
+        for number, address in wanted:
+            line, key = self._read(address), distinct[number]
             document = self._decoded(line, address, key)
             if document is None:
                 continue

@@ -131,21 +131,21 @@ class CorpusIndex:
         self._places: npt.NDArray[np.uint64] = arrays[1]
         self._lengths: npt.NDArray[np.uint32] = arrays[2]
 
-    def find(self, keys: list[str]) -> list[list[Address]]:
-        """For each id the lines that may be its document's, in the order of the corpus."""
+    def find(self, keys: list[str]) -> list[tuple[int, Address]]:
+        """Lines that may be the documents' of these ids, each with the number of its id, in the order of the corpus."""
         wanted = hashes_of(keys)
-        order = np.argsort(wanted)
-        first = np.searchsorted(self._keys, wanted[order], side="left")
-        counts = np.searchsorted(self._keys, wanted[order], side="right") - first
-        # Entries of all keys one after the other: from the first of each on, as many as it has.
+        numbers = np.argsort(wanted)
+        first = np.searchsorted(self._keys, wanted[numbers], side="left")
+        counts = np.searchsorted(self._keys, wanted[numbers], side="right") - first
+        # Entries of all ids one after the other: from the first of each on, as many as it has.
         steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         entries = np.repeat(first, counts) + steps
-        places, lengths = self._places[entries], self._lengths[entries].tolist()
-        files, offsets = (places >> _OFFSET_BITS).tolist(), (places & _OFFSET_MASK).tolist()
-        found: list[list[Address]] = [[] for _ in keys]
-        for number, *parts in zip(np.repeat(order, counts).tolist(), files, offsets, lengths, strict=True):
-            found[number].append(Address(*parts))
-        return found
+        places = self._places[entries]
+        order = np.argsort(places)
+        places, lengths = places[order], self._lengths[entries[order]]
+        columns = (places >> _OFFSET_BITS, places & _OFFSET_MASK, lengths)
+        addresses = map(Address, *(column.tolist() for column in columns))
+        return list(zip(np.repeat(numbers, counts)[order].tolist(), addresses, strict=True))
 
     def sizes(self, keys: list[str]) -> list[int]:
         """For each id the length of the first line that may be its document's, 0 where there is none."""

@@ -17,7 +17,7 @@ from rerank_cli.formats.grouping import Id
 from rerank_cli.formats.keys import key_of
 from rerank_cli.formats.requests import an_object
 from rerank_cli.formats.rows import Row
-from rerank_cli.formats.run_columns import RANK, a_score
+from rerank_cli.formats.run_columns import RANK, RunRow, a_score, score_of_rank
 from rerank_cli.formats.wording import kind, names, quoted, shown
 from rerank_cli.records import Json, Position
 
@@ -32,16 +32,12 @@ class Entry(NamedTuple):
     row: Row
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """A row, understood: candidates of one query."""
 
+    key: tuple[bool, Id]
     query_id: str | int | float
     entries: Sequence[Entry]
-
-    @property
-    def key(self) -> tuple[bool, Id]:
-        return False, key_of(self.query_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +63,10 @@ class _Group:
         return self.row.position
 
     def add(self, item: Named, row: Row) -> None:  # noqa: ARG002 - as Group has it
+        if len(item.entries) == 1 and (key := key_of(item.entries[0].id)) not in self.known:
+            self.known.add(key)
+            self.entries += item.entries
+            return
         keys = {key_of(entry.id) for entry in item.entries}
         if len(keys) < len(item.entries) or not self.known.isdisjoint(keys):
             twice = next(name for name, count in Counter(self._keys(item)).items() if count > 1)
@@ -91,16 +91,20 @@ class RunReader:
         self._depth = depth
         self.query_id = (*query_id, *PAIR_QUERY_ID)
         self._doc_id = (*doc_id, *PAIR_DOC_ID)
+        self._as_named = not (query_id or doc_id)
         self.documents = (*self._doc_id, *_LISTS)
 
     def understand(self, row: Row) -> Named:
         """Raises BadRecord."""
+        if type(row.value) is RunRow and self._as_named:
+            query, document, score = row.value.values()
+            return Named((False, query), query, (Entry(document, score, row),))
         record = an_object(row.value)
         query_id = an_id(first(record, self.query_id).value, "query id")
         if query_id is None:
             got = f"got {names(record)}; expected {quoted(PAIR_QUERY_ID)}"
             raise BadRecord("missing_query_id", f"there is no id of a query ({got}). Fix: --id-field")
-        return Named(query_id, self._entries(record, row))
+        return Named((False, key_of(query_id)), query_id, self._entries(record, row))
 
     def begin(self, item: Named, position: Position) -> _Group:  # noqa: ARG002 - as Reader has it
         return _Group(item.key, item.query_id, item.entries[0].row, self._depth)
@@ -147,14 +151,7 @@ def _in_list(item: Json, name: str) -> str | int | float:
 
 
 def _score(record: dict[str, Json]) -> float | None:
-    """The score; of a rank 1/rank, as converters of MS MARCO's submissions write it."""
-    score = first(record, FIRST_SCORE).value
+    score, rank = first(record, FIRST_SCORE).value, record.get(RANK)
     if score is not None:
         return a_score(score)
-    rank = record.get(RANK)
-    if rank is None:
-        return None
-    value = a_score(rank)
-    if value < 1:
-        raise BadRecord("bad_rank", f"the rank cannot be used (got {shown(str(rank), 40)}, expected a number from 1)")
-    return 1 / value
+    return None if rank is None else score_of_rank(a_score(rank))

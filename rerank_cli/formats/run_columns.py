@@ -25,6 +25,12 @@ _ITERATION = (b"0", b"Q0", b"q0")
 _BOM = b"\xef\xbb\xbf"
 
 
+class RunRow(dict[str, Json]):
+    """A row whose values are the ids of query and document, and the score or None, in this order."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class RunColumns:
     """`value` is the column of scores, or of ranks if `ranked`, None where there is neither."""
@@ -44,15 +50,15 @@ class RunColumns:
     def _values(self) -> str:
         return "without scores" if self.value is None else "with ranks" if self.ranked else "with scores"
 
-    def row(self, line: bytes) -> dict[str, Json]:
+    def row(self, line: bytes) -> RunRow:
         """Raises BadRecord."""
         cells = _cells(line, self.count)
         if len(cells) != self.count:
             raise BadRecord("bad_columns", f"the line has {len(cells)} columns (expected {self.count})")
-        row: dict[str, Json] = {QUERY: _text(cells[self.query]), DOCUMENT: _text(cells[self.document])}
-        if self.value is not None:
-            row[RANK if self.ranked else SCORE] = a_score(cells[self.value])
-        return row
+        score = None if self.value is None else a_score(cells[self.value])
+        if self.ranked and score is not None:
+            score = score_of_rank(score)
+        return RunRow({QUERY: _text(cells[self.query]), DOCUMENT: _text(cells[self.document]), SCORE: score})
 
 
 def columns_of(head: bytes, name: str, values: RunValues) -> RunColumns:
@@ -104,6 +110,13 @@ def a_score(cell: bytes | str | float) -> float:
         return value
     got = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else str(cell)
     raise BadRecord("bad_score", f"the score is no finite number (got {shown(got, 40)})")
+
+
+def score_of_rank(rank: float) -> float:
+    """1/rank, as converters of MS MARCO's submissions write it. Raises BadRecord."""
+    if rank < 1:
+        raise BadRecord("bad_rank", f"the rank cannot be used (got {rank:g}, expected a number from 1)")
+    return 1 / rank
 
 
 def _cells(line: bytes, count: int | None = None) -> list[bytes]:
