@@ -22,9 +22,8 @@ import orjson
 from rerank_cli.formats.files import new_hash, update_hash
 from rerank_cli.formats.keys import Hashes, hashes_of
 
-_KIND = "rerank index 1"
 _TAIL = struct.Struct("<QQ16s8s")
-_MAGIC = b"rrkindx1"
+_MAGIC = b"rrkindx1"  # with the version of all that is said above and in `about`
 _ENTRY = np.dtype([("key", "<u8"), ("place", "<u8"), ("length", "<u4")])
 _SECTIONS = ("key", "place", "length")
 _FILE_BITS = 16
@@ -69,7 +68,7 @@ class IndexWriter:
         self._put_away()
         begin = -(-self._file.tell() // _PAGE) * _PAGE
         digests = self._write_sections(begin)
-        head = {"kind": _KIND, "begin": begin, "count": self.count, "repeated": self.repeated, "digests": digests}
+        head = {"begin": begin, "count": self.count, "repeated": self.repeated, "digests": digests}
         described = orjson.dumps({**head, "about": about})
         at = self._file.seek(0, os.SEEK_END)
         self._file.write(described)

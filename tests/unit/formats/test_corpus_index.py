@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -294,3 +295,15 @@ def test_bad_lines_anywhere_leave_the_others_where_they_are(tmp_path):
     records = read(tmp_path)
     assert not [r for r in records if isinstance(r, Rejection)]
     assert summary(records) == WHOLE
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    placed(tmp_path, [f"q1 Q0 d{n} 1 1 t" for n in range(0, 20_000, 100)], corpus=[])
+    with (tmp_path / "corpus.jsonl").open("wb") as file:
+        file.writelines(lines({"_id": f"d{n}", "text": "x" * 2000}) for n in range(20_000))
+    tracemalloc.start()
+    (record,) = read(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(record.candidates) == 200
+    assert peak < (tmp_path / "corpus.jsonl").stat().st_size / 3

@@ -2,6 +2,7 @@
 
 import errno
 import random
+import tracemalloc
 
 import orjson
 import pyarrow as pa
@@ -134,3 +135,14 @@ def test_a_full_disk_for_temporary_files_is_one_line(read, write, monkeypatch):
 
 def test_an_empty_input_has_nothing_to_sort(read, write):
     assert read(write(orjson.dumps(pair(1, 0))[:0]), sort=True) == []
+
+
+def test_memory_does_not_grow_with_the_input(write, monkeypatch):
+    monkeypatch.setattr(sorting_module, "_BLOCK_BYTES", 1 << 18)
+    path = write(*(pair(n % 100, n) | {"text": "x" * 1000} for n in range(6_000)))
+    tracemalloc.start()
+    count = sum(len(record.candidates) for record in open_source(InputOptions((path,), sort=True)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 6_000
+    assert peak < 4_000_000
