@@ -139,6 +139,7 @@ def test_an_empty_input_has_nothing_to_sort(read, write):
 
 def test_memory_does_not_grow_with_the_input(write, monkeypatch):
     monkeypatch.setattr(sorting_module, "_BLOCK_BYTES", 1 << 18)
+    monkeypatch.setattr(sorting_module, "_BUFFER", 1 << 14)
     path = write(*(pair(n % 100, n) | {"text": "x" * 1000} for n in range(6_000)))
     tracemalloc.start()
     count = sum(len(record.candidates) for record in open_source(InputOptions((path,), sort=True)))
