@@ -55,19 +55,8 @@ class Join:
 
     def records(self, listings: Iterable[Listing | Rejection]) -> Iterator[Record]:
         """The same records, however many are looked up at a time."""
-        batch: list[Listing | Rejection] = []
-        pairs = 0
-        try:
-            for listing in listings:
-                batch.append(listing)
-                pairs += len(listing.entries) if isinstance(listing, Listing) else 1
-                if pairs >= _BATCH_PAIRS:
-                    yield from self._joined(batch)
-                    batch, pairs = [], 0
-        except InputError:
+        for batch in _batches(listings):
             yield from self._joined(batch)
-            raise
-        yield from self._joined(batch)
 
     def _joined(self, batch: list[Listing | Rejection]) -> Iterator[Record]:
         for part in self._parts(batch):
@@ -144,6 +133,23 @@ class Join:
             instruction=wanted,
             extra=without(query, names),
         )
+
+
+def _batches(listings: Iterable[Listing | Rejection]) -> Iterator[list[Listing | Rejection]]:
+    """Some thousand candidates at a time; what was read before the run breaks off comes before the error."""
+    batch: list[Listing | Rejection] = []
+    pairs = 0
+    try:
+        for listing in listings:
+            batch.append(listing)
+            pairs += len(listing.entries) if isinstance(listing, Listing) else 1
+            if pairs >= _BATCH_PAIRS:
+                full, batch, pairs = batch, [], 0
+                yield full
+    except InputError:
+        yield batch
+        raise
+    yield batch
 
 
 def _rejected(entry: Entry, listing: Listing, error: BadRecord) -> Rejection:

@@ -1,5 +1,6 @@
 """Candidates by id: a run, queries and a corpus become requests."""
 
+import gzip
 import io
 import json
 
@@ -319,6 +320,33 @@ def test_every_batch_size_gives_the_same_records(tmp_path, monkeypatch):
         monkeypatch.setattr(joining, "_BATCH_PAIRS", pairs)
         monkeypatch.setattr(joining, "_BATCH_BYTES", held)
         assert read(tmp_path) == expected
+
+
+def taken_before(source, error):
+    """The records that come before the error that ends them."""
+    records = []
+    with pytest.raises(InputError, match=error):
+        records.extend(record for record in source if records.append(record))
+    source.close()
+    return summary(records)
+
+
+def test_all_that_was_read_of_a_run_comes_before_the_error_that_it_is_cut(tmp_path):
+    placed(tmp_path)
+    path = tmp_path / "run.trec"
+    path.write_bytes(gzip.compress(path.read_bytes())[:-4])
+    assert taken_before(open_source(options(tmp_path)), "ends too early") == WHOLE[:1]
+
+
+@pytest.mark.parametrize("pairs", [1, 1000])
+def test_nothing_comes_twice_before_the_error_that_a_corpus_changed(tmp_path, monkeypatch, pairs):
+    monkeypatch.setattr(joining, "_BATCH_PAIRS", pairs)
+    monkeypatch.setattr(joining, "_BATCH_BYTES", 1)
+    placed(tmp_path)
+    source = open_source(options(tmp_path))
+    path = tmp_path / "corpus.jsonl"
+    path.write_bytes(lines(*beir_corpus()[:2]))
+    assert taken_before(source, "was changed while it was read") == WHOLE[:1]
 
 
 @pytest.mark.parametrize("kind", ["trec", "lists", "results", "array", "parquet", "sorted"])
