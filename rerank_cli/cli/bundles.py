@@ -11,10 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-import typer
-
 from rerank_cli.cli import options as opt
-from rerank_cli.cli.streams import require_input
 from rerank_cli.errors import UsageError
 from rerank_cli.models.options import FamilyOptions, LayerHeads, Quantize
 from rerank_cli.models.profiles import TruncationRule, read_profile
@@ -144,31 +141,6 @@ def place(
         "share_prefix": share_prefix,
         "compile": compile,
     }
-
-
-def given(
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT", help="Files to read; - or none is stdin.")
-    ] = None,
-    shape: opt.InputShape = None,
-    query_field: opt.QueryField = None,
-    documents_field: opt.DocumentsField = None,
-    text_field: opt.TextField = None,
-    id_field: opt.IdField = None,
-    doc_id_field: opt.DocIdField = None,
-) -> Any:
-    """What is read, as InputOptions; a usage error on a terminal where nothing was named."""
-    from rerank_cli.formats import InputOptions
-
-    return InputOptions(
-        require_input(inputs),
-        shape=shape,
-        query_field=query_field,
-        documents_field=documents_field,
-        text_field=text_field,
-        id_field=id_field,
-        doc_id_field=doc_id_field,
-    )
 
 
 def _tokens(text: str) -> int | None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from rerank_cli.cli import bundles
+from rerank_cli.cli import bundles, by_id
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.bundles import Gathered, gathers
-from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment
+from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
 from rerank_cli.errors import EXIT_REJECTED
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BAR = 40
 
 
-@gathers(given=bundles.given, reading=bundles.reading)
+@gathers(given=by_id.given, reading=bundles.reading)
 def check(
     given: Gathered,
     reading: Gathered,
@@ -42,7 +42,7 @@ def check(
     from rerank_cli.jobs.check import check_input
 
     stdout = claim_stdout()
-    source = open_source(records)
+    source = open_source(records, say)
     try:
         known = open_tokenizer(reading())
         report = check_input(source, known, limit)

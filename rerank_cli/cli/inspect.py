@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 
-from rerank_cli.cli import bundles
+from rerank_cli.cli import bundles, by_id
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.bundles import Gathered, gathers
-from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment
+from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
 
 if TYPE_CHECKING:
     from rerank_cli.jobs.inspect import Inspection
 
 
-@gathers(given=bundles.given, reading=bundles.reading)
+@gathers(given=by_id.given, reading=bundles.reading)
 def inspect(
     given: Gathered,
     reading: Gathered,
@@ -42,7 +42,7 @@ def inspect(
     from rerank_cli.jobs.inspect import find_record, inspect_pair, lines
 
     stdout = claim_stdout()
-    source = open_source(records)
+    source = open_source(records, say)
     try:
         request = find_record(source, record)
     finally:

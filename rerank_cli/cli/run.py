@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rerank_cli.cli import bundles
+from rerank_cli.cli import bundles, by_id
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.bundles import Gathered, gathers
 from rerank_cli.cli.durations import duration
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rerank_cli.engine.contract import ModelOptions, Session
 
 
-@gathers(given=bundles.given, reading=bundles.reading, place=bundles.place)
+@gathers(given=by_id.given, reading=bundles.reading, place=bundles.place)
 def run(
     context: typer.Context,
     given: Gathered,
@@ -152,6 +152,7 @@ def run(
       rerank run candidates.jsonl -o reranked.jsonl
       rerank run pairs.parquet -o reranked.parquet --format pairs -m mini
       zcat big.jsonl.gz | rerank run --top-n 10 --no-documents > best.jsonl
+      rerank run --run bm25.trec --queries queries.jsonl --corpus corpus.jsonl --format trec -o ce.trec
 
     Reads JSONL (also gzip, zstd, bz2, lz4), Parquet and TSV; the shape is told from the first record.
     """

@@ -4,6 +4,7 @@ A `Source` yields requests and rejections in input order, a `Sink` takes outcome
 whole or not at all. Knows nothing of models, chunks or terminals.
 """
 
+from rerank_cli.formats.beir import BeirFolder, beir_folder
 from rerank_cli.formats.errors_file import ErrorsFile
 from rerank_cli.formats.files import (
     append_to_special,
@@ -17,34 +18,41 @@ from rerank_cli.formats.files import (
 from rerank_cli.formats.opening import stamp_of
 from rerank_cli.formats.options import (
     AnswerOptions,
+    ById,
     Committed,
     InputOptions,
     OutputFormat,
     OutputOptions,
+    RunValues,
     ScoreKind,
     Sink,
     Source,
     Stamp,
 )
 from rerank_cli.formats.sinks import check_output, check_side_file, discard_partial, open_sink, refuse_existing
-from rerank_cli.formats.sources import open_source
+from rerank_cli.formats.sources import input_files, open_source
 
 __all__ = [
     "AnswerOptions",
+    "BeirFolder",
+    "ById",
     "Committed",
     "ErrorsFile",
     "InputOptions",
     "OutputFormat",
     "OutputOptions",
+    "RunValues",
     "ScoreKind",
     "Sink",
     "Source",
     "Stamp",
     "append_to_special",
+    "beir_folder",
     "check_output",
     "check_side_file",
     "discard_partial",
     "final_path",
+    "input_files",
     "is_special",
     "open_sink",
     "open_source",

@@ -50,20 +50,22 @@ def _other(item: Json, index: int, fields: Names) -> Candidate:
 
 
 def _from_object(item: dict[str, Json], fields: Names) -> Candidate:
-    nested = item.get(_NESTED)
-    inner = nested if isinstance(nested, dict) else None
+    text = full_text(item, fields)
+    name = first(item, fields.doc_id).value
+    if name is None and isinstance(inner := item.get(_NESTED), dict):
+        name = first(inner, fields.doc_id).value
+    return Candidate(text, item, an_id(name, "id"), first_number(item, FIRST_SCORE))
+
+
+def full_text(item: Mapping[str, Json], fields: Names) -> str:
+    """Title and text of a document object with a space between, as BEIR joins them. Raises BadRecord without a text."""
     text = item.get("text") if fields.text[0] == "text" else None
     if type(text) is not str:
         text = document_text(item, fields)
     title = item.get("title")
-    if title is None and inner:
+    if title is None and isinstance(inner := item.get(_NESTED), dict):
         title = inner.get("title")
-    if title and type(title) is str:
-        text = f"{title} {text}".strip()
-    name = first(item, fields.doc_id).value
-    if name is None and inner:
-        name = first(inner, fields.doc_id).value
-    return Candidate(text, item, an_id(name, "id"), first_number(item, FIRST_SCORE))
+    return f"{title} {text}".strip() if title and type(title) is str else text
 
 
 def document_text(item: Mapping[str, Json], fields: Names) -> str:

@@ -1,4 +1,4 @@
-"""One input file: which kind it is, and its rows. The kinds are JSON lines, tab-separated pairs and Parquet."""
+"""One input file: which kind it is, and its rows: JSON lines, one JSON array, tab-separated pairs or Parquet."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rerank_cli.errors import InputError, UsageError
+from rerank_cli.formats.arrays import array_rows
 from rerank_cli.formats.compression import compression_of
 from rerank_cli.formats.fields import Names
 from rerank_cli.formats.lines import json_rows
@@ -67,15 +68,16 @@ def _input(opened: Opened, options: InputOptions, fields: Names, start: Place) -
             raise UsageError(f"{opened.name}: tab-separated files carry pairs only (got --shape {options.shape})")
         columns = _tsv_columns(opened.path, fields) if start.rows else None
         opened = opened.at(start.offset)
-        return _text_input("TSV", opened, tsv_rows(opened.content, opened.name, fields, start, columns))
+        return text_input("TSV", opened, tsv_rows(opened.content, opened.name, fields, start, columns))
     if head.startswith(b"["):
-        fix = "Fix: jq -c '.[]' makes JSON lines of it"
-        raise InputError(f"{opened.name}: is one JSON array (expected one JSON object a line). {fix}")
+        opened = opened.at(start.offset)
+        return text_input("JSON array", opened, array_rows(opened.content, opened.name, start))
     opened = opened.at(start.offset)
-    return _text_input("JSON lines", opened, json_rows(opened.content, opened.name, start))
+    return text_input("JSON lines", opened, json_rows(opened.content, opened.name, start))
 
 
-def _text_input(kind: str, opened: Opened, rows: Iterator[Row | Rejection]) -> Input:
+def text_input(kind: str, opened: Opened, rows: Iterator[Row | Rejection]) -> Input:
+    """Rows of text with a count of what was taken of its file."""
     kind = f"{kind} ({opened.compression})" if opened.compression else kind
     return Input(kind, rows, lambda: _worked_off(opened), opened.content.close)
 

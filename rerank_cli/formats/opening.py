@@ -42,7 +42,10 @@ class Counted(io.RawIOBase):
         return self._head
 
     def readinto(self, buffer: Any) -> int:
-        block, self._head = (self._head or self._read(len(buffer))), b""
+        # No record is as short as the head: whoever waits for one waits for what comes behind it.
+        room = len(buffer) - len(self._head)
+        block = self._head + self._read(room) if room > 0 else self._head[: len(buffer)]
+        self._head = self._head[len(block) :]
         buffer[: len(block)] = block
         self.taken += len(block)
         return len(block)

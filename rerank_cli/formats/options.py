@@ -20,11 +20,34 @@ STREAM = "-"
 """The path that stands for stdin or stdout."""
 
 
+class RunValues(StrEnum):
+    """What the third column of a run without others is; auto takes numbers from 1 upwards for ranks."""
+
+    AUTO = "auto"
+    SCORES = "scores"
+    RANKS = "ranks"
+
+
+@dataclass(frozen=True, slots=True)
+class ById:
+    """Where the texts are that a run names by ids: in files, the corpus in a folder of them too.
+
+    The first `depth` candidates of a query are taken. The index of the corpus is kept beside it, or in `index_folder`.
+    """
+
+    queries: str
+    corpus: str
+    depth: int | None = None
+    values: RunValues = RunValues.AUTO
+    index_folder: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class InputOptions:
     """Which files to read, and how. Several are read one after the other and keep one shape.
 
-    A field is a key or a dotted path of keys; None takes the first that fits from the table of known names.
+    A field is a key or a dotted path of keys; None takes the first that fits from the table of known names. With
+    `sort`, rows of pairs may stand in any order. With `by_id`, the paths are runs, and fields those of its files.
     """
 
     paths: tuple[str, ...]
@@ -34,6 +57,8 @@ class InputOptions:
     text_field: str | None = None
     id_field: str | None = None
     doc_id_field: str | None = None
+    sort: bool = False
+    by_id: ById | None = None
 
 
 class OutputFormat(StrEnum):

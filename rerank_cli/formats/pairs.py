@@ -1,14 +1,12 @@
 """Rows of one pair each, put together to requests: rows of one query stand together and make one request.
 
-Keyed by the query's id, by its text where there is none. A row that cannot be used is rejected alone and its group goes
-on; a query that comes back later is rejected row by row, naming the place where it was first.
+Keyed by the query's id, by its text where there is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.detection import other_shape
@@ -25,15 +23,13 @@ from rerank_cli.formats.fields import (
     present,
     without,
 )
+from rerank_cli.formats.grouping import Id
 from rerank_cli.formats.requests import an_object, find_query
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import shown
-from rerank_cli.records import Candidate, Json, Place, Position, Record, Rejection, Request, Shape
+from rerank_cli.records import Candidate, Json, Position, Request, Shape
 
-if TYPE_CHECKING:
-    from rerank_cli.formats.seen import SeenQueries
-
-Id = str | int | float | None
+_MANY = 1000
 
 
 class PairRow(dict[str, Any]):
@@ -41,6 +37,14 @@ class PairRow(dict[str, Any]):
 
     __slots__ = ("row",)
     row: dict[str, Json]
+
+
+def grouped_by(query_id: Id, query: str) -> tuple[bool, Id]:
+    """The key of a query: its id, or its text where it has none."""
+    if query_id is None:
+        return True, query
+    whole = isinstance(query_id, float) and query_id.is_integer()
+    return False, int(query_id) if whole else query_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,7 @@ class Pair:
     @property
     def key(self) -> tuple[bool, Id]:
         """What its query is grouped by: the id, or the text of one without an id."""
-        if self.query_id is None:
-            return True, self.query
-        whole = isinstance(self.query_id, float) and self.query_id.is_integer()
-        return False, int(self.query_id) if whole else self.query_id
+        return grouped_by(self.query_id, self.query)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class _Group:
     candidates: list[Candidate] = field(default_factory=list)
     ids: set[Id] = field(default_factory=set)
 
-    def add(self, pair: Pair) -> None:
+    def add(self, pair: Pair, row: Row) -> None:  # noqa: ARG002 - as Group has it
         if pair.query != self.query:
             got = f"got `{shown(pair.query, 40)}`, expected `{shown(self.query, 40)}` as at line {self.position.line}"
             raise BadRecord("query_changed", f"the query's text differs from that of its other rows ({got})")
@@ -116,80 +117,53 @@ class _Group:
         self.ids.add(name)
         self.candidates.append(pair.candidate)
 
-    def request(self) -> Request:
+    def made(self) -> Request:
         return Request(self.query, tuple(self.candidates), self.position, self.id, Shape.PAIRS)
 
 
-class Grouping:
-    """Rows in, records out. Keeps one group, and in `seen` where each earlier one began; `paths` names the inputs."""
+class PairReader:
+    """Reads rows of pairs for `Grouping`; what it makes of a group is a request."""
 
-    def __init__(self, fields: Names, seen: SeenQueries, paths: Sequence[str]) -> None:
+    def __init__(self, fields: Names) -> None:
         self._fields = fields
-        self._seen = seen
-        self._paths = paths
         self._known: dict[tuple[str, ...], PairNames] = {}
-        self._group: _Group | None = None
 
-    def records(self, rows: Iterator[Row | Rejection]) -> Iterator[Record]:
-        """One request a group, at the group's last row; rejections where they occur."""
-        for row in rows:
-            if isinstance(row, Rejection):
-                yield replace(row, position=self._inside(row.position))
-                continue
-            try:
-                finished = self._take(row)
-            except BadRecord as error:
-                position = self._inside(row.position)
-                yield Rejection(position, error.code, str(error), self._id_of(row), row.excerpt())
-                continue
-            if finished:
-                yield finished.request()
-        if self._group:
-            yield self._group.request()
-
-    def _inside(self, position: Position) -> Position:
-        """The position of a bad row: to be found again from where the group begins that is not finished yet."""
-        return replace(position, place=self._group.position.place) if self._group else position
-
-    def _take(self, row: Row) -> _Group | None:
-        """Add a row to its group; returns the group before if this row begins another."""
-        pair = self._understand(row)
-        if self._group and pair.key == self._group.key:
-            self._group.add(pair)
-            return None
-        self._check_new(pair, row.position)
-        before = self._group
-        self._group = _Group(pair.key, pair.query, pair.query_id, row.position)
-        self._group.add(pair)
-        return before
-
-    def _id_of(self, row: Row) -> Id:
-        """The query id of a bad row, if it has a usable one."""
-        names = self._fields.id if "id" in self._fields.mapped else PAIR_QUERY_ID
-        found = first(row.value, names).value if isinstance(row.value, dict) else None
-        return found if isinstance(found, str | int) and not isinstance(found, bool) else None
-
-    def _understand(self, row: Row) -> Pair:
+    def understand(self, row: Row) -> Pair:
+        """Raises BadRecord."""
         record = an_object(row.value)
-        columns = tuple(record)
-        known = self._known.get(columns)
-        if known is None:
-            known = self._known[columns] = pair_names(record, self._fields)
-            if len(self._known) > 1000:
-                self._known.clear()
         try:
-            return pair_from(record, known)
+            return pair_from(record, self.names(record))
         except BadRecord:
             if other := other_shape(record, Shape.PAIRS, self._fields):
                 message = f"the record has another shape than the file (got {other}, expected pairs)"
                 raise BadRecord("wrong_shape", message) from None
             raise
 
-    def _check_new(self, pair: Pair, position: Position) -> None:
-        place = position.place or Place()
-        file, rows = self._seen.first(pair.key, place)
-        if (file, rows) != (place.file, place.rows):
-            what = "query" if pair.query_id is None else "query id"
-            first = f"{self._paths[file]}:{rows + 1}"
-            where = f"got {shown(repr(pair.key[1]))} again, after other queries; it was first at {first}"
-            raise BadRecord("query_returned", f"rows of one {what} must stand together ({where}). Fix: sort the input")
+    def begin(self, item: Pair, position: Position) -> _Group:
+        return _Group(item.key, item.query, item.query_id, position)
+
+    def id_of(self, row: Row) -> Id:
+        """The query id of a bad row, if it has a usable one."""
+        names = self._fields.id if "id" in self._fields.mapped else PAIR_QUERY_ID
+        found = first(row.value, names).value if isinstance(row.value, dict) else None
+        return found if isinstance(found, str | int) and not isinstance(found, bool) else None
+
+    def key_of(self, row: Row) -> tuple[bool, Id] | None:
+        """The key of a row that may be bad otherwise, None for one without."""
+        try:
+            record = an_object(row.value)
+            names = self.names(record).names
+            query_id = an_id(first(record, names.id).value, "query id") if names.id else None
+            return grouped_by(query_id, find_query(record, names).value if query_id is None else "")
+        except BadRecord:
+            return None
+
+    def names(self, record: dict[str, Json]) -> PairNames:
+        """Which column is what, remembered for rows of the same columns."""
+        columns = tuple(record)
+        known = self._known.get(columns)
+        if known is None:
+            if len(self._known) > _MANY:
+                self._known.clear()
+            known = self._known[columns] = pair_names(record, self._fields)
+        return known

@@ -86,8 +86,8 @@ def _request(
         shape=shape,
         top_n=_limit(record, "top_n", zero_is_all=True),
         max_tokens_per_doc=_limit(record, "max_tokens_per_doc"),
-        instruction=_optional(instruction.value, str, instruction.name or ""),
-        return_documents=_optional(record.get("return_documents"), bool, "return_documents"),
+        instruction=optional(instruction.value, str, instruction.name or ""),
+        return_documents=optional(record.get("return_documents"), bool, "return_documents"),
         extra=without(record, (*_OPTIONS, query.name, name.name, *used)),
     )
 
@@ -141,7 +141,8 @@ def _limit(record: dict[str, Json], name: str, zero_is_all: bool = False) -> int
     return value
 
 
-def _optional(value: Json, expected: type, name: str) -> Json:
+def optional(value: Json, expected: type, name: str) -> Json:
+    """A value that may be missing. Raises BadRecord if it is of another type."""
     if value is None or type(value) is expected:
         return value
     wanted = "a string" if expected is str else "true or false"

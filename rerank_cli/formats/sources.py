@@ -7,7 +7,7 @@ their own are called `rerank-<n>`, n counting all records from 1.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -16,24 +16,35 @@ from rerank_cli.errors import BadRecord, InputError, UsageError
 from rerank_cli.formats.columns import shape_of
 from rerank_cli.formats.detection import detect, other_shape
 from rerank_cli.formats.fields import Names, an_id, first, names_from
+from rerank_cli.formats.file_rows import FileRows, names_of
+from rerank_cli.formats.grouping import Grouping
 from rerank_cli.formats.inputs import Input, check_kinds, open_input
 from rerank_cli.formats.opening import stamp_of
 from rerank_cli.formats.options import STREAM, ArrowSchema, Committed, InputOptions, Source, Stamp
-from rerank_cli.formats.pairs import Grouping
+from rerank_cli.formats.pairs import PairReader
 from rerank_cli.formats.requests import request_from
 from rerank_cli.formats.rows import Row
-from rerank_cli.formats.wording import shown
+from rerank_cli.formats.sorting import SortedRows
 from rerank_cli.records import Json, Place, Record, Rejection, Request, Shape
 
 _LOOK_AHEAD = 100
 
 
-def open_source(options: InputOptions) -> Source:
-    """Open the inputs and look at the first records. Raises InputError if one is missing or no file of records."""
+def open_source(options: InputOptions, notify: Callable[[str], None] = lambda _: None) -> Source:
+    """Open the inputs and look at the first records. Raises InputError if one is missing or no file of records.
+
+    `notify` is told of what takes long.
+    """
     if not options.paths:
         raise UsageError("no input was named")
+    if options.by_id:
+        from rerank_cli.formats.by_id import open_by_id
+
+        return open_by_id(options, options.by_id, notify)
     if options.paths.count(STREAM) > 1:
         raise UsageError("stdin can be read once only (got - more than once)")
+    if options.sort and options.shape not in (None, Shape.PAIRS):
+        raise UsageError(f"--sort groups rows of pairs (got --shape {options.shape})")
     stamps = [stamp_of(path) for path in options.paths]
     check_kinds(options.paths)
     source = FileSource(options, stamps)
@@ -45,39 +56,49 @@ def open_source(options: InputOptions) -> Source:
     return source
 
 
+def input_files(options: InputOptions) -> tuple[str, ...]:
+    """All files that are read, in the order of a source's stamps."""
+    if not options.by_id:
+        return options.paths
+    from rerank_cli.formats.by_id import side_files
+
+    return side_files(options.by_id) + options.paths
+
+
 class FileSource:
     """The records of some files; see `Source`."""
 
     def __init__(self, options: InputOptions, stamps: Sequence[Stamp | None]) -> None:
         from rerank_cli.formats.seen import SeenQueries  # brings numpy, which --help does not wait for
 
-        self.shape = options.shape
+        self.shape = Shape.PAIRS if options.sort else options.shape
         self.stamps = stamps
-        self.columns: ArrowSchema | None = None
-        self._options = options
+        self._options = options if self.shape is options.shape else replace(options, shape=self.shape)
         self._fields = names_from(options)
         self._seen = SeenQueries()
-        self._input: Input | None = None
-        self._kind = ""
-        self._taken_before = 0
+        self._files = FileRows(options.paths, stamps, self._open)
         self._records_before = 0
-        self._rows = self._all_rows(Place())
+        self._sorted = SortedRows(len(options.paths) - 1) if options.sort else None
+        self._rows = self._files.rows()
 
     @property
     def description(self) -> str:
         """What is read, in one phrase."""
         files = f"{len(self._options.paths)} files of " if len(self._options.paths) > 1 else ""
-        return f"{files}{self._kind}, {self.shape or 'of unknown shape'}"
+        return f"{files}{self._files.kind}, {self.shape or 'of unknown shape'}{', sorted' if self._sorted else ''}"
+
+    @property
+    def columns(self) -> ArrowSchema | None:
+        return self._files.columns
 
     @property
     def total_bytes(self) -> int | None:
         """Bytes of all inputs on disk, None if one of them has no size."""
-        known = [stamp.size for stamp in self.stamps if stamp]
-        return sum(known) if len(known) == len(self.stamps) else None
+        return self._files.total_bytes
 
     @property
     def bytes_read(self) -> int:
-        return self._taken_before + (self._input.taken() if self._input else 0)
+        return self._sorted.share_of(self._files.taken) if self._sorted else self._files.taken
 
     def look(self) -> None:
         """Open the first file and find out the shape, keeping the rows that it took."""
@@ -92,22 +113,26 @@ class FileSource:
             if not seen:
                 raise
             failures.append(error)
+        self._heed_columns()
         self._rows = chain(seen, map(_raise, failures), self._rows)
 
     def go_to(self, start: Place, records: int, shape: Shape | None, kept: Committed | None) -> bool:
         """See `Source`."""
-        if None in self.stamps or (shape is Shape.PAIRS and not (kept and self._seen.take_up(kept))):
+        if None in self.stamps:
             return False
-        self.close()
+        if shape is Shape.PAIRS and not self._sorted and not (kept and self._seen.take_up(kept)):
+            return False
         self.shape = shape
-        self._taken_before = sum(stamp.size for stamp in self.stamps[: start.file] if stamp)
         self._records_before = records
-        self._rows = self._all_rows(start)
+        self._rows = self._files.rows(None if self._sorted else start)
+        if self._sorted:
+            self._sorted.begin_at(start)
         return True
 
     def keep_memory_in(self, path: Path) -> None:
         """See `Source`."""
-        self._seen.keep_in(path)
+        if not self._sorted:
+            self._seen.keep_in(path)
 
     def sync(self) -> Committed | None:
         """See `Source`."""
@@ -119,35 +144,19 @@ class FileSource:
 
     def close(self) -> None:
         """Close what is open; to be called from any state, also more than once."""
-        if self._input:
-            self._taken_before += self._input.taken()
-            self._input.close()
-            self._input = None
+        self._files.close()
 
-    def _all_rows(self, start: Place) -> Iterator[Row | Rejection]:
-        for number, path in enumerate(self._options.paths[start.file :], start.file):
-            begin = start if number == start.file else Place(number)
-            self._input = open_input(path, self._options, self._fields, begin)
-            self._kind = self._kind or self._input.kind
-            if self._input.columns is not None:
-                self.columns = self.columns or self._input.columns
-                self.shape = self.shape or shape_of(self.columns)
-            yield from self._input.rows
-            self._check_whole(number, path)
-            self.close()
+    def _open(self, path: str, start: Place) -> Input:
+        return open_input(path, self._options, self._fields, start)
 
-    def _check_whole(self, number: int, path: str) -> None:
-        """InputError if a file ended before the size it had in the beginning: somebody cut it."""
-        stamp, taken = self.stamps[number], self._input.taken() if self._input else 0
-        if stamp and taken < stamp.size:
-            got = f"got {taken:,} bytes, expected the {stamp.size:,} it had before"
-            raise InputError(f"{shown(path, 300)}: was cut while it was read ({got}). Fix: restore it")
-
-    def _names(self) -> list[str]:
-        return ["<stdin>" if path == STREAM else shown(path, 4096) for path in self._options.paths]
+    def _heed_columns(self) -> None:
+        """The columns of Parquet tell the shape by themselves."""
+        if self.shape is None and self._files.columns is not None:
+            self.shape = shape_of(self._files.columns)
 
     def _show(self, row: Row | Rejection) -> bool:
         """Is the shape known with this row?"""
+        self._heed_columns()
         if self.shape is None and isinstance(row, Row):
             self.shape = detect(row.value, self._fields)
         return self.shape is not None
@@ -162,7 +171,10 @@ class FileSource:
 
     def _shaped(self, rows: Iterator[Row | Rejection]) -> Iterator[Record]:
         if self.shape is Shape.PAIRS:
-            yield from Grouping(self._fields, self._seen, self._names()).records(rows)
+            pairs = PairReader(self._fields)
+            if self._sorted:
+                rows = self._sorted.rows(rows, pairs.key_of)
+            yield from Grouping(pairs, self._seen, names_of(self._options.paths)).records(rows)
             return
         shape = self.shape or Shape.RERANK
         for row in rows:

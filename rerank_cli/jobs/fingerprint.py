@@ -75,6 +75,10 @@ def settings(config: RunConfig) -> Fingerprint:
         "text field": given.text_field,
         "id field": given.id_field,
         "doc id field": given.doc_id_field,
+        "sort": given.sort or None,
+        "by id": True if given.by_id else None,
+        "depth": given.by_id.depth if given.by_id else None,
+        "run values": given.by_id.values.value if given.by_id else None,
     }
 
 

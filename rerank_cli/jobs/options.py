@@ -17,6 +17,7 @@ from rerank_cli.formats import (
     check_output,
     check_side_file,
     final_path,
+    input_files,
     is_special,
 )
 from rerank_cli.jobs.cascade import Cascade
@@ -74,7 +75,8 @@ def check(config: RunConfig) -> None:
         raise UsageError(f"--cascade {config.cascade.mark}: is the model itself. Fix: a smaller one")
     if config.cascade and config.top_n and config.top_n > config.cascade.keep:
         raise UsageError(f"--top-n {config.top_n}: --cascade keeps {config.cascade.keep}. Fix: --cascade MODEL:KEEP")
-    check_output(config.output, config.input.paths, config.stdout)
+    inputs = input_files(config.input)
+    check_output(config.output, inputs, config.stdout)
     if config.errors is not None and config.on_error is OnError.FAIL:
         raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
     named = {"--errors": config.errors, "--summary": config.summary, "--checkpoint": config.checkpoint}
@@ -83,7 +85,7 @@ def check(config: RunConfig) -> None:
     for flag, path in named.items():
         if path is None:
             continue
-        check_side_file(path, flag, config.output, config.input.paths, must_write=flag != "--cache")
+        check_side_file(path, flag, config.output, inputs, must_write=flag != "--cache")
         other = taken.setdefault(final_path(path), flag)
         if other != flag:
             raise UsageError(f"{other} and {flag} name the same file. Fix: another {flag}")

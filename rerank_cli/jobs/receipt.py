@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from rerank_cli.engine.contract import ModelOptions
-from rerank_cli.formats import Stamp, discard_partial, final_path, stamp_of
+from rerank_cli.formats import Stamp, discard_partial, final_path, input_files, stamp_of
 from rerank_cli.jobs.choices import Resume
 from rerank_cli.jobs.fingerprint import differences, settings
 from rerank_cli.jobs.workplace import Workplace
@@ -78,7 +78,7 @@ def complete(config: RunConfig, place: Workplace, revision_of: Callable[[ModelOp
     left, found = place.sealed(), signed(final_path(config.output.path))
     if left is None and (found is None or config.output.overwrite):
         return None
-    stamps = [stamp_of(path) for path in config.input.paths]
+    stamps = [stamp_of(path) for path in input_files(config.input)]
     now = receipt(config, [revision_of(model) for model in config.models], stamps) if revision_of else None
     rejected = None
     if left and left.sealed == identity(final_path(config.output.path)):

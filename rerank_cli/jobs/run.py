@@ -16,7 +16,7 @@ from functools import partial
 
 from rerank_cli.engine.contract import ModelOptions, Session
 from rerank_cli.errors import RefusedError, RerankError
-from rerank_cli.formats import ErrorsFile, Sink, Source, open_sink, open_source, refuse_existing
+from rerank_cli.formats import ErrorsFile, Sink, Source, input_files, open_sink, open_source, refuse_existing
 from rerank_cli.jobs.checkpoint import Checkpoint
 from rerank_cli.jobs.choices import ProgressMode, Resume
 from rerank_cli.jobs.chunks import cut
@@ -163,7 +163,7 @@ class _Job:
 
     def _open_source(self, stack: ExitStack) -> Source:
         """The input. It is not closed on a request to stop: a thread may hang in a read of it, and the process ends."""
-        source = open_source(self.config.input)
+        source = open_source(self.config.input, self.config.notify)
         stack.callback(lambda: None if self.stop() else source.close())
         if self.place.queries:
             source.keep_memory_in(self.place.queries)
@@ -213,7 +213,7 @@ class _Job:
         stack.callback(sink.abandon)
         if not config.errors:
             return sink, None
-        quarantine = ErrorsFile(config.errors, config.input.paths, keep=saved.quarantine if saved else 0)
+        quarantine = ErrorsFile(config.errors, input_files(config.input), keep=saved.quarantine if saved else 0)
         stack.callback(quarantine.close)
         return sink, quarantine
 

@@ -29,6 +29,8 @@ class Job:
     on_error: str | None = None
     piped: bool = False
     workers: int = 0
+    by_id: bool = False
+    sort: bool = False
 
     @property
     def code(self):
@@ -47,8 +49,11 @@ class Job:
 
     def command(self, program, model, inputs, folder, interval):
         """The whole command line for an output in this folder."""
-        paths = [] if self.piped else map(str, inputs.paths)
-        flags = ["--format", self.format, "--chunk-pairs", "40", "--commit-interval", str(interval)]
+        paths = [] if self.piped else list(map(str, inputs.paths))
+        if self.by_id:
+            paths = [word for pair in zip(("--run", "--queries", "--corpus"), paths, strict=True) for word in pair]
+        sort = ["--sort"] if self.sort else []
+        flags = [*sort, "--format", self.format, "--chunk-pairs", "40", "--commit-interval", str(interval)]
         if self.on_error:
             flags += ["--on-error", self.on_error]
         if self.errors:
@@ -71,6 +76,8 @@ JOBS = (
     Job("bad ones emitted", "mixed", "out.jsonl", on_error=EMITTED),
     Job("stdin", "requests", "out.jsonl", piped=True),
     Job("two workers", "requests", "out.jsonl", workers=2),
+    Job("by id", "by id", "out.jsonl", by_id=True),
+    Job("pairs sorted", "shuffled", "out.jsonl", format="pairs", sort=True),
 )
 
 
@@ -115,6 +122,8 @@ def make_inputs(folder, records):
         "gzipped": whole(_written(folder / "requests.jsonl.gz", lines)),
         "pairs": whole(_written(folder / "pairs.jsonl", map(_line, pairs))),
         "table": whole(_tabled(folder / "pairs.parquet", pairs)),
+        "by id": whole(*_by_id(folder, requests)),
+        "shuffled": whole(_written(folder / "shuffled.jsonl", _shuffled(map(_line, pairs)))),
         "mixed": _mixed(folder / "mixed.jsonl", requests),
     }
 
@@ -128,6 +137,23 @@ def _pairs(request):
     for document in request["documents"]:
         about = {"query_id": request["id"], "query": request["query"]}
         yield {**about, "docid": document["id"], "text": document["text"], "price": len(document["text"]) / 8}
+
+
+def _by_id(folder, requests):
+    """A run, its queries, and a corpus in another order."""
+    both = [(request, document) for request in requests for document in request["documents"]]
+    named = [(request, f"{request['id']}-{document['id']}", document) for request, document in both]
+    run = [f"{request['id']} Q0 {name} 1 {-number} t\n".encode() for number, (request, name, _) in enumerate(named)]
+    queries = [_line({"_id": request["id"], "text": request["query"]}) for request in requests]
+    corpus = _shuffled(_line({"_id": name, "text": document["text"]}) for _, name, document in named)
+    parts = {"run.trec": run, "queries.jsonl": queries, "corpus.jsonl": corpus}
+    return [_written(folder / name, lines) for name, lines in parts.items()]
+
+
+def _shuffled(lines):
+    lines = list(lines)
+    random.Random(1).shuffle(lines)
+    return lines
 
 
 def _mixed(path, requests):

@@ -124,11 +124,6 @@ def test_a_message_never_carries_control_characters(read, write):
     assert "\\x1b[31mred" in bad.message
 
 
-def test_a_json_array_is_refused_with_the_command_that_mends_it(read, write):
-    with pytest.raises(InputError, match=r"one JSON array .*jq -c '\.\[\]'"):
-        read(write(b' [{"query": "a", "documents": ["b"]}]'))
-
-
 def test_memory_does_not_grow_with_the_file(tmp_path):
     path = tmp_path / "big.jsonl"
     line = orjson.dumps({"query": "a", "documents": ["b" * 1000] * 20}) + b"\n"

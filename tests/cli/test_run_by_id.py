@@ -1,0 +1,52 @@
+"""Candidates by id, as a shell asks for them."""
+
+import json
+
+import pytest
+from shell import rerank, write_lines
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_lines(tmp_path / "corpus.jsonl", [{"_id": f"d{n}", "title": "t", "text": f"panda {n}"} for n in range(6)])
+    write_lines(tmp_path / "queries.jsonl", [{"_id": f"q{n}", "text": f"which panda is {n}?"} for n in range(2)])
+    write_lines(tmp_path / "bm25.trec", [f"q{n % 2} Q0 d{n} 1 {9 - n} bm25" for n in range(6)])
+    return tmp_path
+
+
+def test_a_beir_folder_and_a_run_become_a_reranked_run(folder):
+    flags = ["--run", folder / "bm25.trec", "--beir", folder, "--sort", "--depth", "2", "--format", "trec"]
+    ended = rerank("run", *flags, "-m", "mini", "-o", folder / "ce.trec")
+    assert ended.code == 0, ended.err
+    rows = [line.split() for line in (folder / "ce.trec").read_text().splitlines()]
+    assert [(row[0], row[3]) for row in rows] == [("q0", "1"), ("q0", "2"), ("q1", "1"), ("q1", "2")]
+    assert {row[2] for row in rows} == {"d0", "d1", "d2", "d3"}
+    assert "a TREC run, sorted, 2 queries and 6 documents by id" in ended.err
+
+
+def test_check_reads_the_same_flags(folder):
+    flags = ["--run", folder / "bm25.trec", "--queries", folder / "queries.jsonl", "--corpus", folder / "corpus.jsonl"]
+    ended = rerank("check", *flags, "--json", "-m", "mini")
+    assert ended.code == 3
+    found = json.loads(ended.out)
+    assert (found["pairs"], found["rejected"]) == (4, {"query_returned": 2})
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "complaint"),
+    [
+        (["--run", "bm25.trec"], 2, "--run bm25.trec: it holds ids, and the texts are missing. Fix: --queries FILE"),
+        (["--run", "bm25.trec", "--queries", "queries.jsonl"], 2, "Fix: --corpus PATH"),
+        (["in.jsonl", "--run", "bm25.trec", "--beir", "."], 2, "INPUT and --run were both given (got in.jsonl)"),
+        (["in.jsonl", "--depth", "3"], 2, "--depth goes with --run"),
+        (["in.jsonl", "--corpus", "c.jsonl"], 2, "--corpus goes with --run"),
+        (["--run", "bm25.trec", "--beir", "nowhere"], 4, "nowhere: is no folder"),
+        (["--run", "bm25.trec", "--beir", "empty"], 4, "empty: has no corpus.jsonl"),
+        (["--run", "none.trec", "--beir", "."], 4, "none.trec: there is no such file"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_one_line(folder, flags, code, complaint):
+    (folder / "empty").mkdir()
+    ended = rerank("run", *flags, "-o", "out.jsonl", cwd=folder)
+    assert (ended.code, ended.out) == (code, b"")
+    assert complaint in ended.complaint
