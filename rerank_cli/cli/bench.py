@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from rerank_cli.cli import bundles
+from rerank_cli.cli import bundles, by_id
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.bundles import Gathered, gathers
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rerank_cli.engine.session import ModelSession
 
 
-@gathers(given=bundles.given, reading=bundles.reading, place=bundles.place)
+@gathers(given=by_id.given, reading=bundles.reading, place=bundles.place)
 def bench(
     given: Gathered,
     reading: Gathered,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, Session
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.errors import InputError
-from rerank_cli.formats import InputOptions, open_source
+from rerank_cli.formats import InputOptions, input_files, open_source
 from rerank_cli.jobs.findings import Estimate, Limit, estimate, limit_of
 from rerank_cli.jobs.rehearsal import Costed, Rehearsal, rehearse
 from rerank_cli.jobs.sample import InputSample, take_pairs, take_sample
@@ -109,7 +109,7 @@ def bench(config: BenchConfig, open_model: OpenModel) -> Report:
         first = list(take_pairs(records, _FIRST_PAIRS))
         texts = pair_texts([record for record in first if isinstance(record, Request)]).part(0, _FIRST_PAIRS)
         if not len(texts):
-            raise InputError(f"{config.input.paths[0]}: has no pair to score. Fix: rerank check says why")
+            raise InputError(f"{input_files(config.input)[0]}: has no pair to score. Fix: rerank check says why")
         loading = time.monotonic()
         session = open_model(config.model)
         loaded = time.monotonic()
