@@ -118,6 +118,7 @@ class Ranking:
     order for the `score` shape), already cut to the top n. `tokens` is the number of model tokens over all pairs.
     `layers`, one row a candidate, are the logits of several layers, the deepest, which is its logit, last. `truncated`
     tells candidates whose pair lost tokens, `passages` the characters (start, end) of the text that scored best.
+    `fused`, float32 values in input order, are what the order follows where logits were mixed with first-stage scores.
     """
 
     request: Request
@@ -127,6 +128,7 @@ class Ranking:
     layers: Sequence[Sequence[float]] | None = None
     truncated: Sequence[bool] | None = None
     passages: Sequence[tuple[int, int]] | None = None
+    fused: Sequence[float] | None = None
 
 
 Outcome: TypeAlias = Ranking | Rejection

@@ -18,6 +18,7 @@ import typer
 from rerank_cli import __version__
 from rerank_cli.cli.bench import bench
 from rerank_cli.cli.check import check
+from rerank_cli.cli.eval import evaluate
 from rerank_cli.cli.inspect import inspect
 from rerank_cli.cli.models import models
 from rerank_cli.cli.run import run
@@ -68,6 +69,7 @@ app.command("score")(_told(score))
 app.command("check")(_told(check))
 app.command("inspect")(_told(inspect))
 app.command("bench")(_told(bench))
+app.command("eval")(_told(evaluate))
 app.command("status")(_told(status))
 app.command("models")(_told(models))
 

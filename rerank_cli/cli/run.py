@@ -12,6 +12,7 @@ from rerank_cli.cli import bundles, by_id
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.bundles import Gathered, gathers
 from rerank_cli.cli.durations import duration
+from rerank_cli.cli.ranking import ranking as ranking_flags
 from rerank_cli.cli.settings import Config, PrintConfig, show
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say, say_json
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from rerank_cli.engine.contract import ModelOptions, Session
 
 
-@gathers(given=by_id.given, reading=bundles.reading, place=bundles.place)
+@gathers(given=by_id.given, reading=bundles.reading, place=bundles.place, ranking=ranking_flags)
 def run(
     context: typer.Context,
     given: Gathered,
     reading: Gathered,
     place: Gathered,
+    ranking: Gathered,
     output: Annotated[
         str,
         opt.flag(
@@ -56,7 +58,7 @@ def run(
         bool, opt.flag("--documents/--no-documents", help="Write the documents out again with their scores.")
     ] = True,
     format: Annotated[
-        OutputFormat, opt.flag("--format", help="api: a line a query; pairs: a row a pair; trec: a run file.")
+        OutputFormat, opt.flag("--format", help="api: a line a query; pairs: a row a pair; the others: run files.")
     ] = OutputFormat.API,
     mark_truncated: Annotated[
         bool, opt.flag("--mark-truncated", help="Say of every result whether its pair was truncated.")
@@ -176,6 +178,7 @@ def run(
     notify = (lambda _: None) if quiet else say_json if progress is ProgressMode.JSON else say
     cutting = Cutting(long_documents, stride)
     model = replace(reading(), **where, cutting=cutting)
+    ordering = ranking()
     layers = model.family.cutoff_layers or ()
     plan = RunConfig(
         model=model,
@@ -184,7 +187,13 @@ def run(
             output,
             format,
             AnswerOptions(
-                model.name, scores, documents, layers if len(layers) > 1 else (), mark_truncated, cutting.in_passages
+                model.name,
+                scores,
+                documents,
+                layers if len(layers) > 1 else (),
+                mark_truncated,
+                cutting.in_passages,
+                fused=ordering["fusion"].kind is not None,
             ),
             overwrite=overwrite,
             keep_errors=on_error is OnError.EMIT,
@@ -208,6 +217,7 @@ def run(
         progress_interval=progress_interval,
         summary=summary,
         notify=notify,
+        **ordering,
     )
     open_model = _open_session if devices is None else partial(open_workers, device_list(devices))
     outcome, stop = run_job(plan, open_model, _revision)

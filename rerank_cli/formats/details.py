@@ -1,4 +1,4 @@
-"""What may be said of a result beside its score: a score a layer, whether it was truncated, which passage was best."""
+"""What may be said of a result beside its score: a fused one, one a layer, truncation, the passage that was best."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rerank_cli.formats.options import AnswerOptions, ScoreKind
-from rerank_cli.formats.scores import sigmoid
+from rerank_cli.formats.scores import fused_of, sigmoid
 from rerank_cli.records import Ranking
 
 Object = dict[str, Any]
@@ -14,7 +14,12 @@ Object = dict[str, Any]
 
 def names_of(options: AnswerOptions) -> tuple[str, ...]:
     """The fields that `details` gives to every result."""
-    wanted = {"scores": bool(options.layers), "truncated": options.truncated, "passage": options.passages}
+    wanted = {
+        "fused_score": options.fused,
+        "scores": bool(options.layers),
+        "truncated": options.truncated,
+        "passage": options.passages,
+    }
     return tuple(name for name, there in wanted.items() if there)
 
 
@@ -23,6 +28,9 @@ def details(ranking: Ranking, order: Sequence[int], options: AnswerOptions) -> l
     if not names_of(options):
         return None
     found: list[Object] = [{} for _ in order]
+    if options.fused and ranking.fused is not None:
+        for place, value in enumerate(fused_of(ranking, order)):
+            found[place]["fused_score"] = value
     if options.layers and ranking.layers is not None:
         for place, values in enumerate(_by_layer(ranking, order, options)):
             found[place]["scores"] = values
@@ -51,6 +59,7 @@ def columns_of(options: AnswerOptions) -> list[tuple[str, Any]]:
     import pyarrow as pa
 
     kinds = {
+        "fused_score": pa.float32(),
         "scores": pa.struct([(str(layer), pa.float32()) for layer in options.layers]),
         "truncated": pa.bool_(),
         "passage": pa.struct([("start", pa.int64()), ("end", pa.int64())]),

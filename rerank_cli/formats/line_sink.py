@@ -1,4 +1,4 @@
-"""Outcomes as lines of text: JSON lines of answers or pairs, batch envelopes, TREC runs; plain or compressed."""
+"""Outcomes as text: JSON lines of answers or pairs, batch envelopes, runs of several kinds; plain or compressed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rerank_cli.formats.files import ByteFile
 from rerank_cli.formats.options import AnswerOptions, Committed, OutputFormat
 from rerank_cli.formats.pair_rows import pair_rows
 from rerank_cli.formats.rows import unusual
+from rerank_cli.formats.run_parts import LINES, Frame, beir_member, msmarco_lines
 from rerank_cli.formats.trec import trec_lines
 from rerank_cli.records import Outcome, Ranking, Rejection
 
@@ -40,6 +41,10 @@ def renderer(format: OutputFormat, options: AnswerOptions, keep_errors: bool) ->
 def _answers(format: OutputFormat, options: AnswerOptions) -> Callable[[Ranking], bytes]:
     if format is OutputFormat.TREC:
         return lambda ranking: trec_lines(ranking, options)
+    if format is OutputFormat.MSMARCO:
+        return msmarco_lines
+    if format.is_one_object:
+        return lambda ranking: beir_member(ranking, options)
     if format is OutputFormat.PAIRS:
         return lambda ranking: b"".join([json_line(row) for row in pair_rows(ranking, options)])
     if format is OutputFormat.OPENAI_BATCH:
@@ -51,25 +56,42 @@ class LineSink:
     """Lines to a file. Compressed, each chunk is a member of its own.
 
     So what was committed is a whole file by itself, and the bytes depend on the chunks alone, not on when they were
-    committed.
+    committed. What a `frame` closes with is written at the very end alone, and never counts as committed before:
+    `begun` says whether an earlier run wrote its opening.
     """
 
     patience = 1.0
 
-    def __init__(self, file: ByteFile, render: Callable[[Outcome], bytes], compression: str | None) -> None:
+    def __init__(
+        self,
+        file: ByteFile,
+        render: Callable[[Outcome], bytes],
+        compression: str | None,
+        frame: Frame = LINES,
+        begun: bool = False,
+    ) -> None:
         self._file = file
         self._render = render
         self._compression = compression
+        self._frame = frame
+        self._begun = begun
+        self._closed = False
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        data = b"".join([self._render(outcome) for outcome in outcomes])
-        if data:
-            self._file.write(self._packed(data))
+        parts = [part for outcome in outcomes if (part := self._render(outcome))]
+        if parts:
+            before = self._frame.between if self._begun else self._frame.opening
+            self._file.write(self._packed(before + self._frame.between.join(parts)))
+            self._begun = True
 
     def commit(self) -> Committed:
         return self._file.sync()
 
     def finish(self) -> Path | None:
+        if self._frame.closing and not self._closed:
+            opening = b"" if self._begun else self._frame.opening
+            self._file.write(self._packed(opening + self._frame.closing))
+            self._closed = True
         if self._compression and not self._file.sync().length:
             self._file.write(self._packed(b""))
         self._file.sync()

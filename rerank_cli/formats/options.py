@@ -67,7 +67,20 @@ class OutputFormat(StrEnum):
     API = "api"
     PAIRS = "pairs"
     TREC = "trec"
+    MSMARCO = "msmarco"
+    BEIR = "beir"
+    FLAGEMBEDDING = "flagembedding"
     OPENAI_BATCH = "openai-batch"
+
+    @property
+    def is_run(self) -> bool:
+        """Nothing but ids and scores or ranks: no place for errors or marks."""
+        return self in (OutputFormat.TREC, OutputFormat.MSMARCO) or self.is_one_object
+
+    @property
+    def is_one_object(self) -> bool:
+        """One JSON object from the first byte to the last, not a line a query."""
+        return self in (OutputFormat.BEIR, OutputFormat.FLAGEMBEDDING)
 
 
 class ScoreKind(StrEnum):
@@ -83,7 +96,7 @@ class AnswerOptions:
     """How a ranking becomes rows.
 
     `layers` are the cutoff layers of which each has a score of its own, `truncated` marks every result that lost
-    tokens, `passages` says which part of a long document was the best.
+    tokens, `passages` says which part of a long document was the best, `fused` writes the score that the order follows.
     """
 
     model: str
@@ -92,6 +105,7 @@ class AnswerOptions:
     layers: tuple[int, ...] = ()
     truncated: bool = False
     passages: bool = False
+    fused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,27 @@ def scores_of(ranking: Ranking, kind: ScoreKind, best_first: bool = False) -> Sc
     logits = np.asarray(ranking.logits, dtype=np.float32)
     order = ranking.order
     if best_first and ranking.request.shape is Shape.SCORE:
-        order = sorted(order, key=lambda index: (-logits[index], index))
+        best = logits if ranking.fused is None else np.asarray(ranking.fused, dtype=np.float32)
+        order = sorted(order, key=lambda index: (-best[index], -logits[index], index))
     chosen = logits[np.asarray(order, dtype=np.intp)]
     return Scores(order, chosen if kind is ScoreKind.RAW else sigmoid(chosen), chosen)
+
+
+def run_scores(ranking: Ranking, kind: ScoreKind) -> tuple[Sequence[int], list[np.float32]]:
+    """For a run file: candidates best first, and one strictly decreasing score each, the fused one if there is one.
+
+    Evaluators sort by score alone, in float32, and break ties by document id; strictly decreasing, all see our order.
+    """
+    scores = scores_of(ranking, kind, best_first=True)
+    values = scores.values if ranking.fused is None else fused_of(ranking, scores.order)
+    return scores.order, strictly_decreasing(values)
+
+
+def fused_of(ranking: Ranking, order: Sequence[int]) -> npt.NDArray[np.float32]:
+    """The fused scores of the candidates of `order`."""
+    import numpy as np
+
+    return np.asarray(ranking.fused, dtype=np.float32)[np.asarray(order, dtype=np.intp)]
 
 
 def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -23,6 +23,7 @@ from rerank_cli.formats.files import (
 from rerank_cli.formats.identity import refuse_if_input
 from rerank_cli.formats.line_sink import LineSink, renderer
 from rerank_cli.formats.options import STREAM, ArrowSchema, Committed, OutputFormat, OutputOptions, Sink
+from rerank_cli.formats.run_parts import frame_of
 from rerank_cli.formats.wording import shown
 from rerank_cli.records import Shape
 
@@ -105,7 +106,9 @@ def open_sink(
         return ParquetSink(options, columns, shape or Shape.RERANK, committed)
     render = renderer(options.format, options.answers, options.keep_errors)
     compression = None if options.path == STREAM else compression_of(options.path)
-    return LineSink(_open_file(options.path, stdout, committed), render, compression)
+    file = _open_file(options.path, stdout, committed)
+    begun = bool(committed and committed.length)
+    return LineSink(file, render, compression, frame_of(options.format, options.answers), begun)
 
 
 def _open_file(path: str, stdout: BinaryIO | None, committed: Committed | None) -> ByteFile:
@@ -121,8 +124,8 @@ def _check_format(options: OutputOptions) -> None:
     if path.endswith(_PARQUET) and wanted not in (OutputFormat.API, OutputFormat.PAIRS):
         fix = "Fix: --format api or pairs, or another suffix"
         raise UsageError(f"{shown(path, 300)}: Parquet does not carry --format {wanted}. {fix}")
-    if wanted is OutputFormat.TREC and options.keep_errors:
-        raise UsageError("a TREC run has no place for errors. Fix: --on-error skip with --errors FILE")
+    if wanted.is_run and options.keep_errors:
+        raise UsageError(f"--format {wanted} has no place for errors. Fix: --on-error skip with --errors FILE")
 
 
 def _check_place(options: OutputOptions, final: Path) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.options import AnswerOptions
-from rerank_cli.formats.scores import scores_of, strictly_decreasing
+from rerank_cli.formats.scores import run_scores
 from rerank_cli.formats.wording import shown
-from rerank_cli.records import Json, Position, Ranking
+from rerank_cli.records import Json, Position, Ranking, Request
 
 TAG = "rerank"
 
@@ -18,19 +18,23 @@ TAG = "rerank"
 def trec_lines(ranking: Ranking, options: AnswerOptions) -> bytes:
     """One line a candidate, best first. Raises BadRecord for an id that a run cannot hold."""
     request = ranking.request
-    query = _id(request.id, "query id", request.position)
-    scores = scores_of(ranking, options.scores, best_first=True)
+    query = one_word(request.id, "query id", request.position)
     lines = []
-    for rank, (index, value) in enumerate(zip(scores.order, strictly_decreasing(scores.values), strict=True), 1):
-        name = request.candidates[index].id
-        document = str(index) if name is None else _id(name, "document id", request.position)
-        lines.append(f"{query} Q0 {document} {rank} {value!s} {TAG}\n")
+    for rank, (index, value) in enumerate(zip(*run_scores(ranking, options.scores), strict=True), 1):
+        lines.append(f"{query} Q0 {document_name(request, index)} {rank} {value!s} {TAG}\n")
     return "".join(lines).encode()
 
 
-def _id(value: Json, what: str, position: Position) -> str:
+def document_name(request: Request, index: int) -> str:
+    """A candidate's id, or its place in the input if it has none, as one word."""
+    name = request.candidates[index].id
+    return str(index) if name is None else one_word(name, "document id", request.position)
+
+
+def one_word(value: Json, what: str, position: Position) -> str:
+    """An id as a column of a run file. Raises BadRecord for one that would not be one column."""
     name = str(value)
     if name and len(name.split()) == 1 and name == name.strip() and "\0" not in name:
         return name
     got = f"got `{shown(name)}`, expected one without white space"
-    raise BadRecord("bad_trec_id", f"{position}: the {what} cannot stand in a TREC run ({got}). Fix: --format pairs")
+    raise BadRecord("bad_trec_id", f"{position}: the {what} cannot stand in a run file ({got}). Fix: --format pairs")

@@ -17,6 +17,11 @@ TOP1000 = ("qid", "pid", "query", "passage")
 _KNOWN = frozenset((*QUERY, *QUERY_ID, *DOC_ID, *TEXT, *FIRST_SCORE, "title", "rank"))
 
 
+def is_header(line: bytes) -> bool:
+    """Does the line name columns that are known?"""
+    return len(_KNOWN & set(line.decode("utf-8", "replace").rstrip("\r\n").split("\t"))) >= 2
+
+
 def tsv_columns(content: io.BufferedReader, name: str, fields: Names) -> tuple[str, ...]:
     """The columns of a file that is read from its beginning; InputError if they cannot be told."""
     for item in numbered_lines(content, name):

@@ -28,8 +28,9 @@ class Checkpoint:
 
     `records` are finished and in the output. `reached` is where the input was then, `stamps` and `shape` what the
     inputs were, `memory` how much of the file counts that their reader keeps. `output` and `quarantine` say how much of
-    those files counts. `counts` are the tally's figures at that point, `progress` what they meant to a person. `sealed`
-    is the identity of the finished file, if there is one, `receipt` tells its run from others.
+    those files counts, `judged` how much of the orders that are kept to be measured. `counts` are the tally's figures
+    at that point, `progress` what they meant to a person. `sealed` is the identity of the finished file, if there is
+    one, `receipt` tells its run from others.
     """
 
     fingerprint: Fingerprint
@@ -40,6 +41,7 @@ class Checkpoint:
     memory: Committed | None
     output: Committed
     quarantine: int = 0
+    judged: Committed | None = None
     counts: dict[str, int] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     sealed: Sequence[int] | None = None
@@ -94,6 +96,7 @@ def _restored(values: dict[str, Any]) -> Checkpoint:
     values["stamps"] = [stamp and Stamp(**stamp) for stamp in values["stamps"]]
     values["shape"] = values["shape"] and Shape(values["shape"])
     values["memory"] = values["memory"] and Committed(**values["memory"])
+    values["judged"] = values.get("judged") and Committed(**values["judged"])
     values["output"] = Committed(**values["output"])
     return Checkpoint(**values)
 

@@ -21,6 +21,21 @@ class Resume(StrEnum):
     NEVER = "never"
 
 
+class Fuse(StrEnum):
+    """How the reranker is mixed with the first stage: by the ranks of both, or by their scores."""
+
+    RRF = "rrf"
+    WEIGHTED = "weighted"
+
+
+class Normalize(StrEnum):
+    """What is done to the scores of a query before they are mixed."""
+
+    NONE = "none"
+    MINMAX = "minmax"
+    ZSCORE = "zscore"
+
+
 class ProgressMode(StrEnum):
     """How a run shows itself; `auto` is a bar on a terminal and plain lines elsewhere."""
 

@@ -67,6 +67,7 @@ def settings(config: RunConfig) -> Fingerprint:
         "output format": config.output.format.value,
         "top n": config.top_n,
         _CASCADE: config.cascade.mark if config.cascade else None,
+        **config.fusion.settings(),
         _ON_ERROR: config.on_error.value,
         "errors file": config.errors,
         "shape": given.shape.value if given.shape else None,

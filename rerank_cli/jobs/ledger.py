@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from rerank_cli.errors import InputError
 from rerank_cli.formats import Committed, ErrorsFile, Sink
 from rerank_cli.jobs.choices import OnError
-from rerank_cli.jobs.stages import Scored, rank_chunk
+from rerank_cli.jobs.judging import Judging
+from rerank_cli.jobs.stages import Scored
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.trace import Reached
 from rerank_cli.records import Outcome, Rejection
@@ -20,15 +21,16 @@ from rerank_cli.records import Outcome, Rejection
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A point to go on from: where the input was, and how much of output and quarantine is durable."""
+    """A point to go on from: where the input was, and how much of output, quarantine and judged orders is durable."""
 
     reached: Reached
     output: Committed
     quarantine: int
+    judged: Committed | None = None
 
 
 class Ledger:
-    """Takes scored chunks in order. `record` is told every commit, after its bytes are safe.
+    """Takes scored chunks in order. `rank` makes outcomes of one; `record` is told every commit, after it is safe.
 
     Commits are `patience` seconds apart, or as far as the output finds worth its while. `committed` counts the chunks
     that are safe.
@@ -40,15 +42,17 @@ class Ledger:
         quarantine: ErrorsFile | None,
         tally: Tally,
         record: Callable[[Entry], None],
-        top_n: int | None,
+        rank: Callable[[Scored], list[Outcome]],
         on_error: OnError,
         patience: float | None = None,
+        judging: Judging | None = None,
     ) -> None:
         self._sink = sink
+        self._judging = judging
         self._quarantine = quarantine
         self._tally = tally
         self._record = record
-        self._top_n = top_n
+        self._rank = rank
         self._on_error = on_error
         self._patience = sink.patience if patience is None else patience
         self._reached: Reached | None = None
@@ -58,7 +62,7 @@ class Ledger:
 
     def take(self, scored: Scored) -> None:
         """Write one chunk and count it; commit if enough time has gone by."""
-        outcomes = rank_chunk(scored, self._top_n)
+        outcomes = self._rank(scored)
         rejected = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
         self._refuse_unscored(rejected)
         with self._tally.timing("write"):
@@ -76,7 +80,8 @@ class Ledger:
         with self._tally.timing("commit"):
             output = self._sink.commit()
             quarantine = self._quarantine.commit() if self._quarantine else 0
-            self._record(Entry(self._reached, output, quarantine))
+            judged = self._judging.commit() if self._judging else None
+            self._record(Entry(self._reached, output, quarantine, judged))
         self._reached = None
         self.committed = self._taken
         self._committed_at = time.monotonic()
@@ -84,6 +89,8 @@ class Ledger:
     def _write(self, outcomes: list[Outcome], rejected: list[Rejection]) -> None:
         emitted = self._on_error is OnError.EMIT
         self._sink.write([o for o in outcomes if emitted or not isinstance(o, Rejection)])
+        if self._judging:
+            self._judging.take(outcomes)
         if self._quarantine:
             for rejection in rejected:
                 self._quarantine.write(rejection)

@@ -12,17 +12,20 @@ from rerank_cli.engine.windows import Cutting
 from rerank_cli.errors import RefusedError, UsageError
 from rerank_cli.formats import (
     InputOptions,
-    OutputFormat,
     OutputOptions,
     check_output,
     check_side_file,
     final_path,
     input_files,
     is_special,
+    partial_of,
 )
+from rerank_cli.formats.options import STREAM
 from rerank_cli.jobs.cascade import Cascade
 from rerank_cli.jobs.checkpoint import is_ours
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
+from rerank_cli.jobs.fusion import PLAIN, Fusion
+from rerank_cli.jobs.judging import Judges
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class RunConfig:
     stdout: BinaryIO | None = None
     resume: Resume = Resume.AUTO
     top_n: int | None = None
+    fusion: Fusion = PLAIN
+    judges: Judges | None = None
     limit: int | None = None
     chunk_pairs: int | None = None
     commit_interval: float | None = None
@@ -69,14 +74,20 @@ def check(config: RunConfig) -> None:
     check_cutting(config.model.cutting)
     if config.verify_tolerance is not None and config.verify is None:
         raise UsageError("--verify-tolerance needs --verify N")
-    if config.output.format is OutputFormat.TREC and config.output.answers.truncated:
-        raise UsageError("--mark-truncated: a TREC run has no place for marks. Fix: --format api or pairs")
+    output = config.output
+    if output.format.is_run and output.answers.truncated:
+        raise UsageError(f"--mark-truncated: --format {output.format} has no place for marks. Fix: api or pairs")
+    if output.format.is_one_object and config.checkpoint and partial_of(output.path) is None:
+        raise UsageError(f"--format {output.format} is one object: a stream of it cannot go on later. Fix: -o FILE")
     if config.cascade and config.cascade.model.name == config.model.name:
         raise UsageError(f"--cascade {config.cascade.mark}: is the model itself. Fix: a smaller one")
     if config.cascade and config.top_n and config.top_n > config.cascade.keep:
         raise UsageError(f"--top-n {config.top_n}: --cascade keeps {config.cascade.keep}. Fix: --cascade MODEL:KEEP")
-    inputs = input_files(config.input)
-    check_output(config.output, inputs, config.stdout)
+    judgements = [config.judges.qrels] if config.judges else []
+    if STREAM in judgements:
+        raise UsageError("--qrels cannot be - (stdin carries the input). Fix: name a file")
+    read = (*input_files(config.input), *judgements)
+    check_output(output, read, config.stdout)
     if config.errors is not None and config.on_error is OnError.FAIL:
         raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
     named = {"--errors": config.errors, "--summary": config.summary, "--checkpoint": config.checkpoint}
@@ -85,7 +96,7 @@ def check(config: RunConfig) -> None:
     for flag, path in named.items():
         if path is None:
             continue
-        check_side_file(path, flag, config.output, inputs, must_write=flag != "--cache")
+        check_side_file(path, flag, output, read, must_write=flag != "--cache")
         other = taken.setdefault(final_path(path), flag)
         if other != flag:
             raise UsageError(f"{other} and {flag} name the same file. Fix: another {flag}")

@@ -24,6 +24,7 @@ from rerank_cli.jobs.ledger import Ledger
 from rerank_cli.jobs.pipeline import stream
 from rerank_cli.jobs.sample import InputSample
 from rerank_cli.jobs.scoring import in_this_process
+from rerank_cli.jobs.stages import rank_chunk
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.trace import Trace
 
@@ -74,7 +75,7 @@ def rehearse(session: Costed, sample: InputSample, folder: Path, stop: Callable[
     chunk_pairs = min(session.sizes.chunk_pairs, max(_SMALLEST_CHUNK, sample.pairs // 4))
     output = OutputOptions(str(folder / "sample.jsonl"), OutputFormat.API, AnswerOptions(session.facts.name))
     sink = open_sink(output, columns=None, shape=sample.shape)
-    ledger = Ledger(sink, None, tally, lambda _: None, None, OnError.SKIP)
+    ledger = Ledger(sink, None, tally, lambda _: None, partial(rank_chunk, top_n=None), OnError.SKIP)
     journal = Journal(None, {}, lambda: 0)
     records = guarded(sample.read(), OnError.SKIP, None, tally)
     begun, cpu_before = time.perf_counter(), time.process_time()

@@ -20,9 +20,12 @@ from rerank_cli.formats import ErrorsFile, Sink, Source, input_files, open_sink,
 from rerank_cli.jobs.checkpoint import Checkpoint
 from rerank_cli.jobs.choices import ProgressMode, Resume
 from rerank_cli.jobs.chunks import cut
+from rerank_cli.jobs.evaluation import Evaluation
 from rerank_cli.jobs.fingerprint import Fingerprint, fingerprint, settings
+from rerank_cli.jobs.fusion import demanding
 from rerank_cli.jobs.intake import after, guarded, look_ahead
 from rerank_cli.jobs.journal import Journal
+from rerank_cli.jobs.judging import Judged, Judging
 from rerank_cli.jobs.ledger import Entry, Ledger
 from rerank_cli.jobs.options import RunConfig, check
 from rerank_cli.jobs.pipeline import stream
@@ -30,6 +33,7 @@ from rerank_cli.jobs.progress import say, showing, snapshot
 from rerank_cli.jobs.receipt import complete, identity, receipt, sign
 from rerank_cli.jobs.shortcuts import Shortcuts
 from rerank_cli.jobs.signals import Stop, die_of, listening
+from rerank_cli.jobs.stages import rank_chunk
 from rerank_cli.jobs.summary import Summary, write_summary
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.trace import Trace
@@ -82,6 +86,7 @@ class _Job:
         self._point: Checkpoint | None = None
         self._verdict: Verdict | None = None
         self._shortcuts: Shortcuts | None = None
+        self._evaluation: Evaluation | None = None
         self._nothing_to_do = False
         self._held = False
 
@@ -110,6 +115,7 @@ class _Job:
             return
         refuse_existing(config.output)
         saved = self._point = self.place.saved(config.resume)
+        judged = self._judged(saved)
         if saved:
             self.place.refuse_another_run(saved, settings(config))
         source = self._open_source(stack)
@@ -128,7 +134,9 @@ class _Job:
             self.place.begin_anew()
         sink, quarantine = self._open_output(source, saved, stack)
         record = self._recorder(source, mark)
-        ledger = Ledger(sink, quarantine, tally, record, config.top_n, config.on_error, config.commit_interval)
+        judging = self._open_judging(judged, saved, stack)
+        rank = partial(rank_chunk, top_n=config.top_n, fusion=config.fusion, kind=config.output.answers.scores)
+        ledger = Ledger(sink, quarantine, tally, record, rank, config.on_error, config.commit_interval, judging)
         tally.scoring_since = time.monotonic()
         self.stop.patient = True
         chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
@@ -142,6 +150,9 @@ class _Job:
             if sample and tally.pairs:
                 with tally.timing("verify scores"):
                     self._verdict = sample.verify(session, config.verify_tolerance)
+            if judging:
+                with tally.timing("measure"):
+                    self._measure(judging)
             with tally.timing("write"):
                 self._publish(sink, source, [session.facts.revision, *shortcuts.revisions])
             tally.finished = True
@@ -159,6 +170,7 @@ class _Job:
             verdict=self._verdict,
             cache=self._shortcuts.cache_use if self._shortcuts else None,
             cascade=self._shortcuts.cascade_use if self._shortcuts else None,
+            evaluation=self._evaluation,
         )
 
     def _open_source(self, stack: ExitStack) -> Source:
@@ -182,6 +194,7 @@ class _Job:
             with tally.timing("verify"):
                 records, trace = after(saved, source, config.output.path)
             tally.go_on_from(saved.counts)
+        records = demanding(records, config.fusion, config.on_error)
         records = guarded(itertools.islice(records, left), config.on_error, config.max_errors, tally)
         return look_ahead(records, live=source.total_bytes is None), trace
 
@@ -217,6 +230,29 @@ class _Job:
         stack.callback(quarantine.close)
         return sink, quarantine
 
+    def _judged(self, saved: Checkpoint | None) -> Judged | None:
+        """Measures and judgements, if they are asked for, from the first record on."""
+        if self.config.judges is None:
+            return None
+        if saved and saved.judged is None:
+            fix = "Fix: leave it out, rerank eval measures the output; or --restart"
+            raise RefusedError(f"{self.config.output.path}: begun without --qrels. {fix}")
+        return self.config.judges.ready()
+
+    def _open_judging(self, judged: Judged | None, saved: Checkpoint | None, stack: ExitStack) -> Judging | None:
+        """What keeps the orders to be measured, behind what an earlier run had kept."""
+        if judged is None:
+            return None
+        judging = Judging(judged, self.place.judged, saved.judged if saved else None, self.config.output.path)
+        stack.callback(judging.close)
+        return judging
+
+    def _measure(self, judging: Judging) -> None:
+        self._evaluation, remark = judging.evaluate()
+        for said in (remark, self._evaluation.line if self._evaluation else None):
+            if said:
+                self.config.notify(said)
+
     def _recorder(self, source: Source, mark: Fingerprint) -> Callable[[Entry], None]:
         """What writes a commit down, once the input's reader has put away what it must remember."""
 
@@ -232,6 +268,7 @@ class _Job:
                 memory=source.sync(),
                 output=entry.output,
                 quarantine=entry.quarantine,
+                judged=entry.judged,
                 counts=self.tally.counts(),
                 progress=snapshot(self.tally),
             )

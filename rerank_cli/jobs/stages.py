@@ -13,7 +13,9 @@ import numpy as np
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores, concatenate, deepest
+from rerank_cli.formats import ScoreKind
 from rerank_cli.jobs.chunks import Chunk
+from rerank_cli.jobs.fusion import PLAIN, Fusion, arrange
 from rerank_cli.records import Outcome, Ranking, Rejection, Request, Shape
 
 
@@ -85,7 +87,9 @@ def join(scored: Iterable[tuple[Slice, PairScores]]) -> Iterator[Scored]:
             parts = []
 
 
-def rank_chunk(scored: Scored, top_n: int | None) -> list[Outcome]:
+def rank_chunk(
+    scored: Scored, top_n: int | None, fusion: Fusion = PLAIN, kind: ScoreKind = ScoreKind.SIGMOID
+) -> list[Outcome]:
     """One outcome a record, in record order."""
     outcomes: list[Outcome] = []
     start = 0
@@ -94,16 +98,25 @@ def rank_chunk(scored: Scored, top_n: int | None) -> list[Outcome]:
             outcomes.append(record)
             continue
         end = start + len(record.candidates)
-        outcomes.append(rank(record, scored, slice(start, end), top_n))
+        outcomes.append(rank(record, scored, slice(start, end), top_n, fusion, kind))
         start = end
     return outcomes
 
 
-def rank(request: Request, scored: Scored, place: slice, top_n: int | None) -> Outcome:
+def rank(
+    request: Request,
+    scored: Scored,
+    place: slice,
+    top_n: int | None,
+    fusion: Fusion = PLAIN,
+    kind: ScoreKind = ScoreKind.SIGMOID,
+) -> Outcome:
     """Best first, ties in input order, cut to the top n (the record's own, else the one given).
 
-    The request's pairs stand at `place`. Always by logit, the deepest layer's: a sigmoid saturates and ties. A request
-    with a score that is no number is rejected whole. Candidates that were not kept are not in the order.
+    The request's pairs stand at `place`. By logit, the deepest layer's (a sigmoid saturates and ties), or by what
+    `fusion` makes of it, where scores count as `kind` writes them. A request with a score that is no number, or without
+    the first-stage scores that are to be mixed in, is rejected whole. Candidates that were not kept have no place in
+    the order.
     """
     pairs = scored.pairs
     found = pairs.logits[place]
@@ -112,16 +125,18 @@ def rank(request: Request, scored: Scored, place: slice, top_n: int | None) -> O
         message = "the model gave a score that is not a finite number, in fp32 too"
         return Rejection(request.position, "non_finite_score", message, request.id)
     layers, logits = None if found.ndim == 1 else found.tolist(), deepest(found)
-    if request.shape is Shape.SCORE:
-        order: Sequence[int] = range(len(logits))
-    else:
-        order = kept[np.argsort(-logits[kept], kind="stable")][: request.top_n or top_n].tolist()
+    try:
+        best, fused = arrange(request, logits, kind, fusion, kept)
+    except LookupError as error:
+        return Rejection(request.position, "no_first_score", str(error.args[0]), request.id)
+    order = np.sort(best) if request.shape is Shape.SCORE else best[: request.top_n or top_n]
     return Ranking(
         request,
         logits.tolist(),
-        order,
+        order.tolist(),
         int(pairs.tokens[place].sum()),
         layers,
         pairs.truncated[place].tolist(),
         None if pairs.passages is None else [(start, end) for start, end in pairs.passages[place].tolist()],
+        None if fused is None else fused.tolist(),
     )

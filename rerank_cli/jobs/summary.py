@@ -14,6 +14,7 @@ from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.formats import append_to_special, final_path, is_special, replace_file
 from rerank_cli.jobs.agreement import CascadeUse
 from rerank_cli.jobs.cache import CacheUse
+from rerank_cli.jobs.evaluation import Evaluation
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.verify import Verdict
 
@@ -25,8 +26,8 @@ class Summary:
     """What happened. `failure` is the error that ended the run.
 
     `interrupted` says what ended it before its input did: the name of a signal, or `max-duration`. With `nothing_to_do`
-    the output was complete before. `verdict` is what `--verify` found, `cache` and `cascade`
-    say what those spared.
+    the output was complete before. `verdict` is what `--verify` found, `cache` and `cascade` say what those spared,
+    `evaluation` is what `--qrels` measured.
     """
 
     tally: Tally
@@ -38,6 +39,7 @@ class Summary:
     verdict: Verdict | None = None
     cache: CacheUse | None = None
     cascade: CascadeUse | None = None
+    evaluation: Evaluation | None = None
 
     @property
     def exit_reason(self) -> str:
@@ -70,6 +72,7 @@ class Summary:
             "verified": asdict(self.verdict) if self.verdict else None,
             "cache": asdict(self.cache) if self.cache else None,
             "cascade": asdict(self.cascade) if self.cascade else None,
+            "evaluation": self.evaluation.as_json() if self.evaluation else None,
             "model": asdict(self.model) if self.model else None,
             "versions": {"rerank": __version__, "python": platform.python_version()} | _versions(),
         }

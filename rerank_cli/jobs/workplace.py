@@ -24,7 +24,7 @@ class Workplace:
     """Where a run's unfinished work lies; each path is None where there is no such file.
 
     `queries` is where the input's reader keeps what it knows of the queries behind it, `journal` holds scores of a
-    chunk that is not finished.
+    chunk that is not finished, `judged` the orders that are to be measured when the run is over.
     """
 
     output: str
@@ -33,6 +33,7 @@ class Workplace:
     lock: Path | None
     queries: Path | None
     journal: Path | None
+    judged: Path | None
 
     @classmethod
     def of(cls, output: str, checkpoint: str | None = None) -> Workplace:
@@ -40,7 +41,7 @@ class Workplace:
         own = Path(checkpoint) if checkpoint else None
         beside = partial.with_suffix("") if partial else None
         kept = own or _add(beside, ".checkpoint")
-        others = (_add(own or beside, suffix) for suffix in (".queries", ".journal"))
+        others = (_add(own or beside, suffix) for suffix in (".queries", ".journal", ".judged"))
         return cls(output, partial, kept, _add(beside or own, ".lock"), *others)
 
     @property
@@ -89,7 +90,7 @@ class Workplace:
             checkpoint.save(point, self.checkpoint)
 
     def forget(self) -> None:
-        """Remove all but the lock, the checkpoint last: the output is whole."""
+        """Remove all but the lock: the output is whole."""
         if self.journal is not None:
             self.journal.unlink(missing_ok=True)
         self.begin_anew()
@@ -100,6 +101,9 @@ class Workplace:
             self.queries.unlink(missing_ok=True)
         if self.checkpoint is not None:
             checkpoint.remove(self.checkpoint)
+        # A checkpoint speaks of it: a kill between the two must not leave one without the other.
+        if self.judged is not None:
+            self.judged.unlink(missing_ok=True)
 
 
 def _add(path: Path | None, suffix: str) -> Path | None:

@@ -22,7 +22,10 @@ from instant import InstantSession, config
 
 from rerank_cli.formats import OutputFormat
 from rerank_cli.jobs.choices import OnError
+from rerank_cli.jobs.judging import Judges
+from rerank_cli.jobs.measures import measure, parse_measures
 from rerank_cli.jobs.run import run
+from rerank_cli.jobs.significance import compare
 
 STEPS = {"open", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.setxattr"}
 SKIP = {"on_error": OnError.SKIP}
@@ -33,6 +36,7 @@ JOBS = [
     ("out.jsonl", "bad", SKIP),
     ("out.jsonl", "pairs", {"format": OutputFormat.PAIRS}),
     ("out.parquet", "pairs", {"format": OutputFormat.PAIRS, "overwrite": True}),
+    ("out.json", "requests", {"format": OutputFormat.BEIR, "measured": True}),
 ]
 
 
@@ -48,6 +52,9 @@ def inputs(tmp_path_factory):
     pairs = [{"query_id": r["id"], "query": r["query"], "text": text} for r in records for text in r["documents"]]
     for name, rows in (("requests", records), ("bad", bad), ("pairs", pairs)):
         (folder / name).write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+    compare([0, 1], [1, 0])  # what measuring imports is imported once, not by every process
+    measure(parse_measures("RR"), {"q": {"d": 1}}, {"q": ["d"]})
+    (folder / "qrels").write_text("".join(f"{i} 0 0 1\n" for i in range(24)))
     return folder
 
 
@@ -85,6 +92,12 @@ def _work_and_exit(act, folder, dies_at):
     os._exit(0)
 
 
+def measured(summary, judges):
+    """Every query there is was measured, unless nothing was left to do."""
+    if judges and not summary.nothing_to_do:
+        assert (summary.evaluation.queries, summary.evaluation.missing) == (24, 0)
+
+
 def content(path):
     if path.suffix == ".parquet":
         file = pq.ParquetFile(path)
@@ -96,11 +109,13 @@ def content(path):
 @pytest.mark.parametrize(("name", "given", "options"), JOBS)
 def test_a_run_killed_at_any_step_goes_on_to_the_same_output_and_leaves_nothing(inputs, tmp_path, name, given, options):
     rng = random.Random(7)
+    judges = {"judges": Judges(str(inputs / "qrels"), "RR")} if options.get("measured") else {}
+    options = {key: value for key, value in options.items() if key != "measured"} | judges
 
     def job(folder):
         errors = {"errors": str(folder / "errors.jsonl")} if "on_error" in options else {}
         plan = config(inputs / given, folder / name, commit_interval=0, chunk_pairs=12, **options, **errors)
-        return lambda: run(plan, lambda _: InstantSession(), lambda _: "r1")
+        return lambda: measured(run(plan, lambda _: InstantSession(), lambda _: "r1")[0], plan.judges)
 
     def folder_for(label):
         folder = tmp_path / label

@@ -43,8 +43,8 @@ class InstantSession:
         return (prepared.distinct / 100).astype(np.float32)
 
 
-def config(given, written, *, format=OutputFormat.API, overwrite=False, **options):
-    output = OutputOptions(str(written), format, AnswerOptions("instant"), overwrite=overwrite)
+def config(given, written, *, format=OutputFormat.API, overwrite=False, answers=None, **options):
+    output = OutputOptions(str(written), format, answers or AnswerOptions("instant"), overwrite=overwrite)
     options = {"progress": ProgressMode.OFF, "commit_interval": 0} | options
     return RunConfig(ModelOptions("instant"), InputOptions((str(given),)), output, **options)
 

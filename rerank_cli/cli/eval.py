@@ -1,0 +1,118 @@
+"""`rerank eval`: a ranking held against judgements, beside another ranking, or mixed at every weight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from rerank_cli.cli import options as opt
+from rerank_cli.cli.ranking import Measures, NormalizeFlag
+from rerank_cli.cli.streams import say
+from rerank_cli.errors import UsageError
+from rerank_cli.jobs.choices import Normalize
+
+if TYPE_CHECKING:
+    from rerank_cli.jobs.evaluation import Evaluation
+    from rerank_cli.jobs.tuning import Tuning
+
+_BAR = 30
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="An output of rerank run, or a run; - is stdin.")],
+    qrels: Annotated[
+        str, opt.flag("--qrels", metavar="FILE", help="Judgements: TREC, MS MARCO, BEIR, MTEB or JSON lines.")
+    ],
+    baseline: Annotated[
+        str | None, opt.flag("--baseline", metavar="RUN", help="Compare with this: a run, or what was reranked.")
+    ] = None,
+    measures: Measures = None,
+    answered: Annotated[
+        bool, opt.flag("--answered", help="Average over the judged queries of RUN (and baseline) alone, not over all.")
+    ] = False,
+    per_query: Annotated[bool, opt.flag("--per-query", help="A row for each query too.")] = False,
+    tune_weight: Annotated[
+        bool, opt.flag("--tune-weight", help="Find the best --fuse-weight by the first of --measures.")
+    ] = False,
+    normalize: NormalizeFlag = None,
+    folds: Annotated[
+        int, opt.flag("--folds", metavar="K", min=2, help="Parts of the cross-validation of --tune-weight.")
+    ] = 5,
+    id_field: opt.IdField = None,
+    doc_id_field: opt.DocIdField = None,
+    as_json: Annotated[bool, opt.flag("--json", help="One JSON object instead of a table.")] = False,
+    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+) -> None:
+    """Say how good the ranking in RUN is by judgements, and whether it is better than another.
+
+    \b
+      rerank eval reranked.jsonl --qrels qrels.tsv --baseline candidates.jsonl
+      rerank eval ce.trec --qrels qrels.tsv --measures nDCG@10,RR@10,P@5 --json
+      rerank eval reranked.jsonl --qrels dev.tsv --tune-weight
+
+    Needs the extra `eval`: pip install 'rerank-cli[eval]'. Loads no model.
+    """
+    from rerank_cli.jobs.eval import Asked, tuned, worked_out
+
+    if tune_weight and (baseline or per_query or answered):
+        raise UsageError("--tune-weight stands alone: no --baseline, --per-query or --answered with it")
+    if normalize and not tune_weight:
+        raise UsageError("--normalize needs --tune-weight")
+    asked = Asked(run, qrels, baseline, measures, answered, id_field, doc_id_field)
+    if tune_weight:
+        tuning = tuned(asked, normalize or Normalize.MINMAX, folds, say)
+        typer.echo(_json(asked, tuning.as_json()) if as_json else _tuning(tuning))
+        return
+    found = worked_out(asked, say)
+    typer.echo(_json(asked, found.as_json(per_query)) if as_json else _table(found, per_query))
+
+
+def _json(asked: Any, found: dict[str, Any]) -> str:
+    return orjson.dumps({"run": asked.run, "qrels": asked.qrels, "baseline": asked.baseline} | found).decode()
+
+
+def _table(found: Evaluation, per_query: bool) -> str:
+    missing = f", {found.missing:,} not in the run" if found.missing else ""
+    unjudged = f"; {found.unjudged:,} more are not judged" if found.unjudged else ""
+    lines = [f"{found.queries:,} judged queries{missing}{unjudged}", ""]
+    width = max(7, *map(len, found.after.means))
+    if found.before is None or found.differences is None:
+        lines += [f"{name:<{width}}  {mean:>8.4f}" for name, mean in found.after.means.items()]
+    else:
+        head = f"{'':<{width}}  {'before':>8}  {'after':>8}  {'diff':>8}  {'95 % interval':>18}"
+        lines.append(f"{head}  {'t-test':>8}  {'permut.':>8}  {'won':>5}  {'lost':>5}  {'tied':>5}")
+        for name, mean in found.after.means.items():
+            d = found.differences[name]
+            interval = "" if d.low is None else f"{d.low:+.4f} {d.high:+.4f}"
+            tests = f"{_p(d.t_test_p):>8}  {_p(d.permutation_p):>8}  {d.wins:>5}  {d.losses:>5}  {d.ties:>5}"
+            figures = f"{found.before.means[name]:>8.4f}  {mean:>8.4f}  {d.mean:>+8.4f}  {interval:>18}"
+            lines.append(f"{name:<{width}}  {figures}  {tests}")
+    return "\n".join(lines + (_by_query(found) if per_query else []))
+
+
+def _by_query(found: Evaluation) -> list[str]:
+    """Tab-separated, so that it can be cut and sorted: values after, and the differences where there is a before."""
+    names = list(found.after.means)
+    rows = ["", "\t".join(["query", *names, *([f"Δ{name}" for name in names] if found.before else [])])]
+    for query, before, after in found.by_query():
+        values = [f"{after[name]:.4f}" for name in names]
+        values += [f"{after[name] - before[name]:+.4f}" for name in names] if before else []
+        rows.append("\t".join([query, *values]))
+    return rows
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def _tuning(found: Tuning) -> str:
+    lowest, highest = min(found.curve.values()), max(found.curve.values())
+    lines = [f"weight  {found.measure:>8}"]
+    for weight, mean in found.curve.items():
+        bar = "█" * round(1 + _BAR * (mean - lowest) / (highest - lowest or 1))
+        lines.append(f"{weight:>6.2f}  {mean:>8.4f}  {bar}{'  best' if weight == found.best else ''}")
+    held_out = "too few queries" if found.held_out is None else f"{found.held_out:.4f}"
+    lines += ["", f"0 is the first stage alone, 1 the reranker alone; {found.folds}-fold cross-validated: {held_out}"]
+    return "\n".join([*lines, found.flags])

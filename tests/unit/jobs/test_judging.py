@@ -1,0 +1,200 @@
+import random
+
+import orjson
+import pytest
+from instant import config, go, kill, names
+
+from rerank_cli.errors import InputError, RefusedError, UsageError
+from rerank_cli.formats import AnswerOptions, OutputFormat
+from rerank_cli.jobs.choices import Resume
+from rerank_cli.jobs.eval import Asked, worked_out
+from rerank_cli.jobs.judging import Judges
+
+RECORDS = 40
+
+
+@pytest.fixture
+def given(tmp_path):
+    rng = random.Random(5)
+    records = [
+        {
+            "id": i,
+            "query": f"query {i}",
+            "documents": [{"id": f"d{j}", "text": f"{rng.random()}", "score": rng.randint(0, 3)} for j in range(5)],
+        }
+        for i in range(RECORDS)
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+    return path
+
+
+@pytest.fixture
+def qrels(tmp_path):
+    """Two judged documents for every second query, and a query that nobody asked."""
+    path = tmp_path / "qrels"
+    lines = [f"{i} 0 d{(i // 2 + j) % 5} {j + 1}\n" for i in range(0, RECORDS, 2) for j in range(2)]
+    path.write_text("".join([*lines, "absent 0 d1 1\n"]))
+    return path
+
+
+def judged(given, written, qrels, **options):
+    return config(given, written, judges=Judges(str(qrels)), **options)
+
+
+@pytest.mark.parametrize("format", ["api", "trec", "msmarco", "beir"])
+def test_a_run_says_of_itself_what_eval_says_of_its_output(given, tmp_path, qrels, format):
+    summary, _ = go(judged(given, tmp_path / "out", qrels, format=OutputFormat(format)))
+    asked = Asked(str(tmp_path / "out"), str(qrels), str(given))
+    found, said = worked_out(asked, print), summary.evaluation
+    assert said.as_json(per_query=True) == found.as_json(per_query=True) | {"unjudged": 0}
+    assert (said.queries, said.missing) == (RECORDS // 2 + 1, 1)
+    assert names(tmp_path) == ["in.jsonl", "out", "qrels"]
+
+
+@pytest.mark.parametrize("at", [0, 3, 9])
+def test_queries_from_before_a_kill_are_measured_too(given, tmp_path, qrels, at):
+    whole, _ = go(judged(given, tmp_path / "whole.jsonl", qrels))
+    plan = judged(given, tmp_path / "out.jsonl", qrels)
+    kill(plan, at)
+    kill(plan, 1)
+    resumed, _ = go(plan)
+    assert resumed.evaluation == whole.evaluation
+    assert names(tmp_path) == ["in.jsonl", "out.jsonl", "qrels", "whole.jsonl"]
+
+
+def test_a_stream_is_measured_without_a_file(given, tmp_path, qrels):
+    whole, _ = go(judged(given, tmp_path / "whole.jsonl", qrels))
+    with open("/dev/null", "wb") as null:
+        streamed, _ = go(judged(given, "-", qrels, stdout=null))
+    assert streamed.evaluation == whole.evaluation
+
+
+def test_a_stream_with_a_checkpoint_goes_on_measuring(given, tmp_path, qrels):
+    whole, _ = go(judged(given, tmp_path / "whole.jsonl", qrels))
+    with (tmp_path / "stream").open("ab") as stream:
+        plan = judged(given, "-", qrels, stdout=stream, checkpoint=str(tmp_path / "checkpoint"))
+        kill(plan, 4)
+        resumed, _ = go(plan)
+    assert resumed.evaluation == whole.evaluation
+    assert (tmp_path / "stream").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert names(tmp_path) == ["in.jsonl", "qrels", "stream", "whole.jsonl"]
+
+
+def test_candidates_beyond_the_top_n_count_before_and_not_after(given, tmp_path, qrels):
+    cut, _ = go(judged(given, tmp_path / "cut.jsonl", qrels, top_n=1))
+    whole, _ = go(judged(given, tmp_path / "whole.jsonl", qrels))
+    assert cut.evaluation.before == whole.evaluation.before
+    assert cut.evaluation.after.means["R@100"] < whole.evaluation.after.means["R@100"]
+
+
+def test_figures_stand_on_one_line_and_in_the_summary(given, tmp_path, qrels):
+    said = []
+    plan = config(
+        given,
+        tmp_path / "out.jsonl",
+        judges=Judges(str(qrels), "RR,P@1"),
+        notify=said.append,
+        summary=str(tmp_path / "summary.json"),
+    )
+    summary, _ = go(plan)
+    figures = orjson.loads((tmp_path / "summary.json").read_bytes())["evaluation"]
+    assert figures == summary.evaluation.as_json()
+    assert set(figures["means"]) == set(figures["baseline_means"]) == {"RR", "P@1"}
+    before, after = figures["baseline_means"]["RR"], figures["means"]["RR"]
+    assert any(line.startswith(f"RR {before:.4f} → {after:.4f}, P@1 ") for line in said)
+
+
+def test_judgements_of_other_queries_measure_nothing_and_lose_nothing(given, tmp_path):
+    (tmp_path / "other").write_text("other 0 d1 1\n")
+    said = []
+    summary, _ = go(judged(given, tmp_path / "out.jsonl", tmp_path / "other", notify=said.append))
+    assert summary.evaluation is None
+    assert summary.as_json()["evaluation"] is None
+    assert "no query of the input is judged: nothing is measured" in said
+    assert (tmp_path / "out.jsonl").exists()
+
+
+def test_judgements_of_other_documents_are_remarked(given, tmp_path):
+    (tmp_path / "other").write_text("1 0 x1 1\n")
+    said = []
+    go(judged(given, tmp_path / "out.jsonl", tmp_path / "other", notify=said.append))
+    assert any(line.startswith("none of the documents is judged: query 1 has ") for line in said)
+
+
+def test_a_query_that_comes_twice_counts_once(given, tmp_path, qrels):
+    whole, _ = go(judged(given, tmp_path / "whole.jsonl", qrels))
+    given.write_bytes(given.read_bytes() + b'{"id": 0, "query": "x", "documents": [{"id": "d9", "text": "t"}]}\n')
+    twice, _ = go(judged(given, tmp_path / "twice.jsonl", qrels))
+    assert twice.evaluation == whole.evaluation
+
+
+def test_bad_judgements_show_before_anything_is_scored(given, tmp_path):
+    (tmp_path / "bad").write_text("nonsense 1\n")
+    with pytest.raises(InputError, match="bad:1: is no judgement"):
+        go(judged(given, tmp_path / "out.jsonl", tmp_path / "bad"))
+    assert names(tmp_path) == ["bad", "in.jsonl"]
+
+
+def test_a_run_begun_without_judgements_cannot_be_measured_from_the_middle(given, tmp_path, qrels):
+    kill(config(given, tmp_path / "out.jsonl"), 5)
+    with pytest.raises(RefusedError, match=r"begun without --qrels. Fix: leave it out, rerank eval measures"):
+        go(judged(given, tmp_path / "out.jsonl", qrels))
+    go(config(given, tmp_path / "out.jsonl"))
+
+
+def test_a_run_begun_with_other_judgements_is_refused(given, tmp_path, qrels):
+    kill(judged(given, tmp_path / "out.jsonl", qrels), 5)
+    (tmp_path / "other").write_text("0 0 d1 1\n")
+    with pytest.raises(RefusedError, match=r"begun with other judgements. Fix: the --qrels of before, or --restart"):
+        go(judged(given, tmp_path / "out.jsonl", tmp_path / "other"))
+    go(judged(given, tmp_path / "out.jsonl", tmp_path / "other", resume=Resume.NEVER))
+
+
+def test_what_is_kept_for_measuring_is_not_taken_on_trust(given, tmp_path, qrels):
+    plan = judged(given, tmp_path / "out.jsonl", qrels)
+    kill(plan, 5)
+    (tmp_path / "out.jsonl.judged").unlink()
+    with pytest.raises(RefusedError, match=r"out.jsonl.judged: is not what its checkpoint says. Fix: --restart"):
+        go(plan)
+
+
+def test_judgements_may_be_left_out_of_a_run_that_goes_on(given, tmp_path, qrels):
+    kill(judged(given, tmp_path / "out.jsonl", qrels), 5)
+    summary, _ = go(config(given, tmp_path / "out.jsonl"))
+    assert summary.evaluation is None
+    assert names(tmp_path) == ["in.jsonl", "out.jsonl", "qrels"]
+
+
+def test_the_output_never_takes_the_place_of_the_judgements(given, qrels):
+    with pytest.raises(RefusedError, match="would be written while it is read"):
+        go(judged(given, qrels, qrels, overwrite=True))
+
+
+def test_judgements_do_not_come_from_stdin(given, tmp_path):
+    with pytest.raises(UsageError, match="--qrels cannot be -"):
+        go(judged(given, tmp_path / "out.jsonl", "-"))
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.json.gz"])
+@pytest.mark.parametrize("format", [OutputFormat.BEIR, OutputFormat.FLAGEMBEDDING])
+@pytest.mark.parametrize("at", [0, 1, 6])
+def test_one_object_is_whole_after_a_kill_too(given, tmp_path, name, format, at):
+    go(config(given, tmp_path / f"whole-{name}", format=format))
+    plan = config(given, tmp_path / name, format=format)
+    kill(plan, at)
+    kill(plan, 1)
+    go(plan)
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+
+
+def test_one_object_cannot_go_on_in_a_stream(given, tmp_path):
+    with open("/dev/null", "wb") as null, pytest.raises(UsageError, match="a stream of it cannot go on later"):
+        go(config(given, "-", format=OutputFormat.BEIR, stdout=null, checkpoint=str(tmp_path / "checkpoint")))
+
+
+@pytest.mark.parametrize("format", ["trec", "msmarco", "beir", "flagembedding"])
+def test_a_run_file_has_no_place_for_marks(given, tmp_path, format):
+    plan = config(given, tmp_path / "out", format=OutputFormat(format), answers=AnswerOptions("m", truncated=True))
+    with pytest.raises(UsageError, match=rf"--mark-truncated: --format {format} has no place for marks"):
+        go(plan)
