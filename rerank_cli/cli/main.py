@@ -19,10 +19,12 @@ from rerank_cli import __version__
 from rerank_cli.cli.check import check
 from rerank_cli.cli.inspect import inspect
 from rerank_cli.cli.models import models
+from rerank_cli.cli.report import report
 from rerank_cli.cli.run import run
 from rerank_cli.cli.score import score
 from rerank_cli.cli.status import status
 from rerank_cli.cli.streams import complain, die_of_closed_pipe, silence_stdout, stand_in_for_closed
+from rerank_cli.cli.view import view
 from rerank_cli.errors import ClosedPipe, RerankError
 
 P = ParamSpec("P")
@@ -67,6 +69,8 @@ app.command("score")(_told(score))
 app.command("check")(_told(check))
 app.command("inspect")(_told(inspect))
 app.command("status")(_told(status))
+app.command("report")(_told(report))
+app.command("view")(_told(view))
 app.command("models")(_told(models))
 
 
