@@ -16,7 +16,7 @@ from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.jobs.chunks import Chunk
 from rerank_cli.jobs.tally import Tally
-from rerank_cli.records import Outcome, Ranking, Rejection, Request, Shape
+from rerank_cli.records import Outcome, Ranking, Rejection, Request
 
 Logits = npt.NDArray[np.float32]
 
@@ -131,7 +131,7 @@ def rank(request: Request, scored: Scored, place: slice, top_n: int | None) -> O
         message = "the model gave a score that is not a finite number, in fp32 too"
         return Rejection(request.position, "non_finite_score", message, request.id)
     layers, logits = (None, found) if found.ndim == 1 else (found.tolist(), found[:, -1])
-    if request.shape is Shape.SCORE:
+    if request.shape.keeps_order:
         order: Sequence[int] = range(len(logits))
     else:
         order = np.argsort(-logits, kind="stable")[: request.top_n or top_n].tolist()
