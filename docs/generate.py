@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parent / "cli.md"
-COMMANDS = ("", "run", "score", "check", "inspect", "status", "report", "view", "models")
+COMMANDS = ("", "run", "score", "check", "inspect", "status", "report", "view", "mine", "models")
 HEAD = "# Command line\n\nGenerated from `--help` by `make docs`; do not edit.\n"
 
 

@@ -18,6 +18,7 @@ import typer
 from rerank_cli import __version__
 from rerank_cli.cli.check import check
 from rerank_cli.cli.inspect import inspect
+from rerank_cli.cli.mine import mine
 from rerank_cli.cli.models import models
 from rerank_cli.cli.report import report
 from rerank_cli.cli.run import run
@@ -71,6 +72,7 @@ app.command("inspect")(_told(inspect))
 app.command("status")(_told(status))
 app.command("report")(_told(report))
 app.command("view")(_told(view))
+app.command("mine")(_told(mine))
 app.command("models")(_told(models))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import orjson
 
@@ -16,6 +17,7 @@ from rerank_cli.formats.rows import unusual
 from rerank_cli.formats.trec import trec_lines
 from rerank_cli.records import Outcome, Ranking, Rejection
 
+T = TypeVar("T")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
 
@@ -47,21 +49,21 @@ def _answers(format: OutputFormat, options: AnswerOptions) -> Callable[[Ranking]
     return lambda ranking: json_line(api_answer(ranking, options))
 
 
-class LineSink:
-    """Lines to a file. Compressed, each chunk is a member of its own.
+class LineSink(Generic[T]):
+    """Lines to a file, made of outcomes or of whatever `render` makes lines of.
 
-    So what was committed is a whole file by itself, and the bytes depend on the chunks alone, not on when they were
-    committed.
+    Compressed, each chunk is a member of its own. So what was committed is a whole file by itself, and the bytes depend
+    on the chunks alone, not on when they were committed.
     """
 
     patience = 1.0
 
-    def __init__(self, file: ByteFile, render: Callable[[Outcome], bytes], compression: str | None) -> None:
+    def __init__(self, file: ByteFile, render: Callable[[T], bytes], compression: str | None) -> None:
         self._file = file
         self._render = render
         self._compression = compression
 
-    def write(self, outcomes: Sequence[Outcome]) -> None:
+    def write(self, outcomes: Sequence[T]) -> None:
         data = b"".join([self._render(outcome) for outcome in outcomes])
         if data:
             self._file.write(self._packed(data))

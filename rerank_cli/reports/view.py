@@ -12,11 +12,11 @@ from rich.text import Text
 
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
+from rerank_cli.formats.placed import Placed, PlacedQuery, placed_queries
 from rerank_cli.formats.qrels import read_qrels
 from rerank_cli.formats.reranked import RerankedFile
 from rerank_cli.formats.wording import shown
 from rerank_cli.reports.cases import shorten
-from rerank_cli.reports.placed import Placed, PlacedQuery, placed_queries
 from rerank_cli.reports.terminal import text_console
 
 _PLAIN_WIDTH = 120

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats import Source
+from rerank_cli.formats.options import Source
 from rerank_cli.formats.reranked import Reranked, RerankedFile, Result
 from rerank_cli.formats.wording import shown
 from rerank_cli.records import Candidate, Request
