@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from io import TextIOWrapper
 from typing import IO, Annotated
 
 import typer
@@ -40,4 +41,6 @@ def view(
                 target.write(text_of(one, judged, top, colour))
 
         if not (colour and through_pager(write)):
+            if isinstance(sys.stdout, TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8", errors="replace")
             write(sys.stdout)

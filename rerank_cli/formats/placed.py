@@ -60,7 +60,8 @@ def placed(answer: Reranked, request: Request | None) -> PlacedQuery:
     results = answer.results
     if request:
         candidates = [_from_candidate(index, candidate) for index, candidate in enumerate(request.candidates)]
-        results = tuple(_filled(result, candidates, answer) for result in results)
+        by_id = {candidate.id: candidate for candidate in candidates}
+        results = tuple(_filled(result, candidates, by_id, answer) for result in results)
         before: tuple[Result, ...] | None = _in_first_order(candidates)
     else:
         before = _in_first_order(results) if _complete(results) else None
@@ -112,10 +113,10 @@ def _from_candidate(index: int, candidate: Candidate) -> Result:
     return Result(name, 0.0, index, None, candidate.score, title if isinstance(title, str) else None, text)
 
 
-def _filled(result: Result, candidates: Sequence[Result], answer: Reranked) -> Result:
+def _filled(result: Result, candidates: Sequence[Result], by_id: dict[str, Result], answer: Reranked) -> Result:
     """A result with what is known of its candidate: found by its index, by its id where it has none."""
     if result.index is None:
-        found = next((candidate for candidate in candidates if candidate.id == result.id), None)
+        found = by_id.get(result.id)
     else:
         found = candidates[result.index] if 0 <= result.index < len(candidates) else None
     if found is None:

@@ -23,7 +23,7 @@ def read_qrels(path: str) -> dict[str, dict[str, int]]:
             position, line = item
             try:
                 judged = _from_json(line) if line.lstrip().startswith(b"{") else _from_columns(line)
-            except (BadRecord, ValueError) as error:
+            except (BadRecord, ValueError, TypeError, OverflowError) as error:
                 if number == 0 and not line.lstrip().startswith(b"{"):
                     continue  # the header of a table
                 reason = f": {error}" if isinstance(error, BadRecord) else ""

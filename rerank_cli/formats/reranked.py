@@ -5,13 +5,14 @@ Streams one query at a time, in file order. Rejections that stand in the place o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, Names, an_id, first, first_number
+from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, Names, a_number, an_id, first, first_number
 from rerank_cli.formats.inputs import PARQUET_MAGIC
 from rerank_cli.formats.lines import decode_line, numbered_lines
 from rerank_cli.formats.opening import open_bytes, stamp_of
@@ -87,7 +88,7 @@ class RerankedFile:
                 group.append(row)
             else:
                 got = f"got {names(value)}; {_EXPECTED}"
-                raise InputError(f"{row.position}: is not what `rerank run` writes ({got})")
+                raise InputError(f"{row.position}: holds no ranking ({got})")
         yield from _grouped(group)
 
     def close(self) -> None:
@@ -103,7 +104,7 @@ class RerankedFile:
             if isinstance(row, Rejection):
                 raise InputError(str(row))
             if not isinstance(row.value, dict):
-                raise InputError(f"{row.position}: is not what `rerank run` writes ({_EXPECTED})")
+                raise InputError(f"{row.position}: holds no ranking ({_EXPECTED})")
             yield row
 
 
@@ -131,7 +132,7 @@ def _trec_row(line: bytes) -> Json:
         return {"query_id": query, "docid": document, "relevance_score": float(score)}
     except ValueError:
         got = f"got {len(cells)} columns; {_EXPECTED}, or lines of a TREC run"
-        raise BadRecord("bad_trec_line", f"is not what `rerank run` writes ({got})") from None
+        raise BadRecord("bad_trec_line", f"holds no ranking ({got})") from None
 
 
 def _body(value: dict[str, Json]) -> dict[str, Json] | None:
@@ -179,7 +180,7 @@ def _result(item: dict[str, Json], position: Position) -> Result:
         str(name),
         _score(item, "score" if "object" in item else "relevance_score", position),
         item["index"] if isinstance(item.get("index"), int) else None,
-        item.get("logit"),
+        a_number(item.get("logit")),
         first_number(item, ("retrieval_score",)) if document is None else first_number(source),
         title if isinstance(title, str) else None,
         text,
@@ -223,7 +224,7 @@ def _pair(row: Row, known: Names) -> Result:
         str(index if name is None else name),
         _score(value, "relevance_score", row.position),
         index if isinstance(index, int) else None,
-        value.get("logit"),
+        a_number(value.get("logit")),
         first_number(value),
         title if isinstance(title, str) else None,
         _text(value),
@@ -233,7 +234,7 @@ def _pair(row: Row, known: Names) -> Result:
 
 def _score(item: dict[str, Json], name: str, position: Position) -> float:
     value = item.get(name)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     got = f"got {shown(repr(value))}, expected a number"
     raise InputError(f"{position}: `{name}` cannot be used ({got})")

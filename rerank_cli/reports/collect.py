@@ -131,8 +131,8 @@ def _notes(found: Findings, options: ReportOptions) -> list[str]:
     notes = []
     quality = found.quality
     if quality and quality.found < quality.judged_queries:
-        missing = quality.judged_queries - quality.found
-        notes.append(f"{missing:,} of {quality.judged_queries:,} judged queries are not there; means leave them out.")
+        judged, missing = quality.judged_queries, quality.judged_queries - quality.found
+        notes.append(f"{missing:,} of {judged:,} judged queries are not in the output; means leave them out.")
     if quality and quality.found < found.queries:
         notes.append(f"{found.queries - quality.found:,} queries have no judgements; means leave them out.")
     if quality and quality.compared < quality.found:

@@ -22,6 +22,7 @@ from rerank_cli.reports.quality import MEASURES, NDCG
 from rerank_cli.reports.tallies import ScoreCounts
 
 _FULL = 1000.0
+_SETTINGS = 300
 _WIDE = 640.0
 _SQUARE = 360.0
 _FIRST_ORIGINS = (1, 5, 10, 50)
@@ -67,7 +68,7 @@ def page(found: Findings) -> str:
         lines=lines(found),
         longest=found.longest.best_first(),
         most_truncated=found.most_truncated.best_first(),
-        settings=list(settings(found.summary)),
+        settings=list(itertools.islice(settings(found.summary), _SETTINGS)),
         stages=_stages(found.summary),
         version=__version__,
         style=style,

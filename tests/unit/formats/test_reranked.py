@@ -91,9 +91,10 @@ def test_rows_that_kept_their_own_columns(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"query": "q", "documents": ["a"]}\n', "in.jsonl:1: is not what `rerank run` writes (got query, documents"),
-        (b"[1]\n", "in.jsonl:1: is not what"),
+        (b'{"query": "q", "documents": ["a"]}\n', "in.jsonl:1: holds no ranking (got query, documents"),
+        (b"[1]\n", "in.jsonl:1: holds no ranking"),
         (b"1 Q0 d 1\n", "got 4 columns"),
+        (b"1 Q0 d 1 nan t\n", "got nan, expected a number"),
         (b'{"results": [1]}\n', "no list of objects"),
         (b'{"results": [{"index": 0}]}\n', "`relevance_score` cannot be used (got None, expected a number)"),
         (b'{"results": [{"index": 0, "relevance_score": true}]}\n', "got True, expected a number"),

@@ -35,7 +35,7 @@ def test_means_are_those_of_ir_measures_on_the_same_files(found):
 
 def test_queries_that_means_leave_out_are_told(found):
     notes = " ".join(found(ANSWERS, qrels=QRELS).notes)
-    assert "1 of 4 judged queries are not there" in notes
+    assert "1 of 4 judged queries are not in the output" in notes
     assert "1 queries have no judgements" in notes
 
 
