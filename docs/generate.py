@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parent / "cli.md"
-COMMANDS = ("", "run", "score", "check", "inspect", "bench", "eval", "status", "models")
+COMMANDS = (
+    "", "run", "score", "check", "inspect", "bench", "eval", "status", "report", "view", "mine", "models",
+)  # fmt: skip
 HEAD = "# Command line\n\nGenerated from `--help` by `make docs`; do not edit.\n"
 
 

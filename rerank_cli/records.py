@@ -23,6 +23,12 @@ class Shape(StrEnum):
     PAIRS = "pairs"
     CANDIDATES = "candidates"
     BATCH = "batch"
+    TRAIN = "train"
+
+    @property
+    def keeps_order(self) -> bool:
+        """Are its candidates answered in input order, all of them?"""
+        return self in (Shape.SCORE, Shape.TRAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +78,10 @@ class Candidate:
 class Request:
     """One query and its candidates, in input order.
 
-    `shape` is what the record looked like and decides what its answer looks like: `score` answers in input order, all
-    others best first. `extra` holds the fields we do not use, written out again. The limits are None where the record
-    has none of its own; `top_n` is at least 1.
+    `shape` is what the record looked like and decides what its answer looks like: `score` and `train` answer in input
+    order, all others best first. `extra` holds the fields we do not use, written out again; `given` is the whole record
+    for `train`, whose answer is made of it. The limits are None where the record has none of its own; `top_n` is at
+    least 1.
     """
 
     query: str
@@ -87,6 +94,7 @@ class Request:
     instruction: str | None = None
     return_documents: bool | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
+    given: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +123,7 @@ class Ranking:
     """A scored request.
 
     `logits` are float32 values, one a candidate, in input order. `order` holds candidate indices, best first (input
-    order for the `score` shape), already cut to the top n. `tokens` is the number of model tokens over all pairs.
+    order for `score` and `train`), already cut to the top n. `tokens` is the number of model tokens over all pairs.
     `layers`, one row a candidate, are the logits of several layers, the deepest, which is its logit, last. `truncated`
     tells candidates whose pair lost tokens, `passages` the characters (start, end) of the text that scored best.
     `fused`, float32 values in input order, are what the order follows where logits were mixed with first-stage scores.

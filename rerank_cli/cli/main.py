@@ -20,11 +20,14 @@ from rerank_cli.cli.bench import bench
 from rerank_cli.cli.check import check
 from rerank_cli.cli.eval import evaluate
 from rerank_cli.cli.inspect import inspect
+from rerank_cli.cli.mine import mine
 from rerank_cli.cli.models import models
+from rerank_cli.cli.report import report
 from rerank_cli.cli.run import run
 from rerank_cli.cli.score import score
 from rerank_cli.cli.status import status
 from rerank_cli.cli.streams import complain, die_of_closed_pipe, silence_stdout, stand_in_for_closed
+from rerank_cli.cli.view import view
 from rerank_cli.errors import ClosedPipe, RerankError
 
 P = ParamSpec("P")
@@ -71,6 +74,9 @@ app.command("inspect")(_told(inspect))
 app.command("bench")(_told(bench))
 app.command("eval")(_told(evaluate))
 app.command("status")(_told(status))
+app.command("report")(_told(report))
+app.command("view")(_told(view))
+app.command("mine")(_told(mine))
 app.command("models")(_told(models))
 
 

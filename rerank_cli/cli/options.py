@@ -53,6 +53,14 @@ DocumentsField = Annotated[
 TextField = Annotated[str | None, flag("--text-field", metavar="FIELD", help="Field of a candidate's text.")]
 IdField = Annotated[str | None, flag("--id-field", metavar="FIELD", help="Field of the record's (query's) id.")]
 DocIdField = Annotated[str | None, flag("--doc-id-field", metavar="FIELD", help="Field of a candidate's id.")]
+Given = Annotated[
+    list[str] | None,
+    flag("--input", metavar="CANDIDATES", help="What was reranked: queries and texts that the output leaves out."),
+]
+Qrels = Annotated[
+    str | None, flag("--qrels", metavar="QRELS", help="Relevance judgements: TREC, BEIR table, or JSON lines.")
+]
+Overwrite = Annotated[bool, flag("--overwrite", help="Replace an output that exists.")]
 Limit = Annotated[int | None, flag("--limit", metavar="N", min=1, help="Stop after so many records.")]
 TopN = Annotated[int | None, flag("--top-n", metavar="N", min=1, help="Keep the best N candidates of each query.")]
 Quiet = Annotated[bool, flag("--quiet", "-q", help="Not a byte on stderr unless something fails.")]

@@ -91,7 +91,7 @@ def run(
         Resume, opt.flag("--resume", help="Go on where an earlier run of the same command stopped.")
     ] = Resume.AUTO,
     restart: Annotated[bool, opt.flag("--restart", help="Begin anew, whatever an earlier run left.")] = False,
-    overwrite: Annotated[bool, opt.flag("--overwrite", help="Replace an output that exists.")] = False,
+    overwrite: opt.Overwrite = False,
     progress: Annotated[
         ProgressMode, opt.flag("--progress", help="auto is a bar on a terminal, plain lines elsewhere.")
     ] = ProgressMode.AUTO,

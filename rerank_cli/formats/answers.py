@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from rerank_cli.formats.details import details
 from rerank_cli.formats.options import AnswerOptions, ScoreKind
 from rerank_cli.formats.scores import Scores, scores_of
+from rerank_cli.formats.train_answers import train_answer
 from rerank_cli.records import Candidate, Json, Ranking, Rejection, Shape
 
 Object: TypeAlias = dict[str, Any]
@@ -17,7 +18,9 @@ RESERVED = frozenset(("id", "model", "usage", "results", "data", "error"))
 
 
 def api_answer(ranking: Ranking, options: AnswerOptions) -> Object:
-    """The answer to one request, then the fields of it that we do not use."""
+    """The answer to one request, then the fields of it that we do not use; training data with its scores."""
+    if ranking.request.shape is Shape.TRAIN:
+        return train_answer(ranking)
     return own_answer(ranking, options) | carried(ranking)
 
 

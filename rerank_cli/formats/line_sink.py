@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import orjson
 
@@ -17,6 +18,7 @@ from rerank_cli.formats.run_parts import LINES, Frame, beir_member, msmarco_line
 from rerank_cli.formats.trec import trec_lines
 from rerank_cli.records import Outcome, Ranking, Rejection
 
+T = TypeVar("T")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
 
@@ -52,8 +54,8 @@ def _answers(format: OutputFormat, options: AnswerOptions) -> Callable[[Ranking]
     return lambda ranking: json_line(api_answer(ranking, options))
 
 
-class LineSink:
-    """Lines to a file. Compressed, each chunk is a member of its own.
+class LineSink(Generic[T]):
+    """Lines to a file, made of outcomes or of whatever `render` makes lines of.
 
     So what was committed is a whole file by itself, and the bytes depend on the chunks alone, not on when they were
     committed. What a `frame` closes with is written at the very end alone, and never counts as committed before:
@@ -65,7 +67,7 @@ class LineSink:
     def __init__(
         self,
         file: ByteFile,
-        render: Callable[[Outcome], bytes],
+        render: Callable[[T], bytes],
         compression: str | None,
         frame: Frame = LINES,
         begun: bool = False,
@@ -77,7 +79,7 @@ class LineSink:
         self._begun = begun
         self._closed = False
 
-    def write(self, outcomes: Sequence[Outcome]) -> None:
+    def write(self, outcomes: Sequence[T]) -> None:
         parts = [part for outcome in outcomes if (part := self._render(outcome))]
         if parts:
             before = self._frame.between if self._begun else self._frame.opening

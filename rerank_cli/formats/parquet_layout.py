@@ -19,6 +19,7 @@ from rerank_cli.formats.fields import a_number
 from rerank_cli.formats.options import AnswerOptions, ArrowSchema, OutputFormat, OutputOptions, ScoreKind
 from rerank_cli.formats.pair_rows import OURS, document_fields, pair_rows
 from rerank_cli.formats.rows import unusual
+from rerank_cli.formats.train_answers import train_answer, train_row, train_schema
 from rerank_cli.records import Candidate, Json, Outcome, Ranking, Rejection, Shape
 
 EXTRA = "extra"
@@ -61,6 +62,8 @@ def layout(options: OutputOptions, columns: ArrowSchema | None, shape: Shape) ->
     if options.format is OutputFormat.PAIRS:
         kept = columns is not None and shape_of(columns) is Shape.PAIRS and answers.documents
         found = _kept_pairs(columns, answers) if kept else _plain_pairs(answers)
+    elif shape is Shape.TRAIN:
+        found = _train(columns)
     else:
         found = _answers(columns, shape if columns is None else shape_of(columns), answers)
     if not options.keep_errors:
@@ -110,6 +113,24 @@ def _split(row: Object, kinds: dict[str, Any]) -> Object:
     lost = {name for name in kinds if split[name] is None and row.get(name) is not None}
     split[EXTRA] = as_text({key: value for key, value in row.items() if key not in kinds or key in lost})
     return split
+
+
+def _train(columns: ArrowSchema | None) -> Layout:
+    """Training data with its scores: every column of a Parquet input, or fixed ones."""
+    import pyarrow as pa
+
+    if columns is not None:
+        id_column = next((field.name for field in with_role(columns, "id")), None)
+        schema = train_schema(with_role(columns, "id", "documents", "carried", "used"))
+        return Layout(schema, lambda ranking: [train_answer(ranking)], id_column=id_column)
+    fixed = train_schema(None)
+    kinds = {field.name: field.type for field in fixed}
+    return Layout(fixed.append(pa.field(EXTRA, pa.string())), lambda ranking: [_train_row(ranking, kinds)])
+
+
+def _train_row(ranking: Ranking, kinds: dict[str, Any]) -> Object:
+    row = train_row(ranking)
+    return {**row, "id": fitting(row["id"], kinds["id"]), EXTRA: as_text(dict(ranking.request.extra))}
 
 
 def _answers(columns: ArrowSchema | None, shape: Shape, options: AnswerOptions) -> Layout:

@@ -1,13 +1,16 @@
-"""From an object to a request: the shapes `rerank`, `candidates`, `score` and `batch`.
+"""From an object to a request: the shapes `rerank`, `candidates`, `score`, `batch` and `train`.
 
 Knows nothing of files. Fields that no part of a request is made of are carried in `extra`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.documents import candidates_from
 from rerank_cli.formats.fields import INSTRUCTION, SPLIT_DOCUMENTS, Found, Names, an_id, first, lookup, text_of, without
+from rerank_cli.formats.train_requests import LISTS, SCORES, train_lists
 from rerank_cli.formats.wording import kind, names, quoted, shown
 from rerank_cli.records import Candidate, Json, Position, Request, Shape
 
@@ -23,6 +26,10 @@ def request_from(value: Json, shape: Shape, fields: Names, position: Position) -
     if shape is Shape.SCORE:
         return _score(record, fields, position)
     query = find_query(record, fields)
+    if shape is Shape.TRAIN:
+        candidates = candidates_from(train_lists(record), fields, " and ".join(LISTS))
+        found = _request(record, query, candidates, shape, fields, position, (*LISTS, *SCORES))
+        return replace(found, given=record)
     documents, used = _find_documents(record, fields)
     candidates = candidates_from(documents, fields, " and ".join(used))
     return _request(record, query, candidates, shape, fields, position, used)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from rerank_cli.formats.options import ScoreKind
-from rerank_cli.records import Ranking, Shape
+from rerank_cli.records import Ranking
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ def scores_of(ranking: Ranking, kind: ScoreKind, best_first: bool = False) -> Sc
 
     logits = np.asarray(ranking.logits, dtype=np.float32)
     order = ranking.order
-    if best_first and ranking.request.shape is Shape.SCORE:
+    if best_first and ranking.request.shape.keeps_order:
         best = logits if ranking.fused is None else np.asarray(ranking.fused, dtype=np.float32)
         order = sorted(order, key=lambda index: (-best[index], -logits[index], index))
     chosen = logits[np.asarray(order, dtype=np.intp)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.errors import OutputError, RefusedError, UsageError
+from rerank_cli.formats.answers import Object
 from rerank_cli.formats.compression import compression_of
 from rerank_cli.formats.files import (
     ByteFile,
@@ -21,8 +22,8 @@ from rerank_cli.formats.files import (
     writing,
 )
 from rerank_cli.formats.identity import refuse_if_input
-from rerank_cli.formats.line_sink import LineSink, renderer
-from rerank_cli.formats.options import STREAM, ArrowSchema, Committed, OutputFormat, OutputOptions, Sink
+from rerank_cli.formats.line_sink import LineSink, json_line, renderer
+from rerank_cli.formats.options import STREAM, AnswerOptions, ArrowSchema, Committed, OutputFormat, OutputOptions, Sink
 from rerank_cli.formats.run_parts import frame_of
 from rerank_cli.formats.wording import shown
 from rerank_cli.records import Shape
@@ -109,6 +110,18 @@ def open_sink(
     file = _open_file(options.path, stdout, committed)
     begun = bool(committed and committed.length)
     return LineSink(file, render, compression, frame_of(options.format, options.answers), begun)
+
+
+def open_lines(path: str, inputs: Sequence[str], overwrite: bool, stdout: BinaryIO | None) -> LineSink[Object]:
+    """An output of JSON lines that is no run's: checked against what stands there and what is read, then opened."""
+    if path.endswith(_PARQUET):
+        raise UsageError(
+            f"{shown(path, 300)}: is written as JSON lines (got the suffix {_PARQUET}). Fix: another suffix"
+        )
+    options = OutputOptions(path, OutputFormat.API, AnswerOptions(""), overwrite=overwrite)
+    check_output(options, inputs, stdout)
+    refuse_existing(options)
+    return LineSink(_open_file(path, stdout, None), json_line, None if path == STREAM else compression_of(path))
 
 
 def _open_file(path: str, stdout: BinaryIO | None, committed: Committed | None) -> ByteFile:

@@ -25,6 +25,7 @@ from rerank_cli.formats.pairs import PairReader
 from rerank_cli.formats.requests import request_from
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.sorting import SortedRows
+from rerank_cli.formats.train_requests import LISTS
 from rerank_cli.records import Json, Place, Record, Rejection, Request, Shape
 
 _LOOK_AHEAD = 100
@@ -205,11 +206,12 @@ class FileSource:
 
 
 def _doubtful(value: Json, shape: Shape) -> bool:
-    """Could the record be read as `shape` and yet be of another? `rerank` knows the names of two others."""
+    """Could the record be read as `shape` and yet be of another? `rerank` knows the names of three others."""
     if not isinstance(value, dict):
         return False
     nested = isinstance(value.get("query"), dict)
-    return nested or "text_1" in value if shape is Shape.RERANK else shape is Shape.CANDIDATES and not nested
+    other = nested or "text_1" in value or all(name in value for name in LISTS)
+    return other if shape is Shape.RERANK else shape is Shape.CANDIDATES and not nested
 
 
 def _raise(error: InputError) -> Row:

@@ -24,7 +24,7 @@ from rerank_cli.jobs.agreement import Agreement
 from rerank_cli.jobs.chunks import Chunk
 from rerank_cli.jobs.scoring import ScoredSlice, Scoring
 from rerank_cli.jobs.stages import Slice, join, pair_texts, parts
-from rerank_cli.records import Request, Shape
+from rerank_cli.records import Request
 
 Mask = npt.NDArray[np.bool_]
 
@@ -118,7 +118,7 @@ def _asked(chunk: Chunk, keep: int) -> _Asked:
     places, start = [], 0
     for request in requests:
         end = start + len(request.candidates)
-        if end - start > keep and request.shape is not Shape.SCORE:
+        if end - start > keep and not request.shape.keeps_order:
             places.append(slice(start, end))
         start = end
     return _Asked(chunk, pair_texts(requests), tuple(places))

@@ -26,6 +26,7 @@ from rerank_cli.jobs.checkpoint import is_ours
 from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 from rerank_cli.jobs.fusion import PLAIN, Fusion
 from rerank_cli.jobs.judging import Judges
+from rerank_cli.records import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +105,15 @@ def check(config: RunConfig) -> None:
         raise UsageError(f"--cache {config.cache}: is no file (expected one, or a name for one)")
     if config.checkpoint and not is_ours(Path(config.checkpoint)):
         raise RefusedError(f"{config.checkpoint}: is no checkpoint of ours. Fix: another --checkpoint")
+
+
+def check_shape(config: RunConfig, shape: Shape | None) -> None:
+    """Raise UsageError at what leaves candidates out, or orders them anew, where records are answered as they came."""
+    if shape is None or not shape.keeps_order:
+        return
+    fix = f"{shape.value} records are answered whole. Fix: without it"
+    if config.cascade:
+        raise UsageError(f"--cascade leaves candidates out, but {fix}")
+    if shape is Shape.TRAIN and config.fusion != PLAIN:
+        flag = "--fuse" if config.fusion.kind else "--min-score"
+        raise UsageError(f"{flag} has no place in the scores of a teacher: {fix}")

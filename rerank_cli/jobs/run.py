@@ -27,7 +27,7 @@ from rerank_cli.jobs.intake import after, guarded, look_ahead
 from rerank_cli.jobs.journal import Journal
 from rerank_cli.jobs.judging import Judged, Judging
 from rerank_cli.jobs.ledger import Entry, Ledger
-from rerank_cli.jobs.options import RunConfig, check
+from rerank_cli.jobs.options import RunConfig, check, check_shape
 from rerank_cli.jobs.pipeline import stream
 from rerank_cli.jobs.progress import say, showing, snapshot
 from rerank_cli.jobs.receipt import complete, identity, receipt, sign
@@ -120,7 +120,8 @@ class _Job:
             self.place.refuse_another_run(saved, settings(config))
         source = self._open_source(stack)
         records, trace = self._records(source, saved)
-        shortcuts = self._shortcuts = Shortcuts(config, source.shape, tally, stack)
+        check_shape(config, source.shape)
+        shortcuts = self._shortcuts = Shortcuts(config, tally, stack)
         stack.enter_context(showing(tally, config.progress, config.progress_interval))
         session = self._session = self._load(stack)
         shortcuts.load(self._open_model)

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, RowNotes, Session, never
 from rerank_cli.engine.prepare import PairTexts, Prepared
-from rerank_cli.errors import UsageError
 from rerank_cli.jobs.agreement import Agreement, CascadeUse
 from rerank_cli.jobs.cache import CacheUse, ScoreCache, cached
 from rerank_cli.jobs.cache_file import CacheFile
@@ -28,7 +27,6 @@ from rerank_cli.jobs.pipeline import MakeScoring
 from rerank_cli.jobs.scoring import Scoring, in_this_process
 from rerank_cli.jobs.tally import Tally
 from rerank_cli.jobs.workers import Workers
-from rerank_cli.records import Shape
 
 if TYPE_CHECKING:
     from rerank_cli.jobs.options import RunConfig
@@ -40,10 +38,8 @@ class Shortcuts:
     The small model runs on the devices of the large one, and keeps no journal: it is soon done again.
     """
 
-    def __init__(self, config: RunConfig, shape: Shape | None, tally: Tally, stack: ExitStack) -> None:
-        """RefusedError where the cache is something else, UsageError where no candidate may be left out."""
-        if config.cascade and shape is Shape.SCORE:
-            raise UsageError("--cascade leaves candidates out, but score records are answered whole. Fix: without it")
+    def __init__(self, config: RunConfig, tally: Tally, stack: ExitStack) -> None:
+        """RefusedError where the cache is something else."""
         self._config = config
         self._tally = tally
         self._turn = Lock()

@@ -16,7 +16,7 @@ from rerank_cli.engine.results import PairScores, concatenate, deepest
 from rerank_cli.formats import ScoreKind
 from rerank_cli.jobs.chunks import Chunk
 from rerank_cli.jobs.fusion import PLAIN, Fusion, arrange
-from rerank_cli.records import Outcome, Ranking, Rejection, Request, Shape
+from rerank_cli.records import Outcome, Ranking, Rejection, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def rank(
         best, fused = arrange(request, logits, kind, fusion, kept)
     except LookupError as error:
         return Rejection(request.position, "no_first_score", str(error.args[0]), request.id)
-    order = np.sort(best) if request.shape is Shape.SCORE else best[: request.top_n or top_n]
+    order = np.sort(best) if request.shape.keeps_order else best[: request.top_n or top_n]
     return Ranking(
         request,
         logits.tolist(),

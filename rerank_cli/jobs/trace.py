@@ -51,4 +51,6 @@ def _content(record: Record) -> bytes:
         sources = [candidate.source for candidate in record.candidates]
         limits = (record.top_n, record.max_tokens_per_doc, record.return_documents)
         said = (record.id, record.query, record.instruction, sources, limits, dict(record.extra))
+        if record.given is not None:
+            said = (*said, dict(record.given))
     return orjson.dumps(said, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)

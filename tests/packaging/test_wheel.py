@@ -33,6 +33,7 @@ def test_it_carries_the_built_in_model_and_stays_small(wheel):
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(model)
     assert sum(model.values()) <= 20_000_000
     assert "rerank_cli/py.typed" in sizes
+    assert {f"rerank_cli/reports/{name}" for name in ("page.html", "style.css", "page.js")} <= set(sizes)
 
 
 def test_it_carries_nothing_but_the_package(wheel):

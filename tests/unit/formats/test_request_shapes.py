@@ -62,11 +62,11 @@ def test_queries_and_lists_are_known_by_many_names(only, name, documents):
     assert (record.query, record.candidates[0].text, record.extra) == ("q", "a", {})
 
 
-@pytest.mark.parametrize("names", [("pos", "neg"), ("positive", "negative")])
-def test_positives_and_negatives_are_candidates_in_that_order(only, names):
+@pytest.mark.parametrize(("names", "shape"), [(("pos", "neg"), Shape.TRAIN), (("positive", "negative"), Shape.RERANK)])
+def test_positives_and_negatives_are_candidates_in_that_order(only, names, shape):
     record = only({"query": "q", names[0]: ["a"], names[1]: ["b", "c"]})
     assert [c.text for c in record.candidates] == ["a", "b", "c"]
-    assert record.extra == {}
+    assert (record.extra, record.shape) == ({}, shape)
 
 
 @pytest.mark.parametrize("name", ["text", "segment", "contents", "content", "body", "passage", "passage_text"])

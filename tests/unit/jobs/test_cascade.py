@@ -1,5 +1,6 @@
 import random
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -11,7 +12,8 @@ from rerank_cli.errors import RefusedError, UsageError
 from rerank_cli.formats import OutputFormat
 from rerank_cli.jobs.agreement import Agreement
 from rerank_cli.jobs.cascade import Cascade
-from rerank_cli.jobs.choices import OnError
+from rerank_cli.jobs.choices import Fuse, OnError
+from rerank_cli.jobs.fusion import Fusion
 from rerank_cli.jobs.run import run
 
 KEEP = 3
@@ -263,6 +265,15 @@ def test_score_records_are_refused(job, tmp_path):
     scores = write(tmp_path / "scores.jsonl", [{"text_1": "q", "text_2": ["a", "b"]}])
     with pytest.raises(UsageError, match="score records are answered whole"):
         go(job(given=scores))
+
+
+def test_training_data_takes_neither_cascade_nor_fusion(job, tmp_path):
+    given = write(tmp_path / "train.jsonl", [{"query": "q", "pos": ["a"], "neg": ["b", "c"]}])
+    with pytest.raises(UsageError, match="--cascade leaves candidates out, but train records are answered whole"):
+        go(job(given=given))
+    for fusion, flag in ((Fusion(kind=Fuse.RRF), "--fuse"), (Fusion(min_score=0.5), "--min-score")):
+        with pytest.raises(UsageError, match=f"{flag} has no place in the scores of a teacher"):
+            go(replace(job(given=given), cascade=None, fusion=fusion))
 
 
 def test_a_score_request_in_a_batch_is_answered_whole(job, tmp_path):

@@ -1,0 +1,50 @@
+"""Relevance judgements, and the best of a baseline run."""
+
+import pytest
+
+from rerank_cli.errors import InputError
+from rerank_cli.formats.best_of_run import best_of_run
+from rerank_cli.formats.qrels import read_qrels
+
+EXPECTED = {"1": {"d1": 2, "d2": 0}, "q": {"7": 1}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"1 0 d1 2\n1 0 d2 0\nq 0 7 1\n",
+        b"1\t0\td1\t2\n1\t0\td2\t0\nq\t0\t7\t1\n",
+        b"query-id\tcorpus-id\tscore\n1\td1\t2\n1\td2\t0\nq\t7\t1\n",
+        b'{"qid": 1, "docid": "d1", "relevance": 2}\n{"qid": 1, "docid": "d2", "relevance": 0}\n'
+        b'{"query-id": "q", "corpus-id": 7, "score": 1}\n',
+    ],
+)
+def test_judgements_are_read_in_every_form(write, content):
+    assert read_qrels(write(content)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"1 0 d1 2\n1 0 d2\n1 0\n", ":2: is no judgement"),
+        (b"1 0 d1 x\n2 0 d1 y\n", ":2: is no judgement"),
+        (b"query-id\tcorpus-id\tscore\n", "judgements"),
+        (b'{"qid": 1}\n', ":1: is no judgement"),
+        (b'{"qid": 1, "docid": 2, "relevance": []}\n', ":1: is no judgement"),
+        (b'{"qid"\n', ":1: "),
+    ],
+)
+def test_what_is_no_judgement_is_one_line(write, content, message):
+    with pytest.raises(InputError) as caught:
+        read_qrels(write(content))
+    assert message in str(caught.value)
+
+
+def test_the_best_of_a_run_are_those_with_the_highest_scores_whatever_the_order(write):
+    run = b"a Q0 d1 1 0.5 t\nb Q0 d9 1 1 t\na Q0 d2 2 0.7 t\na Q0 d3 3 0.7 t\na Q0 d4 4 0.1 t\n"
+    assert best_of_run(write(run), 3) == {"a": ["d3", "d2", "d1"], "b": ["d9"]}
+
+
+def test_what_is_no_run_is_one_line(write):
+    with pytest.raises(InputError, match=":1: is no line of a TREC run"):
+        best_of_run(write(b"a Q0 d1 1 high t\n"), 3)
