@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--scifact", type=Path, required=True, help="SciFact in BEIR layout with its BM25 run")
     parser.add_argument("--claims", type=int, default=30)
     parser.add_argument("--keep", type=int, nargs="*", default=[10, 20, 50])
-    parser.add_argument("--tokens", type=int, default=64, help="of a pair, that the small model reads")
+    parser.add_argument("--tokens", type=int, default=128, help="of a pair, that the small model reads")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="fp32")

@@ -31,6 +31,8 @@ from rerank_cli.jobs.workers import Workers
 if TYPE_CHECKING:
     from rerank_cli.jobs.options import RunConfig
 
+_TURN = "wait for its turn"
+
 
 class Shortcuts:
     """Those that a run was asked for; what is open is left to the stack. `settings` are fingerprint of the small model.
@@ -76,7 +78,7 @@ class Shortcuts:
         """The scoring by a model as it is; one in this process leaves the device to the small model in its turn."""
         if isinstance(model, Workers):
             return partial(model.scoring, journal, tally)
-        shared = InTurn(model, self._turn) if self._config.cascade else model
+        shared = InTurn(model, self._turn, tally) if self._config.cascade else model
         return partial(in_this_process, shared, journal, tally)
 
     def around(self, make: MakeScoring, facts: ModelFacts, mark: Fingerprint, slice_pairs: int) -> MakeScoring:
@@ -119,16 +121,17 @@ class Shortcuts:
     def cascade_use(self) -> CascadeUse | None:
         if self._small is None or self._agreement is None:
             return None
-        facts, seconds = self._small.facts, self._small_tally.seconds.get("score", 0.0)
-        return self._agreement.use(facts.name, facts.revision, seconds)
+        facts, spent = self._small.facts, self._small_tally.seconds
+        return self._agreement.use(facts.name, facts.revision, spent.get("score", 0.0) - spent.get(_TURN, 0.0))
 
 
 class InTurn:
-    """A session that shares its device with others: one of them scores at a time."""
+    """A session that shares its device with others: one of them scores at a time. Waiting counts as scoring too."""
 
-    def __init__(self, session: Session, turn: Lock) -> None:
+    def __init__(self, session: Session, turn: Lock, tally: Tally) -> None:
         self._session = session
         self._turn = turn
+        self._tally = tally
         self.facts, self.sizes, self.work = session.facts, session.sizes, session.work
         self.prepare = session.prepare
 
@@ -138,5 +141,9 @@ class InTurn:
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:
-        with self._turn:
+        with self._tally.timing(_TURN):
+            self._turn.acquire()
+        try:
             return self._session.score(prepared, should_stop, notes)
+        finally:
+            self._turn.release()

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from instant import InstantSession, Killed, config
 
-from rerank_cli.engine.contract import ModelFacts, ModelOptions
+from rerank_cli.engine.contract import ModelFacts, ModelOptions, StopRequested
 from rerank_cli.errors import RefusedError, UsageError
 from rerank_cli.formats import OutputFormat
 from rerank_cli.jobs.agreement import Agreement
@@ -210,6 +210,44 @@ def test_a_run_that_was_killed_goes_on_and_writes_the_same_bytes(job, tmp_path, 
         go(job(name, sample=5), large=CountingSession(dies_at=at))
     go(job(name, sample=5))
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+
+
+def stopped(session):
+    """One that is asked to stop at its third slice."""
+    score = session.score
+
+    def score_two(prepared, *_):
+        if session.calls == 2:
+            raise StopRequested
+        return score(prepared)
+
+    session.score = score_two
+    return session
+
+
+@pytest.mark.parametrize("who", ["large", "small"])
+@pytest.mark.parametrize("cache", [None, "cache.db"])
+def test_a_run_that_was_stopped_goes_on_and_writes_the_same_bytes(job, tmp_path, who, cache):
+    options = {"sample": 5, "cache": cache and str(tmp_path / cache)}
+    go(job("whole.jsonl", sample=5))
+    summary, _, _ = go(job(**options), **{who: stopped(CountingSession() if who == "large" else SmallSession())})
+    assert not summary.tally.finished
+    resumed, _, _ = go(job(**options))
+    assert resumed.tally.finished
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_scores_of_kept_candidates_are_verified(job):
+    asked = []
+
+    class Verifiable(CountingSession):
+        def score_plainly(self, pairs):
+            asked.extend(zip(pairs.queries, pairs.passages, strict=True))
+            return np.array([truth(*pair) for pair in asked[-len(pairs) :]], dtype=np.float32)
+
+    summary, large, _ = go(job(verify=1000), large=Verifiable())
+    assert sorted(asked) == sorted(large.seen)
+    assert summary.verdict.worst < 1e-4
 
 
 def test_another_cascade_is_another_run(job):
