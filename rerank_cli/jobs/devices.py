@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rerank_cli.engine.contract import ModelOptions, Session
+from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.limits import find
 from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.jobs.worker import Resizable
 from rerank_cli.jobs.workers import Place, Workers
 
 if TYPE_CHECKING:
@@ -60,16 +61,14 @@ def _all_cuda() -> list[str]:
     return names
 
 
-def _open_one(options: ModelOptions, checkpoint: Checkpoint, of: int) -> Session:
-    """In a worker: its share of the cores, and its device as the one that CUDA means where none is named."""
+def _open_one(options: ModelOptions, checkpoint: Checkpoint, of: int) -> Resizable:
+    """In a worker, which has its share of the cores."""
     import torch
 
     from rerank_cli.engine.device import choose_device
     from rerank_cli.engine.session import open_session
 
-    device = choose_device(options.device, "--devices")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    choose_device(options.device, "--devices")
     if options.threads is None and of > 1:
         options = replace(options, threads=max(1, torch.get_num_threads() // of))
     return open_session(options, checkpoint)

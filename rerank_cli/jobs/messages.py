@@ -41,6 +41,13 @@ class Plain:
 
 
 @dataclass(frozen=True, slots=True)
+class Resize:
+    """To a worker, before its first task: plan rows of so many tokens, as all the others do."""
+
+    batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Halt:
     """To a worker: finish the row at hand, and no more."""
 
@@ -112,5 +119,5 @@ class Said:
     text: str
 
 
-Order: TypeAlias = Task | Plain | Halt
+Order: TypeAlias = Task | Plain | Resize | Halt
 Answer: TypeAlias = Opened | RowDone | TaskDone | PlainDone | Halted | Failed | DeviceLost | Said

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from typing import Protocol
 
 from rerank_cli.engine.contract import Session, StopRequested
 from rerank_cli.engine.plan import Index
@@ -38,6 +39,7 @@ from rerank_cli.jobs.messages import (
     Plain,
     PlainDone,
     Report,
+    Resize,
     RowDone,
     Said,
     Scores,
@@ -47,7 +49,14 @@ from rerank_cli.jobs.messages import (
 )
 from rerank_cli.jobs.tally import Tally
 
-OpenSession = Callable[[], Session]
+
+class Resizable(Session, Protocol):
+    """A session whose rows can be made of another size."""
+
+    def resized(self, batch_tokens: int) -> Session: ...
+
+
+OpenSession = Callable[[], Resizable]
 HELD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}
 """Signals that are the job's to obey. It holds them back while it starts a worker."""
 
@@ -69,7 +78,7 @@ def work(pipe: Connection, open_session: OpenSession, log_level: int) -> None:
     os._exit(0)  # threads of native libraries need no goodbye
 
 
-def _serve(session: Session, ears: _Ears, mouth: _Mouth) -> Report:
+def _serve(session: Resizable, ears: _Ears, mouth: _Mouth) -> Report:
     """Work off orders until told to halt: the next slice is tokenized while the device works on this one."""
     tally, stop = Tally(), ears.halt.is_set
     try:
@@ -86,14 +95,18 @@ def _serve(session: Session, ears: _Ears, mouth: _Mouth) -> Report:
     return _report(session, tally)
 
 
-def _prepared(ears: _Ears, session: Session, tally: Tally) -> Iterator[tuple[Task | Plain, Prepared | None]]:
+def _prepared(ears: _Ears, session: Resizable, tally: Tally) -> Iterator[tuple[Task | Plain, Prepared | None]]:
+    planner: Session = session
     while True:
         order = ears.orders.get()
+        if isinstance(order, Resize):
+            planner = session.resized(order.batch_tokens)
+            continue
         if isinstance(order, Plain):
             yield order, None
             continue
         with tally.timing("tokenize"):
-            prepared = session.prepare(order.texts)
+            prepared = planner.prepare(order.texts)
         yield order, prepared
 
 
@@ -120,7 +133,7 @@ class _Ears:
     """Takes what comes as it comes, so that the job never waits for a busy worker, and hears when the job is gone."""
 
     def __init__(self, pipe: Connection) -> None:
-        self.orders: queue.SimpleQueue[Task | Plain] = queue.SimpleQueue()
+        self.orders: queue.SimpleQueue[Task | Plain | Resize] = queue.SimpleQueue()
         self.halt = threading.Event()
         threading.Thread(target=self._listen, args=(pipe,), daemon=True).start()
 

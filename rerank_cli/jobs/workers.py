@@ -37,6 +37,7 @@ from rerank_cli.jobs.messages import (
     Plain,
     PlainDone,
     Report,
+    Resize,
     RowDone,
     Said,
     Task,
@@ -82,9 +83,8 @@ class Workers:
         except BaseException:
             self.close()
             raise
-        first = opened[0]
-        self.sizes: Sizes = first.sizes
-        self.facts: ModelFacts = replace(first.facts, device=", ".join(found.facts.device for found in opened))
+        self.sizes: Sizes = opened[0].sizes
+        self.facts: ModelFacts = self._agree([found.facts for found in opened])
 
     def __enter__(self) -> Workers:
         return self
@@ -132,14 +132,23 @@ class Workers:
                 self._take_last_word(worker, answer)
                 if worker not in self._alive:
                     raise ModelError(f"{worker.name} {worker.death} before its model was loaded. Fix: fewer --devices")
-        first = asdict(opened[self._workers[0]].facts)
-        for worker in self._workers:
-            facts = asdict(opened[worker].facts)
-            for name in facts.keys() - {"device"}:
-                if facts[name] != first[name]:
-                    what = f"{name} {facts[name]}, and the first one {first[name]}"
-                    raise ModelError(f"{worker.name} has {what}. Fix: --revision, or --devices that are alike")
         return [opened[worker] for worker in self._workers]
+
+    def _agree(self, found: Sequence[ModelFacts]) -> ModelFacts:
+        """What is true of all. The smallest rows that one of them has room for are everybody's: plans must be alike.
+
+        ModelError where something else differs, or where rows cannot be changed any more.
+        """
+        tokens = min(facts.batch_tokens for facts in found)
+        free = {"device"} if found[0].compiled else {"device", "batch_tokens"}
+        for worker, facts in zip(self._workers, found, strict=True):
+            for name, value in asdict(facts).items():
+                if name not in free and value != (first := getattr(found[0], name)):
+                    what = f"{name} {value}, and the first one {first}"
+                    raise ModelError(f"{worker.name} has {what}. Fix: --batch-tokens, or --devices that are alike")
+            if facts.batch_tokens != tokens:
+                worker.tell(Resize(tokens))
+        return replace(found[0], device=", ".join(facts.device for facts in found), batch_tokens=tokens)
 
     def _score(
         self, slices: Iterable[Slice], journal: Journal, tally: Tally, should_stop: Callable[[], bool]

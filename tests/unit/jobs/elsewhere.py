@@ -1,6 +1,6 @@
 """Sessions without a model for worker processes, and a job with two of them as a program of its own.
 
-Scores are hashes of texts, seven pairs a row. What a worker is to do beside that goes by what it reads.
+Scores are hashes of texts, seven pairs a row of 2,048 tokens. What a worker is to do beside that goes by what it reads.
 """
 
 import logging
@@ -51,9 +51,12 @@ class RowSession:
     at: str = "\0"
     way: str = "kill"
     device: str = "cpu"
+    batch_tokens: int = 2048
+    compiled: bool = False
 
     def __post_init__(self):
-        self.facts = ModelFacts("instant", "r1", "fake", self.device, "fp32", 0, True, 512, 384, 2048)
+        self.facts = ModelFacts("instant", "r1", "fake", self.device, "fp32", 0, True, 512, 384, self.batch_tokens)
+        self.facts = replace(self.facts, compiled=self.compiled)
         self.sizes = Sizes(batch_tokens=2048, chunk_pairs=8)
         self.work = Work()
 
@@ -62,13 +65,17 @@ class RowSession:
         hashes = np.array([zlib.crc32(f"{q}|{p}".encode()) % 1000 for q, p in texts], dtype=np.int64)
         kind = Doomed if any(self.at in passage for passage in pairs.passages) else Prepared
         nothing_cut = np.zeros(len(hashes), dtype=bool)
-        return kind((), hashes, Windows.one_each(hashes), hashes + 1, nothing_cut, len(hashes))
+        return kind((), hashes, Windows.one_each(hashes), hashes + 1, nothing_cut, self.batch_tokens // 290)
+
+    def resized(self, batch_tokens):
+        return replace(self, batch_tokens=batch_tokens)
 
     def score(self, prepared, should_stop=lambda: False, notes=None):
         count = len(prepared.distinct)
         logits = np.empty(count, dtype=np.float32)
-        for start in range(0, count, ROW):
-            pairs = np.arange(start, min(start + ROW, count))
+        row = prepared.texts  # stands for the plan
+        for start in range(0, count, row):
+            pairs = np.arange(start, min(start + row, count))
             known = notes.known(pairs)
             if known is None:
                 if should_stop():

@@ -134,6 +134,17 @@ def test_workers_that_loaded_different_models_are_refused():
         Workers([Place("a", RowSession), Place("b", elsewhere.OtherRevision)])
 
 
+def test_all_plan_the_smallest_rows_that_one_of_them_has_room_for(given, whole, tmp_path):
+    summary = go_elsewhere(plan(given, tmp_path / "out.jsonl"), {}, {"batch_tokens": 900}, {})
+    assert (summary.model.batch_tokens, summary.work.rows) == (900, CHUNK // 3 * CHUNKS)
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+
+
+def test_rows_of_models_that_are_compiled_must_be_alike():
+    with pytest.raises(ModelError, match=r"worker 2 of 2 .* has batch_tokens 900, and the first one 2048. Fix: "):
+        at_work({"compiled": True}, {"compiled": True, "batch_tokens": 900})
+
+
 def test_a_stop_keeps_finished_rows_and_another_number_of_workers_goes_on(given, whole, tmp_path, monkeypatch):
     options, heard, add = plan(given, tmp_path / "out.jsonl"), [], Journal.add
 
