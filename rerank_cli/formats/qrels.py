@@ -7,6 +7,7 @@ lines of the same, as FlagEmbedding writes them, and one JSON object `{qid: {doc
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from typing import TypeAlias
 
 import orjson
@@ -26,19 +27,20 @@ def read_qrels(path: str) -> Qrels:
     """Query to document to relevance. InputError for a line that is none, or two that contradict each other."""
     table = open_table(path)
     found: Qrels = {}
-    width = 0
-    for position, row in table.rows:
-        if table.columns:
-            if not width and _is_header(row):
-                continue
-            width = width or len(row)
-            _add(found, position, *_from_columns(row, width, position))
-        elif a_mapping(row):
-            for query, judged in row.items():
-                for document, relevance in judged.items():
-                    _add(found, position, query, document, relevance)
-        else:
-            _add(found, position, *_from_object(row, position))
+    with closing(table.rows) as rows:
+        width = 0
+        for position, row in rows:
+            if table.columns:
+                if not width and _is_header(row):
+                    continue
+                width = width or len(row)
+                _add(found, position, *_from_columns(row, width, position))
+            elif a_mapping(row):
+                for query, judged in row.items():
+                    for document, relevance in judged.items():
+                        _add(found, position, query, document, relevance)
+            else:
+                _add(found, position, *_from_object(row, position))
     if not found:
         raise InputError(f"{table.name}: holds no judgements")
     return found

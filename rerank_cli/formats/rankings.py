@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
+from contextlib import closing
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -49,11 +50,12 @@ def read_rankings(path: str, wanted: Collection[str], fields: Names | None = Non
     """The rankings in a file. InputError for a row that is none, and for a query or document that comes twice."""
     table = open_table(path)
     reader = _Reader(table.name, wanted, fields or Names())
-    for position, row in table.rows:
-        if table.columns:
-            reader.take_columns(row, position)
-        else:
-            reader.take_object(row, position)
+    with closing(table.rows) as rows:
+        for position, row in rows:
+            if table.columns:
+                reader.take_columns(row, position)
+            else:
+                reader.take_object(row, position)
     return Found(reader.rankings(), len(reader.others))
 
 

@@ -7,7 +7,7 @@ compressed. A row that cannot be read is an InputError: judgements with holes wo
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -26,11 +26,14 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Table(NamedTuple):
-    """`rows` hold an object each, or a list of strings where `columns` is true."""
+    """`rows` hold an object each, or a list of strings where `columns` is true.
+
+    Who stops before their end closes them.
+    """
 
     name: str
     columns: bool
-    rows: Iterator[tuple[Position, Json]]
+    rows: Generator[tuple[Position, Json]]
 
 
 def open_table(path: str) -> Table:
@@ -61,7 +64,7 @@ def _text(opened: Opened) -> Table:
     return Table(opened.name, True, _closing(opened, _columns(chain([first] if first else [], lines))))
 
 
-def _closing(opened: Opened, rows: Iterator[tuple[Position, Json]]) -> Iterator[tuple[Position, Json]]:
+def _closing(opened: Opened, rows: Iterator[tuple[Position, Json]]) -> Generator[tuple[Position, Json]]:
     with opened.content:
         yield from rows
 

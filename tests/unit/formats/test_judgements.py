@@ -27,7 +27,7 @@ def test_judgements_are_read_in_every_form(write, content):
     ("content", "message"),
     [
         (b"1 0 d1 2\n1 0 d2\n1 0\n", ":2: is no judgement"),
-        (b"1 0 d1 x\n2 0 d1 y\n", ":2: is no judgement"),
+        (b"1 0 d1 x\n2 0 d1 y\n", ":1: is no judgement"),
         (b"query-id\tcorpus-id\tscore\n", "judgements"),
         (b'{"qid": 1}\n', ":1: is no judgement"),
         (b'{"qid": 1, "docid": 2, "relevance": []}\n', ":1: is no judgement"),
