@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ LENGTH = 512
 class Rerank:
     """The engine alone: tokenizing, planning and scoring of one call."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, quantize: str = "none") -> None:
         from rerank_cli.engine.contract import ModelOptions
         from rerank_cli.engine.session import open_session
+        from rerank_cli.models.options import Quantize
 
         options = ModelOptions(
-            args.model, device=args.device, dtype=args.dtype, max_length=LENGTH, threads=args.threads,
-            batch_tokens=args.batch_tokens,
+            args.model, device=args.device, dtype=args.dtype, quantize=Quantize(quantize), max_length=LENGTH,
+            threads=args.threads, batch_tokens=args.batch_tokens,
         )  # fmt: skip
         self._session = open_session(options)
 
@@ -108,6 +110,7 @@ def rerankers(args: argparse.Namespace) -> Score:
 
 SYSTEMS: dict[str, Callable[[argparse.Namespace], Score]] = {
     "rerank": Rerank,
+    "rerank-int8": partial(Rerank, quantize="int8"),
     "sentence-transformers": cross_encoder,
     "FlagEmbedding": flag_embedding,
     "rerankers": rerankers,
