@@ -47,6 +47,10 @@ class Scorer:
     def model(self) -> CrossEncoder:
         return self._model
 
+    def of(self, model: CrossEncoder) -> Scorer:
+        """The same for another model, in the same lanes, counted by itself."""
+        return Scorer(model, lanes=self._lanes)
+
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:

@@ -76,7 +76,7 @@ class ModelSession:
     def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
         """Logits of n pairs, float32 [n] or [n, layers], as the stock model gives them in fp32, nothing packed."""
         prepared = prepare(pairs, replace(self._reader, share=False), self.facts.batch_tokens, padded=True)
-        return prepared.windows.pool(Scorer(self._plain()).score(prepared))[0]
+        return prepared.windows.pool(self._scorer.of(self._plain()).score(prepared))[0]
 
     def resized(self, batch_tokens: int) -> ModelSession:
         """The same model, fed rows of another size."""
