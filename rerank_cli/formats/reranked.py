@@ -151,7 +151,11 @@ def answer_from(value: dict[str, Json], position: Position) -> Reranked:
         raise InputError(f"{position}: its results are no list of objects")
     results = [_result(item, position) for item in items]
     if value.get("results") is None:
-        results.sort(key=lambda result: -result.score)
+        best = [
+            _score(item, "fused_score", position) if "fused_score" in item else result.score
+            for item, result in zip(items, results, strict=True)
+        ]
+        results = [results[place] for place in sorted(range(len(best)), key=lambda place: -best[place])]
     usage = value.get("usage")
     tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
     query = value.get("query")
@@ -202,11 +206,14 @@ def _query_key(row: dict[str, Json]) -> Json:
 
 
 def _grouped(rows: list[Row]) -> Iterator[Reranked]:
-    """Rows of one query; nothing where there are none."""
+    """Rows of one query, by rank where all have one; nothing where there are none."""
     if not rows:
         return
     known = pair_names(rows[0].value, _NAMES).names
-    results = sorted((_pair(row, known) for row in rows), key=lambda result: -result.score)
+    results = [_pair(row, known) for row in rows]
+    ranks = [rank for row in rows if (rank := a_number(row.value.get("rank"))) is not None]
+    order = ranks if len(ranks) == len(rows) else [-result.score for result in results]
+    results = [results[place] for place in sorted(range(len(rows)), key=order.__getitem__)]
     query = first(rows[0].value, known.query).value
     name = _query_key(rows[0].value)
     yield Reranked(str(name), query if isinstance(query, str) else None, tuple(results), rows[0].position)

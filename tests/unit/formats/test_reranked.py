@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -73,6 +75,13 @@ def test_errors_in_the_place_of_answers_are_counted(answer, rejection, save):
 def test_answers_of_the_score_shape_are_sorted(ranking, save):
     ((found,), _) = reread(save([ranking([-1.0, 1.0], shape=Shape.SCORE)]))
     assert [r.index for r in found.results] == [1, 0]
+
+
+@pytest.mark.parametrize(("format", "shape"), [("pairs", Shape.PAIRS), ("api", Shape.RERANK), ("api", Shape.SCORE)])
+def test_fused_scores_order_what_is_read_as_they_ordered_what_was_written(ranking, save, format, shape):
+    fused = replace(ranking([3.0, 1.0, 2.0], order=[0, 1, 2], shape=shape), fused=[0.9, 0.7, 0.1])
+    ((found,), _) = reread(save([fused], format=format, fused=True))
+    assert [r.index for r in found.results] == [0, 1, 2]
 
 
 def test_a_trec_run_is_read_without_texts(answer, save):
