@@ -52,7 +52,9 @@ def _request_of(answer: Reranked, requests: Iterator[Request]) -> Request:
         if answer.id in (str(request.id), request.query):
             return request
     missing = f"got query `{shown(answer.id)}`, which the input does not hold, or holds earlier"
-    raise InputError(f"{answer.position}: was not made from this input ({missing}). Fix: --input with the file it was")
+    raise InputError(
+        f"{answer.position}: was not made from this input ({missing}). Fix: --input with what was reranked"
+    )
 
 
 def placed(answer: Reranked, request: Request | None) -> PlacedQuery:
@@ -121,7 +123,9 @@ def _filled(result: Result, candidates: Sequence[Result], by_id: dict[str, Resul
         found = candidates[result.index] if 0 <= result.index < len(candidates) else None
     if found is None:
         got = f"got candidate `{shown(result.id)}` of query `{shown(answer.id)}`, which the input does not have"
-        raise InputError(f"{answer.position}: was not made from this input ({got}). Fix: --input with the file it was")
+        raise InputError(
+            f"{answer.position}: was not made from this input ({got}). Fix: --input with what was reranked"
+        )
     return replace(
         result, id=found.id, index=found.index, first_score=found.first_score, title=found.title, text=found.text
     )
