@@ -13,8 +13,7 @@ from typing import BinaryIO, NamedTuple
 import orjson
 
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.fields import DOC_ID, QUERY_ID, TEXT, an_id, first
-from rerank_cli.formats.keys import key_of
+from rerank_cli.formats.fields import DOC_ID, QUERY_ID, TEXT, an_id, first, key_of
 from rerank_cli.formats.lines import MAX_LINE, decode_line
 from rerank_cli.formats.opening import Opened, open_bytes
 from rerank_cli.formats.requests import an_object

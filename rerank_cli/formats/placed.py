@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rerank_cli.errors import InputError
+from rerank_cli.formats.fields import key_of
 from rerank_cli.formats.options import Source
 from rerank_cli.formats.reranked import Reranked, RerankedFile, Result
 from rerank_cli.formats.wording import shown
@@ -49,7 +50,7 @@ def placed_queries(answers: RerankedFile, source: Source | None) -> Iterator[Pla
 
 def _request_of(answer: Reranked, requests: Iterator[Request]) -> Request:
     for request in requests:
-        if answer.id in (str(request.id), request.query):
+        if answer.id in (key_of(request.id), request.query):
             return request
     missing = f"got query `{shown(answer.id)}`, which the input does not hold, or holds earlier"
     raise InputError(
@@ -111,7 +112,7 @@ def _from_candidate(index: int, candidate: Candidate) -> Result:
     text = candidate.text
     if isinstance(title, str) and title:
         text = text.removeprefix(title).lstrip()
-    name = str(index if candidate.id is None else candidate.id)
+    name = key_of(index if candidate.id is None else candidate.id)
     return Result(name, 0.0, index, None, candidate.score, title if isinstance(title, str) else None, text)
 
 

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, Names, a_number, an_id, first, first_number
+from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, Names, a_number, an_id, first, first_number, key_of
 from rerank_cli.formats.inputs import PARQUET_MAGIC
 from rerank_cli.formats.lines import decode_line, numbered_lines
 from rerank_cli.formats.opening import open_bytes, stamp_of
@@ -160,7 +160,7 @@ def answer_from(value: dict[str, Json], position: Position) -> Reranked:
     tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
     query = value.get("query")
     return Reranked(
-        str(value.get("id")),
+        key_of(value.get("id")),
         query if isinstance(query, str) else None,
         tuple(results),
         position,
@@ -181,7 +181,7 @@ def _result(item: dict[str, Json], position: Position) -> Result:
     text = document if isinstance(document, str) else _text(source)
     title = source.get("title") or inner.get("title")
     return Result(
-        str(name),
+        key_of(name),
         _score(item, "score" if "object" in item else "relevance_score", position),
         item["index"] if isinstance(item.get("index"), int) else None,
         a_number(item.get("logit")),
@@ -216,7 +216,7 @@ def _grouped(rows: list[Row]) -> Iterator[Reranked]:
     results = [results[place] for place in sorted(range(len(rows)), key=order.__getitem__)]
     query = first(rows[0].value, known.query).value
     name = _query_key(rows[0].value)
-    yield Reranked(str(name), query if isinstance(query, str) else None, tuple(results), rows[0].position)
+    yield Reranked(key_of(name), query if isinstance(query, str) else None, tuple(results), rows[0].position)
 
 
 def _pair(row: Row, known: Names) -> Result:
@@ -228,7 +228,7 @@ def _pair(row: Row, known: Names) -> Result:
         raise InputError(f"{row.position}: {error}") from None
     title = value.get("title")
     return Result(
-        str(index if name is None else name),
+        key_of(index if name is None else name),
         _score(value, "relevance_score", row.position),
         index if isinstance(index, int) else None,
         a_number(value.get("logit")),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, QUERY, TEXT, first
+from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, QUERY, TEXT, first, key_of
 from rerank_cli.formats.inputs import PARQUET_MAGIC
 from rerank_cli.formats.lines import json_rows, numbered_lines
 from rerank_cli.formats.opening import Opened, open_bytes, stamp_of
@@ -68,7 +68,7 @@ def _entry(value: Json, position: Position, where: Where) -> tuple[str, str]:
         got = f"got {names(value)}" if isinstance(value, dict) else "got no object"
         raise InputError(f"{position}: is no text with an id ({got}; expected an id and `{texts[0]}`)")
     title = value.get("title")
-    return str(name), f"{title} {text}".strip() if isinstance(title, str) and title else text
+    return key_of(name), f"{title} {text}".strip() if isinstance(title, str) and title else text
 
 
 class TextStore:
