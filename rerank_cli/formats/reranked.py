@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, Names, a_number, an_id, first, first_number, key_of
-from rerank_cli.formats.inputs import PARQUET_MAGIC
 from rerank_cli.formats.lines import decode_line, numbered_lines
-from rerank_cli.formats.opening import open_bytes, stamp_of
+from rerank_cli.formats.opening import PARQUET_MAGIC, open_bytes, stamp_of
 from rerank_cli.formats.pairs import pair_names
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import names, shown
