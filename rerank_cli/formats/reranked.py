@@ -121,7 +121,8 @@ def _line_rows(lines: Iterator[tuple[Position, bytes] | Rejection]) -> Iterator[
         try:
             yield Row(position, decode_line(line) if is_json else _trec_row(line))
         except BadRecord as error:
-            yield Rejection(position, error.code, str(error))
+            whole = "; a run that is one JSON object is for rerank eval" if is_json and position.line == 1 else ""
+            yield Rejection(position, error.code, f"{error}{whole}")
 
 
 def _trec_row(line: bytes) -> Json:

@@ -108,6 +108,7 @@ def test_rows_that_kept_their_own_columns(tmp_path):
         (b'{"results": [{"index": 0}]}\n', "`relevance_score` cannot be used (got None, expected a number)"),
         (b'{"results": [{"index": 0, "relevance_score": true}]}\n', "got True, expected a number"),
         (b'{"results"\n', "in.jsonl:1: broken JSON"),
+        (b'{\n"q1":{"d1":0.5}\n}\n', "a run that is one JSON object is for rerank eval"),
         (b'{"query_id": 1, "docid": [], "relevance_score": 1}\n', "document id cannot be used"),
     ],
 )
