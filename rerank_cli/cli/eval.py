@@ -22,9 +22,7 @@ _BAR = 30
 
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="An output of rerank run, or a run; - is stdin.")],
-    qrels: Annotated[
-        str, opt.flag("--qrels", metavar="FILE", help="Judgements: TREC, MS MARCO, BEIR, MTEB or JSON lines.")
-    ],
+    qrels: opt.NeededQrels,
     baseline: Annotated[
         str | None, opt.flag("--baseline", metavar="RUN", help="Compare with this: a run, or what was reranked.")
     ] = None,

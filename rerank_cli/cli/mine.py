@@ -18,9 +18,7 @@ _SEVERAL = "several may be named, each with its flag"
 
 def mine(
     reranked: Annotated[str, typer.Argument(metavar="RERANKED", help="What a run wrote.")],
-    qrels: Annotated[
-        str, opt.flag("--qrels", metavar="QRELS", help="Relevance judgements: TREC, BEIR table, or JSON lines.")
-    ],
+    qrels: opt.NeededQrels,
     output: Annotated[str, opt.flag("--output", "-o", metavar="FILE", help="Where to write; - is stdout.")] = "-",
     given: opt.Given = None,
     queries: Annotated[

@@ -57,9 +57,9 @@ Given = Annotated[
     list[str] | None,
     flag("--input", metavar="CANDIDATES", help="What was reranked: queries and texts that the output leaves out."),
 ]
-Qrels = Annotated[
-    str | None, flag("--qrels", metavar="QRELS", help="Relevance judgements: TREC, BEIR table, or JSON lines.")
-]
+_QRELS = flag("--qrels", metavar="FILE", help="Relevance judgements: TREC, MS MARCO, BEIR, MTEB or JSON lines.")
+Qrels = Annotated[str | None, _QRELS]
+NeededQrels = Annotated[str, _QRELS]
 Overwrite = Annotated[bool, flag("--overwrite", help="Replace an output that exists.")]
 Limit = Annotated[int | None, flag("--limit", metavar="N", min=1, help="Stop after so many records.")]
 TopN = Annotated[int | None, flag("--top-n", metavar="N", min=1, help="Keep the best N candidates of each query.")]

@@ -39,7 +39,7 @@ def report(
     from rerank_cli.reports.collect import ReportOptions, findings
 
     options = ReportOptions(output, tuple(given or ()), qrels, baseline, summary)
-    stdout = claim_stdout()
+    stdout = claim_stdout() if terminal or not page else None
     if page:
         from rerank_cli.reports.files import check_page, write_page
 
@@ -49,7 +49,7 @@ def report(
         say(f"{page}: {size / 1e6:.2f} MB, {found.queries:,} queries")
     else:
         found = findings(options)
-    if terminal or not page:
+    if stdout:
         from rerank_cli.reports.terminal import text_of
 
         stdout.write(text_of(found, colour=stdout.isatty()).encode("utf-8", "replace"))

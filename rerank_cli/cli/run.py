@@ -222,7 +222,8 @@ def run(
     open_model = _open_session if devices is None else partial(open_workers, device_list(devices))
     outcome, stop = run_job(plan, open_model, _revision)
     if outcome.nothing_to_do:
-        notify(f"{output}: complete already, nothing to do (--overwrite does it again)")
+        measured = ", rerank eval measures it" if plan.judges else ""
+        notify(f"{output}: complete already, nothing to do (--overwrite does it again{measured})")
     if outcome.tally.records:
         notify(outcome.line())
     if outcome.interrupted and outcome.model and (output != "-" or checkpoint):

@@ -13,18 +13,15 @@ from typing import BinaryIO, NamedTuple
 import orjson
 
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.fields import DOC_ID, QUERY_ID, TEXT, an_id, first
-from rerank_cli.formats.keys import key_of
+from rerank_cli.formats.fields import DOC_ID, QUERY_ID, TEXT, an_id, first, key_of
 from rerank_cli.formats.lines import MAX_LINE, decode_line
-from rerank_cli.formats.opening import Opened, open_bytes
+from rerank_cli.formats.opening import BOM, PARQUET_MAGIC, Opened, open_bytes
 from rerank_cli.formats.requests import an_object
 from rerank_cli.formats.rows import unusual
 from rerank_cli.formats.wording import names, shown
 from rerank_cli.records import Json, Place
 
 JSON, TSV = "JSON lines", "TSV"
-PARQUET_MAGIC = b"PAR1"
-_BOM = b"\xef\xbb\xbf"
 # Tab-separated files without a header: MS MARCO's collection and queries, passages with titles, MS MARCO's documents.
 _WITHOUT_HEADER = {2: ("id", "text"), 3: ("id", "title", "text"), 4: ("docid", "url", "title", "body")}
 _KNOWN = frozenset((*DOC_ID, *QUERY_ID, *TEXT, "title", "query"))
@@ -74,7 +71,7 @@ def addressed(path: str, wanted: Wanted, copy: BinaryIO) -> tuple[Lines, Iterato
 
 
 def _addressed(opened: Opened, wanted: Wanted, copy: BinaryIO) -> tuple[Lines, Iterator[Addressed]]:
-    head = opened.content.peek(len(_BOM) + len(PARQUET_MAGIC)).removeprefix(_BOM).lstrip()
+    head = opened.content.peek(len(BOM) + len(PARQUET_MAGIC)).removeprefix(BOM).lstrip()
     if head.startswith(PARQUET_MAGIC):
         return Lines(JSON, copied=True), _parquet(opened, wanted, copy)
     if head.startswith(b"["):
@@ -91,7 +88,7 @@ def _addressed(opened: Opened, wanted: Wanted, copy: BinaryIO) -> tuple[Lines, I
 
 def _columns(opened: Opened, wanted: Wanted) -> tuple[tuple[str, ...], bool]:
     """The columns of tab-separated lines, and whether the first line names them. Two known names make a header."""
-    line = opened.content.peek(1).removeprefix(_BOM).partition(b"\n")[0]
+    line = opened.content.peek(1).removeprefix(BOM).partition(b"\n")[0]
     try:
         cells = line.decode("utf-8", "replace" if len(line) > 1 << 16 else "strict").rstrip("\r").split("\t")
     except UnicodeDecodeError as error:
@@ -134,9 +131,9 @@ def _text(
             number += 1
             begin, length = offset, len(line)
             offset += length
-            if number == 1 and line.startswith(_BOM):
-                line = line[len(_BOM) :]
-                begin, length = len(_BOM), len(line)
+            if number == 1 and line.startswith(BOM):
+                line = line[len(BOM) :]
+                begin, length = len(BOM), len(line)
             if (number == 1 and header) or line.isspace() or not line:
                 continue
             if length > MAX_LINE and not line.endswith(b"\n"):

@@ -140,6 +140,13 @@ def text_of(value: bytes, what: str) -> str:
         raise BadRecord("bad_utf8", f"the {what} is not valid UTF-8 (got {shown(repr(value))})") from None
 
 
+def key_of(name: Json) -> str:
+    """An id as it is compared between files and written in runs: its text, whole numbers without a point."""
+    if isinstance(name, str):
+        return name
+    return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
+
+
 def a_number(value: Json) -> float | None:
     """A first-stage score, None for what is not a number."""
     return value if type(value) is float else float(value) if type(value) is int else None

@@ -10,14 +10,11 @@ from rerank_cli.formats.arrays import array_rows
 from rerank_cli.formats.compression import compression_of
 from rerank_cli.formats.fields import Names
 from rerank_cli.formats.lines import json_rows
-from rerank_cli.formats.opening import Opened, is_file, open_bytes
+from rerank_cli.formats.opening import BOM, PARQUET_MAGIC, Opened, is_file, open_bytes
 from rerank_cli.formats.options import ArrowSchema, InputOptions
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.tsv import tsv_columns, tsv_rows
 from rerank_cli.records import Place, Rejection, Shape
-
-PARQUET_MAGIC = b"PAR1"
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ def open_input(path: str, options: InputOptions, fields: Names, start: Place) ->
 
 
 def _input(opened: Opened, options: InputOptions, fields: Names, start: Place) -> Input:
-    head = opened.content.peek(len(PARQUET_MAGIC)).removeprefix(_BOM).lstrip()
+    head = opened.content.peek(len(PARQUET_MAGIC)).removeprefix(BOM).lstrip()
     if head.startswith(PARQUET_MAGIC):
         from rerank_cli.formats.parquet_input import open_parquet
 

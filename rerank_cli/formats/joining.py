@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.corpus import Documents, Found
 from rerank_cli.formats.documents import full_text
-from rerank_cli.formats.fields import INSTRUCTION, Names, first, without
-from rerank_cli.formats.keys import key_of
+from rerank_cli.formats.fields import INSTRUCTION, Names, first, key_of, without
 from rerank_cli.formats.listings import Entry, Listing
 from rerank_cli.formats.requests import find_query, optional
 from rerank_cli.formats.wording import shown

@@ -1,4 +1,4 @@
-"""Ids as they are compared between files: as text, whatever their JSON type, and as 64-bit hashes of it."""
+"""Ids, as the texts they are compared by, to 64-bit hashes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
-
-
-def key_of(name: str | int | float) -> str:
-    """The text of an id; whole numbers are written without a point."""
-    if isinstance(name, str):
-        return name
-    return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
 
 
 def hashes_of(keys: Sequence[str]) -> Hashes:

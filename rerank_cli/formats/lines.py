@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import orjson
 
 from rerank_cli.errors import BadRecord
+from rerank_cli.formats.opening import BOM
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import loosely
 from rerank_cli.records import Json, Place, Position, Rejection
 
 MAX_LINE = 512 << 20
 _SKIP = 1 << 20
-_BOM = b"\xef\xbb\xbf"
 _BEGINNING = Place()
 # orjson reads 1024 levels but writes 254. What is carried through must be writable, a few levels down in an answer.
 _MANY_BRACKETS = 200
@@ -35,8 +35,8 @@ def numbered_lines(
         position = Position(name, rows + 1, Place(start.file, rows, offset))
         rows += 1
         offset += len(line)
-        if offset == len(line) and line.startswith(_BOM):
-            line = line[len(_BOM) :]
+        if offset == len(line) and line.startswith(BOM):
+            line = line[len(BOM) :]
         if len(line) > MAX_LINE and not line.endswith(b"\n"):
             excerpt = loosely(line[:4096])
             del line

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rerank_cli.errors import BadRecord
-from rerank_cli.formats.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID, an_id, first
+from rerank_cli.formats.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID, an_id, first, key_of
 from rerank_cli.formats.grouping import Id
-from rerank_cli.formats.keys import key_of
 from rerank_cli.formats.requests import an_object
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.run_columns import RANK, RunRow, a_score, score_of_rank

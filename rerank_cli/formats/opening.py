@@ -18,6 +18,8 @@ from rerank_cli.formats.options import STREAM, Stamp
 from rerank_cli.formats.wording import shown
 
 BLOCK = 1 << 20
+PARQUET_MAGIC = b"PAR1"
+BOM = b"\xef\xbb\xbf"
 _HEAD = 8
 _SAMPLE = 1 << 16
 

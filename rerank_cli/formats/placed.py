@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rerank_cli.errors import InputError
+from rerank_cli.formats.fields import key_of
 from rerank_cli.formats.options import Source
 from rerank_cli.formats.reranked import Reranked, RerankedFile, Result
 from rerank_cli.formats.wording import shown
@@ -49,10 +50,12 @@ def placed_queries(answers: RerankedFile, source: Source | None) -> Iterator[Pla
 
 def _request_of(answer: Reranked, requests: Iterator[Request]) -> Request:
     for request in requests:
-        if answer.id in (str(request.id), request.query):
+        if answer.id in (key_of(request.id), request.query):
             return request
     missing = f"got query `{shown(answer.id)}`, which the input does not hold, or holds earlier"
-    raise InputError(f"{answer.position}: was not made from this input ({missing}). Fix: --input with the file it was")
+    raise InputError(
+        f"{answer.position}: was not made from this input ({missing}). Fix: --input with what was reranked"
+    )
 
 
 def placed(answer: Reranked, request: Request | None) -> PlacedQuery:
@@ -109,7 +112,7 @@ def _from_candidate(index: int, candidate: Candidate) -> Result:
     text = candidate.text
     if isinstance(title, str) and title:
         text = text.removeprefix(title).lstrip()
-    name = str(index if candidate.id is None else candidate.id)
+    name = key_of(index if candidate.id is None else candidate.id)
     return Result(name, 0.0, index, None, candidate.score, title if isinstance(title, str) else None, text)
 
 
@@ -121,7 +124,9 @@ def _filled(result: Result, candidates: Sequence[Result], by_id: dict[str, Resul
         found = candidates[result.index] if 0 <= result.index < len(candidates) else None
     if found is None:
         got = f"got candidate `{shown(result.id)}` of query `{shown(answer.id)}`, which the input does not have"
-        raise InputError(f"{answer.position}: was not made from this input ({got}). Fix: --input with the file it was")
+        raise InputError(
+            f"{answer.position}: was not made from this input ({got}). Fix: --input with what was reranked"
+        )
     return replace(
         result, id=found.id, index=found.index, first_score=found.first_score, title=found.title, text=found.text
     )

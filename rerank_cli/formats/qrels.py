@@ -13,7 +13,7 @@ from typing import TypeAlias
 import orjson
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats.fields import PAIR_DOC_ID, PAIR_QUERY_ID, first
+from rerank_cli.formats.fields import PAIR_DOC_ID, PAIR_QUERY_ID, first, key_of
 from rerank_cli.formats.tables import a_mapping, open_table
 from rerank_cli.formats.wording import names, shown
 from rerank_cli.records import Json, Position
@@ -77,7 +77,7 @@ def _from_object(row: Json, position: Position) -> tuple[Json, Json, Json]:
 
 def _add(found: Qrels, position: Position, query: Json, document: Json, relevance: Json) -> None:
     grade = _grade(relevance, position)
-    before = found.setdefault(str(query), {}).setdefault(str(document), grade)
+    before = found.setdefault(key_of(query), {}).setdefault(key_of(document), grade)
     if before != grade:
         what = f"document {shown(str(document))} is judged twice for query {shown(str(query))}"
         raise InputError(f"{position}: {what} (got {grade}, after {before})")

@@ -17,7 +17,7 @@ import orjson
 
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.detection import detect
-from rerank_cli.formats.fields import FIRST_SCORE, Names, first
+from rerank_cli.formats.fields import FIRST_SCORE, Names, first, key_of
 from rerank_cli.formats.pairs import pair_names
 from rerank_cli.formats.requests import request_from
 from rerank_cli.formats.tables import a_mapping, open_table
@@ -61,7 +61,9 @@ def read_rankings(path: str, wanted: Collection[str], fields: Names | None = Non
 
 def as_first_ranked(candidates: Iterable[Candidate]) -> list[Ranked]:
     """Candidates of a request as the first stage ranked them."""
-    found = [Ranked(str(index if c.id is None else c.id), None, c.score, index) for index, c in enumerate(candidates)]
+    found = [
+        Ranked(key_of(index if c.id is None else c.id), None, c.score, index) for index, c in enumerate(candidates)
+    ]
     return found if any(ranked.first is None for ranked in found) else by_score(found, [r.first or 0.0 for r in found])
 
 
@@ -167,8 +169,8 @@ class _Reader:
             raise InputError(f"{position}: the row has no {missing} (got {names(row)})")
         score = _number(row.get("relevance_score"), "relevance_score", position)
         index = row["index"] if isinstance(row.get("index"), int) else None
-        ranked = Ranked(str(document), score, _first_score(row, position), index)
-        self._add(str(query), _Row(ranked, _number(row.get("rank"), "rank", position), position))
+        ranked = Ranked(key_of(document), score, _first_score(row, position), index)
+        self._add(key_of(query), _Row(ranked, _number(row.get("rank"), "rank", position), position))
 
     def _add(self, query: str, row: _Row) -> None:
         if query in self._wanted:
@@ -229,7 +231,7 @@ def _result(item: Json, fields: Names, position: Position) -> Ranked:
     if first_score is None:
         first_score = _number(item.get("retrieval_score"), "retrieval_score", position)
     index = item["index"]
-    return Ranked(str(index if name is None else name), _number(score, "score", position), first_score, index)
+    return Ranked(key_of(index if name is None else name), _number(score, "score", position), first_score, index)
 
 
 def _first_score(fields: dict[str, Json], position: Position) -> float | None:
@@ -250,7 +252,7 @@ def _first_score(fields: dict[str, Json], position: Position) -> float | None:
 def _id(value: Json, position: Position) -> str:
     if value is None:
         raise InputError(f"{position}: the record has no id, by which it could be judged")
-    return str(value)
+    return key_of(value)
 
 
 def _number(value: Json, what: str, position: Position) -> float | None:

@@ -12,10 +12,9 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, Names, a_number, an_id, first, first_number
-from rerank_cli.formats.inputs import PARQUET_MAGIC
+from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, Names, a_number, an_id, first, first_number, key_of
 from rerank_cli.formats.lines import decode_line, numbered_lines
-from rerank_cli.formats.opening import open_bytes, stamp_of
+from rerank_cli.formats.opening import PARQUET_MAGIC, open_bytes, stamp_of
 from rerank_cli.formats.pairs import pair_names
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import names, shown
@@ -122,7 +121,8 @@ def _line_rows(lines: Iterator[tuple[Position, bytes] | Rejection]) -> Iterator[
         try:
             yield Row(position, decode_line(line) if is_json else _trec_row(line))
         except BadRecord as error:
-            yield Rejection(position, error.code, str(error))
+            whole = "; a run that is one JSON object is for rerank eval" if is_json and position.line == 1 else ""
+            yield Rejection(position, error.code, f"{error}{whole}")
 
 
 def _trec_row(line: bytes) -> Json:
@@ -151,12 +151,16 @@ def answer_from(value: dict[str, Json], position: Position) -> Reranked:
         raise InputError(f"{position}: its results are no list of objects")
     results = [_result(item, position) for item in items]
     if value.get("results") is None:
-        results.sort(key=lambda result: -result.score)
+        best = [
+            _score(item, "fused_score", position) if "fused_score" in item else result.score
+            for item, result in zip(items, results, strict=True)
+        ]
+        results = [results[place] for place in sorted(range(len(best)), key=lambda place: -best[place])]
     usage = value.get("usage")
     tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
     query = value.get("query")
     return Reranked(
-        str(value.get("id")),
+        key_of(value.get("id")),
         query if isinstance(query, str) else None,
         tuple(results),
         position,
@@ -177,7 +181,7 @@ def _result(item: dict[str, Json], position: Position) -> Result:
     text = document if isinstance(document, str) else _text(source)
     title = source.get("title") or inner.get("title")
     return Result(
-        str(name),
+        key_of(name),
         _score(item, "score" if "object" in item else "relevance_score", position),
         item["index"] if isinstance(item.get("index"), int) else None,
         a_number(item.get("logit")),
@@ -202,14 +206,17 @@ def _query_key(row: dict[str, Json]) -> Json:
 
 
 def _grouped(rows: list[Row]) -> Iterator[Reranked]:
-    """Rows of one query; nothing where there are none."""
+    """Rows of one query, by rank where all have one; nothing where there are none."""
     if not rows:
         return
     known = pair_names(rows[0].value, _NAMES).names
-    results = sorted((_pair(row, known) for row in rows), key=lambda result: -result.score)
+    results = [_pair(row, known) for row in rows]
+    ranks = [rank for row in rows if (rank := a_number(row.value.get("rank"))) is not None]
+    order = ranks if len(ranks) == len(rows) else [-result.score for result in results]
+    results = [results[place] for place in sorted(range(len(rows)), key=order.__getitem__)]
     query = first(rows[0].value, known.query).value
     name = _query_key(rows[0].value)
-    yield Reranked(str(name), query if isinstance(query, str) else None, tuple(results), rows[0].position)
+    yield Reranked(key_of(name), query if isinstance(query, str) else None, tuple(results), rows[0].position)
 
 
 def _pair(row: Row, known: Names) -> Result:
@@ -221,7 +228,7 @@ def _pair(row: Row, known: Names) -> Result:
         raise InputError(f"{row.position}: {error}") from None
     title = value.get("title")
     return Result(
-        str(index if name is None else name),
+        key_of(index if name is None else name),
         _score(value, "relevance_score", row.position),
         index if isinstance(index, int) else None,
         a_number(value.get("logit")),

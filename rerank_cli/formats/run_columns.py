@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID
 from rerank_cli.formats.lines import numbered_lines
+from rerank_cli.formats.opening import BOM
 from rerank_cli.formats.options import RunValues
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import loosely, shown
@@ -22,7 +23,6 @@ QUERY, DOCUMENT, SCORE, RANK = "query_id", "docid", "score", "rank"
 # Where query, document and score stand in so many columns: TREC (6, or 5 without a tag), Tevatron (4, 3), bare pairs.
 _BY_COUNT = {2: (0, 1, None), 3: (0, 1, 2), 4: (0, 1, 3), 5: (0, 2, 4), 6: (0, 2, 4)}
 _ITERATION = (b"0", b"Q0", b"q0")
-_BOM = b"\xef\xbb\xbf"
 
 
 class RunRow(dict[str, Json]):
@@ -63,7 +63,7 @@ class RunColumns:
 
 def columns_of(head: bytes, name: str, values: RunValues) -> RunColumns:
     """The columns of a run that begins so. Raises InputError if they cannot be told."""
-    lines = [line for line in head.removeprefix(_BOM).splitlines()[:1000] if line.strip()]
+    lines = [line for line in head.removeprefix(BOM).splitlines()[:1000] if line.strip()]
     cut = len(lines) > 1 and not head.endswith((b"\n", b"\r"))
     cells = [_cells(line) for line in (lines[:-1] if cut else lines)]
     if not cells:

@@ -16,15 +16,13 @@ from rerank_cli.formats.fields import present
 from rerank_cli.formats.inputs import Input, text_input
 from rerank_cli.formats.lines import decode_line, json_rows
 from rerank_cli.formats.listings import RunReader
-from rerank_cli.formats.opening import BLOCK, Opened, open_bytes
+from rerank_cli.formats.opening import BLOCK, BOM, PARQUET_MAGIC, Opened, open_bytes
 from rerank_cli.formats.options import RunValues
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.run_columns import QUERY, columns_of, run_rows
 from rerank_cli.formats.wording import names
 from rerank_cli.records import Json, Place, Position, Rejection
 
-_BOM = b"\xef\xbb\xbf"
-_PARQUET_MAGIC = b"PAR1"
 _RESULTS, _NOTES = "search_results", "mteb_model_meta"
 
 
@@ -40,8 +38,8 @@ def open_run(path: str, values: RunValues, reader: RunReader, start: Place) -> I
 
 def _run(opened: Opened, values: RunValues, reader: RunReader, start: Place) -> Input:
     head = opened.content.peek(BLOCK)
-    begin = head.removeprefix(_BOM).lstrip()
-    if begin.startswith(_PARQUET_MAGIC):
+    begin = head.removeprefix(BOM).lstrip()
+    if begin.startswith(PARQUET_MAGIC):
         from rerank_cli.formats.parquet_input import ParquetInput
 
         source = ParquetInput(opened)
@@ -74,7 +72,7 @@ def _is_row(begin: bytes, reader: RunReader) -> bool:
 def _results(opened: Opened, start: Place) -> Iterator[Row | Rejection]:
     """One row a query: its documents with their scores. The object is held in memory."""
     try:
-        value = orjson.loads(opened.content.read().removeprefix(_BOM))
+        value = orjson.loads(opened.content.read().removeprefix(BOM))
     except orjson.JSONDecodeError as error:
         raise InputError(f"{opened.name}: is no run that is known, and broken JSON ({error})") from None
     for number, (query, documents) in enumerate(_by_query(value, opened.name).items()):

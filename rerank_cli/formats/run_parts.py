@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from rerank_cli.formats.fields import key_of
 from rerank_cli.formats.options import AnswerOptions, OutputFormat, ScoreKind
 from rerank_cli.formats.scores import run_scores
 from rerank_cli.formats.trec import document_name, one_word
@@ -53,5 +54,5 @@ def beir_member(ranking: Ranking, options: AnswerOptions) -> bytes:
     found = {}
     for index, value in zip(*run_scores(ranking, options.scores), strict=True):
         name = request.candidates[index].id
-        found[str(index) if name is None else str(name)] = value
-    return orjson.dumps(str(request.id)) + b":" + orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
+        found[key_of(index if name is None else name)] = value
+    return orjson.dumps(key_of(request.id)) + b":" + orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)

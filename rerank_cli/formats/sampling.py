@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rerank_cli.formats.inputs import PARQUET_MAGIC
-from rerank_cli.formats.opening import open_bytes
+from rerank_cli.formats.opening import PARQUET_MAGIC, open_bytes
 from rerank_cli.formats.options import InputOptions, Source
 from rerank_cli.records import Place, Shape
 

@@ -15,14 +15,11 @@ import orjson
 
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.fields import Names
-from rerank_cli.formats.inputs import PARQUET_MAGIC
 from rerank_cli.formats.lines import decode_line, numbered_lines
-from rerank_cli.formats.opening import Opened, open_bytes
+from rerank_cli.formats.opening import BOM, PARQUET_MAGIC, Opened, open_bytes
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.tsv import is_header, tsv_rows
 from rerank_cli.records import Json, Place, Position, Rejection
-
-_BOM = b"\xef\xbb\xbf"
 
 
 class Table(NamedTuple):
@@ -39,7 +36,7 @@ class Table(NamedTuple):
 def open_table(path: str) -> Table:
     """Recognise a table by its first bytes. It is read while its rows are taken; InputError for what is none."""
     opened = open_bytes(path)
-    head = opened.content.peek().removeprefix(_BOM).lstrip()
+    head = opened.content.peek().removeprefix(BOM).lstrip()
     if head.startswith(PARQUET_MAGIC):
         return Table(opened.name, False, _closing(opened, _parquet(opened)))
     if head.startswith(b"{"):

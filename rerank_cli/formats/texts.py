@@ -10,10 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, QUERY, TEXT, first
-from rerank_cli.formats.inputs import PARQUET_MAGIC
+from rerank_cli.formats.fields import DOC_ID, PAIR_QUERY_ID, QUERY, TEXT, first, key_of
 from rerank_cli.formats.lines import json_rows, numbered_lines
-from rerank_cli.formats.opening import Opened, open_bytes, stamp_of
+from rerank_cli.formats.opening import BOM, PARQUET_MAGIC, Opened, open_bytes, stamp_of
 from rerank_cli.formats.rows import Row
 from rerank_cli.formats.wording import names
 from rerank_cli.records import Json, Place, Position, Rejection
@@ -39,7 +38,7 @@ def texts_in(path: str, where: Where) -> Iterator[tuple[str, str]]:
 
 
 def _rows(opened: Opened) -> Iterator[Row | Rejection]:
-    head = opened.content.peek(len(PARQUET_MAGIC)).lstrip()
+    head = opened.content.peek(len(PARQUET_MAGIC)).removeprefix(BOM).lstrip()
     if head.startswith(PARQUET_MAGIC):
         from rerank_cli.formats.parquet_input import ParquetInput
 
@@ -68,7 +67,7 @@ def _entry(value: Json, position: Position, where: Where) -> tuple[str, str]:
         got = f"got {names(value)}" if isinstance(value, dict) else "got no object"
         raise InputError(f"{position}: is no text with an id ({got}; expected an id and `{texts[0]}`)")
     title = value.get("title")
-    return str(name), f"{title} {text}".strip() if isinstance(title, str) and title else text
+    return key_of(name), f"{title} {text}".strip() if isinstance(title, str) and title else text
 
 
 class TextStore:

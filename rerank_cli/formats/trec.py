@@ -7,6 +7,7 @@ query, so that it sees our order. Numbers are float32, printed so that they read
 from __future__ import annotations
 
 from rerank_cli.errors import BadRecord
+from rerank_cli.formats.fields import key_of
 from rerank_cli.formats.options import AnswerOptions
 from rerank_cli.formats.scores import run_scores
 from rerank_cli.formats.wording import shown
@@ -33,7 +34,7 @@ def document_name(request: Request, index: int) -> str:
 
 def one_word(value: Json, what: str, position: Position) -> str:
     """An id as a column of a run file. Raises BadRecord for one that would not be one column."""
-    name = str(value)
+    name = key_of(value)
     if name and len(name.split()) == 1 and name == name.strip() and "\0" not in name:
         return name
     got = f"got `{shown(name)}`, expected one without white space"

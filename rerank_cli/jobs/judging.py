@@ -17,6 +17,7 @@ import orjson
 
 from rerank_cli.errors import RefusedError
 from rerank_cli.formats import Committed, writing
+from rerank_cli.formats.fields import key_of
 from rerank_cli.formats.files import write_all
 from rerank_cli.formats.options import ScoreKind
 from rerank_cli.formats.qrels import Qrels, fingerprint_of, read_qrels
@@ -78,7 +79,7 @@ class Judging:
         self._length += len(data)
 
     def _concerns(self, outcome: Outcome) -> bool:
-        return isinstance(outcome, Ranking) and str(outcome.request.id) in self._qrels
+        return isinstance(outcome, Ranking) and key_of(outcome.request.id) in self._qrels
 
     def commit(self) -> Committed:
         """Make it durable, and say how much it is and by which judgements it was chosen."""
@@ -108,7 +109,7 @@ def _orders(outcome: Outcome) -> tuple[str, list[str], list[str]]:
     """A query's id, its documents in the order before, and in the order after."""
     assert isinstance(outcome, Ranking)
     request = outcome.request
-    names = [str(index if c.id is None else c.id) for index, c in enumerate(request.candidates)]
+    names = [key_of(index if c.id is None else c.id) for index, c in enumerate(request.candidates)]
     order = scores_of(outcome, ScoreKind.RAW, best_first=True).order
     before = [ranked.name for ranked in as_first_ranked(request.candidates)]
-    return str(request.id), before, [names[index] for index in order]
+    return key_of(request.id), before, [names[index] for index in order]

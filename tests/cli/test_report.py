@@ -49,6 +49,12 @@ def test_what_cannot_be_reported_is_one_line(files, flags, code, message):
     assert message in ended.err
 
 
+def test_a_page_to_dev_stdout_comes_out_of_stdout(files):
+    ended = rerank("report", files[0], "-o", "/dev/stdout")
+    assert (ended.code, ended.out.strip()[-7:]) == (0, b"</html>")
+    assert is_one_line(ended.err)
+
+
 def test_a_closed_pipe_is_quiet(files):
     output, *_ = files
     reading, writing = os.pipe()

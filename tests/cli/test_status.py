@@ -54,6 +54,8 @@ def test_the_same_command_after_the_end_says_so_and_is_exit_0_or_3(requests_file
     again = rerank("run", requests_file, *flags)
     assert again.code == 3
     assert again.complaint.endswith("out.jsonl: complete already, nothing to do (--overwrite does it again)")
+    judged = rerank("run", requests_file, *flags, "--qrels", tmp_path / "qrels.txt")
+    assert judged.complaint.endswith("nothing to do (--overwrite does it again, rerank eval measures it)")
 
 
 def test_a_pipe_goes_on_where_it_stopped_when_it_has_a_checkpoint(long_file, tmp_path):

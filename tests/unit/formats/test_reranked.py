@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -75,6 +77,13 @@ def test_answers_of_the_score_shape_are_sorted(ranking, save):
     assert [r.index for r in found.results] == [1, 0]
 
 
+@pytest.mark.parametrize(("format", "shape"), [("pairs", Shape.PAIRS), ("api", Shape.RERANK), ("api", Shape.SCORE)])
+def test_fused_scores_order_what_is_read_as_they_ordered_what_was_written(ranking, save, format, shape):
+    fused = replace(ranking([3.0, 1.0, 2.0], order=[0, 1, 2], shape=shape), fused=[0.9, 0.7, 0.1])
+    ((found,), _) = reread(save([fused], format=format, fused=True))
+    assert [r.index for r in found.results] == [0, 1, 2]
+
+
 def test_a_trec_run_is_read_without_texts(answer, save):
     ((found,), _) = reread(save([answer], name="out.trec", format="trec"))
     assert [(r.id, r.index, r.text) for r in found.results][:2] == [("2", None, None), ("d1", None, None)]
@@ -99,6 +108,7 @@ def test_rows_that_kept_their_own_columns(tmp_path):
         (b'{"results": [{"index": 0}]}\n', "`relevance_score` cannot be used (got None, expected a number)"),
         (b'{"results": [{"index": 0, "relevance_score": true}]}\n', "got True, expected a number"),
         (b'{"results"\n', "in.jsonl:1: broken JSON"),
+        (b'{\n"q1":{"d1":0.5}\n}\n', "a run that is one JSON object is for rerank eval"),
         (b'{"query_id": 1, "docid": [], "relevance_score": 1}\n', "document id cannot be used"),
     ],
 )

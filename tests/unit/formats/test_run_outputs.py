@@ -104,6 +104,14 @@ def test_candidates_without_ids_are_called_by_their_place(save, ranking):
     assert list(json.loads(path.read_bytes())["q1"]) == ["1", "2", "0"]
 
 
+@pytest.mark.parametrize("format", OutputFormat)
+def test_a_whole_number_is_one_id_however_it_is_written(save, ranking, write, format):
+    one = ranking([2.0], [Candidate("text", {"id": 1.0, "text": "text"}, 1.0)], id=7.0)
+    ((query, found),) = read_rankings(str(save([one], format=format)), {"7"}).rankings.items()
+    judged = read_qrels(write({"qid": 7.0, "docid": 1.0, "relevance": 1}, name="qrels.jsonl"))
+    assert judged == {query: {found[0].name: 1}}
+
+
 def test_ids_with_quotes_and_spaces_stay_what_they_are_in_json(save, ranking):
     path = save([ranking([1], [Candidate("t", "t", 'a "b" c')], id="q 1")], format="beir")
     assert list(json.loads(path.read_bytes())) == ["q 1"]

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rerank_cli.formats import InputOptions, open_source
+from rerank_cli.formats.texts import DOCUMENTS, texts_in
 from rerank_cli.records import Ranking, Rejection, Shape
 
 RECORD = {
@@ -104,3 +105,8 @@ def test_json_lines_to_parquet_have_fixed_columns(only, rejection, save):
     assert (first["id"], first["pos"], first["neg_scores"], first["prompt"]) == ("7", ["a", "b"], [2.0], "Find it: ")
     assert orjson.loads(first["extra"]) == {"type": "x", "more": {"kept": [1]}}
     assert (second["id"], second["error"]["code"], second["pos"]) == ("q7", "bad_json", None)
+
+
+def test_a_byte_order_mark_before_texts_by_id_does_no_harm(write):
+    path = write(b'\xef\xbb\xbf{"_id":"d1","title":"A","text":"one"}\n', name="corpus.jsonl")
+    assert list(texts_in(path, DOCUMENTS)) == [("d1", "A one")]
