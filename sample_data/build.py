@@ -31,30 +31,65 @@ def main() -> None:
     write_qrels(args.scifact, {record["id"] for record in records})
     write_jsonl("scifact.score.jsonl", [score_record(record) for record in records[:4]])
     write_parquet("scifact.parquet", records)
+    write_beir(args.scifact)
     write_jsonl("xquad.jsonl", xquad(args.xquad))
 
 
 def scifact(folder: Path) -> list[dict[str, Any]]:
-    """Test claims whose relevant abstract is among the first BM25 candidates, with those candidates in BM25 order."""
+    """Test claims with their candidates in BM25 order."""
     corpus = {row["_id"]: row for row in read_jsonl(folder / "corpus.jsonl")}
     queries = {row["_id"]: row["text"] for row in read_jsonl(folder / "queries.jsonl")}
-    relevant = read_qrels(folder)
-    found: dict[str, list[str]] = {}
-    for line in (folder / "run.bm25.test.top100.trec").read_text().splitlines():
-        query, _, document, *_ = line.split()
-        found.setdefault(query, []).append(document)
-    usable = sorted(query for query, top in found.items() if relevant.get(query, set()) & set(top[:CANDIDATES]))
-    chosen = sorted(random.Random(7).sample(usable, QUERIES), key=int)
+    found = bm25(folder, "test")
     return [
         {
             "id": query,
             "query": queries[query],
             "documents": [
-                {"id": i, "title": corpus[i]["title"], "text": corpus[i]["text"]} for i in found[query][:CANDIDATES]
+                {"id": document, "title": corpus[document]["title"], "text": corpus[document]["text"]}
+                for document, _ in candidates
             ],
         }
-        for query in chosen
+        for query, candidates in found.items()
     ]
+
+
+def bm25(folder: Path, split: str) -> dict[str, list[tuple[str, str]]]:
+    """Claims drawn from those whose relevant abstract is among the first BM25 candidates: ids and scores of these."""
+    relevant = read_qrels(folder, split)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in (folder / f"run.bm25.{split}.top100.trec").read_text().splitlines():
+        query, _, document, _, score, _ = line.split()
+        candidates = found.setdefault(query, [])
+        if len(candidates) < CANDIDATES:
+            candidates.append((document, score))
+    usable = sorted(query for query, top in found.items() if relevant.get(query, set()) & {i for i, _ in top})
+    return {query: found[query] for query in sorted(random.Random(7).sample(usable, QUERIES), key=int)}
+
+
+def write_beir(folder: Path) -> None:
+    """The same claims and as many of the training split in BEIR's layout, with a BM25 run beside each split."""
+    target = HERE / "scifact"
+    (target / "qrels").mkdir(parents=True, exist_ok=True)
+    claims: set[str] = set()
+    abstracts: set[str] = set()
+    for split in ("train", "test"):
+        found = bm25(folder, split)
+        relevant = read_qrels(folder, split)
+        judged = [(query, document) for query in found for document in sorted(relevant[query])]
+        rows = ["query-id\tcorpus-id\tscore\n", *(f"{query}\t{document}\t1\n" for query, document in judged)]
+        (target / "qrels" / f"{split}.tsv").write_text("".join(rows))
+        run = [
+            f"{query} Q0 {document} {rank} {score} bm25\n"
+            for query, candidates in found.items()
+            for rank, (document, score) in enumerate(candidates, 1)
+        ]
+        (target / f"bm25.{split}.trec").write_text("".join(run))
+        claims |= found.keys()
+        abstracts |= {document for candidates in found.values() for document, _ in candidates}
+        abstracts |= {document for _, document in judged}
+    for name, kept, fields in (("queries", claims, ("text",)), ("corpus", abstracts, ("title", "text"))):
+        rows = [row for row in read_jsonl(folder / f"{name}.jsonl") if row["_id"] in kept]
+        write_jsonl(f"scifact/{name}.jsonl", [{field: row[field] for field in ("_id", *fields)} for row in rows])
 
 
 def xquad(folder: Path) -> list[dict[str, Any]]:
@@ -98,9 +133,9 @@ def write_qrels(folder: Path, queries: set[str]) -> None:
     (HERE / "scifact.qrels").write_text("".join(lines))
 
 
-def read_qrels(folder: Path) -> dict[str, set[str]]:
+def read_qrels(folder: Path, split: str = "test") -> dict[str, set[str]]:
     relevant: dict[str, set[str]] = {}
-    with (folder / "qrels" / "test.tsv").open(newline="") as file:
+    with (folder / "qrels" / f"{split}.tsv").open(newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             if int(row["score"]) > 0:
                 relevant.setdefault(row["query-id"], set()).add(row["corpus-id"])

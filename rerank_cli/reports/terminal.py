@@ -66,7 +66,7 @@ def _print(found: Findings, console: Console) -> None:
             console.print()
             console.print(Text(title, style="bold"))
             for line in part:
-                console.print(line)
+                console.print(line, no_wrap=True, overflow="ellipsis")
 
 
 def _detail(text: str) -> str:
@@ -161,7 +161,7 @@ def _example(one: Measured, kind: str) -> Text:
 def _record(case: Case) -> Text:
     tokens = "" if case.tokens is None else f", {case.tokens:,} tokens"
     cut = f", {case.truncated:,} truncated" if case.truncated else ""
-    return Text(f"  {_name(case)}  {case.candidates:,} candidates{tokens}{cut}")
+    return Text(f"  {case.candidates:,} candidates{tokens}{cut}  {_name(case)}")
 
 
 def _name(case: Case) -> str:

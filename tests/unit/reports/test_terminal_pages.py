@@ -32,6 +32,15 @@ def test_the_figures_of_a_report_as_plain_text(found):
     assert "█" in text
 
 
+def test_long_queries_are_cut_at_the_edge_and_figures_stay(found):
+    name = "a" * 40
+    text = terminal.text_of(found([answer(name, [1, 0])], [request(name, 2, "long " * 30)]), colour=False)
+    longest = text.split("longest\n")[1].splitlines()
+    assert longest[0].startswith("  2 candidates")
+    assert longest[0].endswith("…")
+    assert max(map(len, text.splitlines())) == len(longest[0]) == 100
+
+
 def test_colours_on_a_terminal_alone(found):
     assert "\x1b[" in terminal.text_of(found([answer("a", [1, 0])]), colour=True)
 
