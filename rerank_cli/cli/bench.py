@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import orjson
 import typer
@@ -14,10 +14,6 @@ from rerank_cli.cli.bundles import Gathered, gathers
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
 from rerank_cli.errors import EXIT_REJECTED
 from rerank_cli.models.options import LongDocuments
-
-if TYPE_CHECKING:
-    from rerank_cli.engine.contract import ModelOptions
-    from rerank_cli.engine.session import ModelSession
 
 
 @gathers(given=by_id.given, reading=bundles.reading, place=bundles.place)
@@ -55,6 +51,7 @@ def bench(
     records = given()
     prepare_environment()
     log_to_stderr(quiet, verbose=False)
+    from rerank_cli.engine.start import start_session
     from rerank_cli.engine.windows import Cutting
     from rerank_cli.jobs.bench import BenchConfig
     from rerank_cli.jobs.bench import bench as measure
@@ -66,7 +63,7 @@ def bench(
     check_cutting(cutting)
     model = replace(reading(), **place(), cutting=cutting)
     notify = (lambda _: None) if quiet else say
-    report = measure(BenchConfig(model, records, sample_pairs, seconds, notify), _open_session)
+    report = measure(BenchConfig(model, records, sample_pairs, seconds, notify), start_session)
     if as_json:
         stdout.write(orjson.dumps(as_dict(report), option=orjson.OPT_APPEND_NEWLINE))
     else:
@@ -74,13 +71,3 @@ def bench(
     stdout.flush()
     if report.sample.rejected:
         raise typer.Exit(EXIT_REJECTED)
-
-
-def _open_session(options: ModelOptions) -> ModelSession:
-    """Import torch and transformers only once input and checkpoint have shown themselves to be there."""
-    from rerank_cli.engine.limits import find
-
-    checkpoint = find(options)
-    from rerank_cli.engine.session import open_session
-
-    return open_session(options, checkpoint)

@@ -21,7 +21,7 @@ from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 from rerank_cli.models.options import LongDocuments
 
 if TYPE_CHECKING:
-    from rerank_cli.engine.contract import ModelOptions, Session
+    from rerank_cli.engine.contract import ModelOptions
 
 
 @gathers(given=by_id.given, reading=bundles.reading, place=bundles.place, ranking=ranking_flags)
@@ -166,6 +166,7 @@ def run(
         raise UsageError("--device and --devices: give one of them")
     prepare_environment()
     log_to_stderr(quiet, verbose)
+    from rerank_cli.engine.start import start_session
     from rerank_cli.engine.windows import Cutting
     from rerank_cli.formats import AnswerOptions, OutputOptions
     from rerank_cli.jobs.cascade import Cascade
@@ -219,7 +220,7 @@ def run(
         notify=notify,
         **ordering,
     )
-    open_model = _open_session if devices is None else partial(open_workers, device_list(devices))
+    open_model = start_session if devices is None else partial(open_workers, device_list(devices))
     outcome, stop = run_job(plan, open_model, _revision)
     if outcome.nothing_to_do:
         measured = ", rerank eval measures it" if plan.judges else ""
@@ -241,13 +242,3 @@ def _revision(options: ModelOptions) -> str:
     from rerank_cli.engine.limits import find
 
     return find(options).revision
-
-
-def _open_session(options: ModelOptions) -> Session:
-    """Import torch and transformers only once input and checkpoint have shown themselves to be there."""
-    from rerank_cli.engine.limits import find
-
-    checkpoint = find(options)
-    from rerank_cli.engine.session import open_session
-
-    return open_session(options, checkpoint)

@@ -31,12 +31,12 @@ def score(
     """
     prepare_environment()
     log_to_stderr(quiet=False, verbose=False)
-    from rerank_cli.engine.session import open_session
+    from rerank_cli.engine.start import start_session
     from rerank_cli.jobs.quick import score_documents
 
     stdout = claim_stdout()
     options = replace(reading(), **place())
-    scored = score_documents(open_session(options), query, documents)[:top_n]
+    scored = score_documents(start_session(options), query, documents)[:top_n]
     if stdout.isatty():
         _table(stdout, [(str(rank), f"{s.score:.4f}", f"{s.logit:.3f}", s.text) for rank, s in enumerate(scored, 1)])
         return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.limits import find
+from rerank_cli.engine.start import uncollected
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.jobs.worker import Resizable
 from rerank_cli.jobs.workers import Place, Workers
@@ -63,10 +64,11 @@ def _all_cuda() -> list[str]:
 
 def _open_one(options: ModelOptions, checkpoint: Checkpoint, of: int) -> Resizable:
     """In a worker, which has its share of the cores."""
-    import torch
+    with uncollected():
+        import torch
 
-    from rerank_cli.engine.device import choose_device
-    from rerank_cli.engine.session import open_session
+        from rerank_cli.engine.device import choose_device
+        from rerank_cli.engine.session import open_session
 
     choose_device(options.device, "--devices")
     if options.threads is None and of > 1:
