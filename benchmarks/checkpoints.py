@@ -25,13 +25,13 @@ import numpy.typing as npt
 import orjson
 from data import minilm, scifact_requests
 
+from rerank_cli.choices import ProgressMode
 from rerank_cli.engine.contract import ModelOptions, RowNotes, Session, StopRequested, never
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.session import open_session
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
-from rerank_cli.jobs.choices import ProgressMode
-from rerank_cli.jobs.options import RunConfig
-from rerank_cli.jobs.run import run
+from rerank_cli.run.job import run
+from rerank_cli.run.options import RunConfig
 
 
 def main() -> None:

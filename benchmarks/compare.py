@@ -32,7 +32,7 @@ import torch
 from data import SIZES, TEXTS, checkpoint
 
 import rerank_cli
-from rerank_cli.jobs.verify import kendall_tau
+from rerank_cli.run.verify import kendall_tau
 
 TOLERANCE = 1e-4
 OURS = "rerank"

@@ -24,12 +24,12 @@ from typing import Any
 import orjson
 from memory import InstantSession
 
+from rerank_cli.choices import ProgressMode
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.formats import AnswerOptions, ById, InputOptions, OutputFormat, OutputOptions, open_source
-from rerank_cli.jobs.choices import ProgressMode
-from rerank_cli.jobs.options import RunConfig
-from rerank_cli.jobs.run import run
 from rerank_cli.records import Request
+from rerank_cli.run.job import run
+from rerank_cli.run.options import RunConfig
 
 WORDS = b"the quick brown fox jumps over a lazy dog while seven wizards box with grumpy ghosts".split()
 STEPS = ("build", "join, cold", "join, warm", "run")

@@ -28,11 +28,11 @@ from rerank_cli.engine.attention import PACKED, register
 from rerank_cli.engine.memory import keep_freed_blocks
 from rerank_cli.engine.packing import pack_causal
 from rerank_cli.engine.scorer import Scorer
-from rerank_cli.models.decoder import PackedDecoder
-from rerank_cli.models.layers import Cutoffs, LayeredDecoder
-from rerank_cli.models.pairs import PairTemplate
-from rerank_cli.models.readout import Readout
-from rerank_cli.models.rows import TokenRow
+from rerank_cli.models.answer_head import Readout
+from rerank_cli.models.decoders.causal import PackedDecoder
+from rerank_cli.models.decoders.layered import Cutoffs, LayeredDecoder
+from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.prompts.pairs import PairTemplate
 
 PREFIX, CANDIDATES = 90, 100
 LENGTHS = (32, 64, 128, 256)

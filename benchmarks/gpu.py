@@ -32,8 +32,8 @@ from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import ModelSession, open_session
 from rerank_cli.errors import RerankError
-from rerank_cli.jobs.verify import kendall_tau
 from rerank_cli.models.options import Quantize
+from rerank_cli.run.verify import kendall_tau
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}

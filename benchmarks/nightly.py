@@ -25,13 +25,13 @@ from pathlib import Path
 import orjson
 from data import minilm, read_corpus, read_queries, read_run
 
+from rerank_cli.choices import ProgressMode
 from rerank_cli.engine.contract import ModelOptions, Session
 from rerank_cli.engine.session import open_session
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions, ScoreKind
-from rerank_cli.jobs.choices import ProgressMode
-from rerank_cli.jobs.options import RunConfig
-from rerank_cli.jobs.run import run
-from rerank_cli.jobs.summary import Summary
+from rerank_cli.run.job import run
+from rerank_cli.run.options import RunConfig
+from rerank_cli.run.summary import Summary
 
 WITHOUT, EMPTY, FILLED = "no cache", "a new cache", "yesterday's cache"
 Figures = dict[str, list[float]]

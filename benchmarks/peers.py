@@ -50,7 +50,7 @@ class Rerank:
         import torch
 
         from rerank_cli.engine.device import DTYPES
-        from rerank_cli.engine.peak import matmul_peak
+        from rerank_cli.engine.profiling.peak import matmul_peak
 
         facts = self._session.facts
         return matmul_peak(torch.device(facts.device), DTYPES[facts.dtype])

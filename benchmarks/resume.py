@@ -28,12 +28,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from memory import InstantSession, generate
 
+from rerank_cli.choices import ProgressMode
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
-from rerank_cli.jobs.choices import ProgressMode
-from rerank_cli.jobs.options import RunConfig
-from rerank_cli.jobs.run import run
+from rerank_cli.run.job import run
+from rerank_cli.run.options import RunConfig
 
 KINDS = ("requests.jsonl", "touched.jsonl", "requests.jsonl.gz", "pairs.jsonl", "pairs.parquet")
 

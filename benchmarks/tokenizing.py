@@ -21,8 +21,8 @@ from data import read_corpus, scifact_pairs
 from tokenizers import Tokenizer
 
 from rerank_cli.engine.prepare import PairReader, PairTexts, prepare
-from rerank_cli.models.pairs import Limits, PairRule
-from rerank_cli.models.tokens import load_tokenizer
+from rerank_cli.models.prompts.pairs import Limits, PairRule
+from rerank_cli.models.prompts.tokens import load_tokenizer
 
 LENGTH = 512
 ROW = 2048

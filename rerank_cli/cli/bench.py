@@ -51,12 +51,12 @@ def bench(
     records = given()
     prepare_environment()
     log_to_stderr(quiet, verbose=False)
-    from rerank_cli.engine.start import start_session
+    from rerank_cli.benchmarking.bench import BenchConfig
+    from rerank_cli.benchmarking.bench import bench as measure
+    from rerank_cli.benchmarking.report import as_dict, lines
+    from rerank_cli.engine.lazy import start_session
     from rerank_cli.engine.windows import Cutting
-    from rerank_cli.jobs.bench import BenchConfig
-    from rerank_cli.jobs.bench import bench as measure
-    from rerank_cli.jobs.bench_report import as_dict, lines
-    from rerank_cli.jobs.options import check_cutting
+    from rerank_cli.run.options import check_cutting
 
     stdout = claim_stdout()
     cutting = Cutting(long_documents, stride)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from rerank_cli.cli import options as opt
 from rerank_cli.errors import UsageError
 from rerank_cli.models.options import FamilyOptions, LayerHeads, Quantize
-from rerank_cli.models.profiles import TruncationRule, read_profile
+from rerank_cli.models.prompts.profiles import TruncationRule, read_profile
 
 R = TypeVar("R")
 Gathered = Callable[[], Any]

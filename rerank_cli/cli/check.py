@@ -14,7 +14,7 @@ from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environm
 from rerank_cli.errors import EXIT_REJECTED
 
 if TYPE_CHECKING:
-    from rerank_cli.jobs.check import Report
+    from rerank_cli.inspection.check import Report
 
 _BAR = 40
 
@@ -39,7 +39,7 @@ def check(
     log_to_stderr(quiet=False, verbose=False)
     from rerank_cli.engine.limits import open_tokenizer
     from rerank_cli.formats import open_source
-    from rerank_cli.jobs.check import check_input
+    from rerank_cli.inspection.check import check_input
 
     stdout = claim_stdout()
     source = open_source(records, say)

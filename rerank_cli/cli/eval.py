@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
+from rerank_cli.choices import Normalize
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.ranking import Measures, NormalizeFlag
 from rerank_cli.cli.streams import say
 from rerank_cli.errors import UsageError
-from rerank_cli.jobs.choices import Normalize
 
 if TYPE_CHECKING:
-    from rerank_cli.jobs.evaluation import Evaluation
-    from rerank_cli.jobs.tuning import Tuning
+    from rerank_cli.evaluation.comparison import Evaluation
+    from rerank_cli.evaluation.tuning import Tuning
 
 _BAR = 30
 
@@ -52,7 +52,7 @@ def evaluate(
 
     Needs the extra `eval`: pip install 'rerank-cli[eval]'. Loads no model.
     """
-    from rerank_cli.jobs.eval import Asked, tuned, worked_out
+    from rerank_cli.evaluation.command import Asked, tuned, worked_out
 
     if tune_weight and (baseline or per_query or answered):
         raise UsageError("--tune-weight stands alone: no --baseline, --per-query or --answered with it")

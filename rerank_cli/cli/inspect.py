@@ -13,7 +13,7 @@ from rerank_cli.cli.bundles import Gathered, gathers
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
 
 if TYPE_CHECKING:
-    from rerank_cli.jobs.inspect import Inspection
+    from rerank_cli.inspection.pair import Inspection
 
 
 @gathers(given=by_id.given, reading=bundles.reading)
@@ -39,7 +39,7 @@ def inspect(
     log_to_stderr(quiet=False, verbose=False)
     from rerank_cli.engine.limits import open_tokenizer
     from rerank_cli.formats import open_source
-    from rerank_cli.jobs.inspect import find_record, inspect_pair, lines
+    from rerank_cli.inspection.pair import find_record, inspect_pair, lines
 
     stdout = claim_stdout()
     source = open_source(records, say)

@@ -10,8 +10,8 @@ import typer
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.streams import claim_stdout, say
 from rerank_cli.errors import UsageError
-from rerank_cli.formats.mined_rows import TrainFormat
-from rerank_cli.jobs.mining import MarginFrom, Rules, Sampling
+from rerank_cli.formats.writing.mined_rows import TrainFormat
+from rerank_cli.mining.negatives import MarginFrom, Rules, Sampling
 
 _SEVERAL = "several may be named, each with its flag"
 
@@ -74,7 +74,7 @@ def mine(
     rules = Rules(
         negatives, first, last, margin, max_relative, margin_from, min_score, max_score, min_relevance, sampling, seed
     )
-    from rerank_cli.jobs.mine import MineOptions, mine_file
+    from rerank_cli.mining.mine import MineOptions, mine_file
 
     options = MineOptions(
         reranked, qrels, output, rules, tuple(given or ()), queries, tuple(corpus or ()), format, scores, overwrite

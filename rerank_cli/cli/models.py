@@ -68,8 +68,8 @@ def _one(name: str, as_json: bool) -> None:
 
 def _facts(model: TokenizerOnly) -> dict[str, Any]:
     from rerank_cli.models.options import flag_of
+    from rerank_cli.models.prompts.rules import options_of
     from rerank_cli.models.registry import KNOWN, half_precision
-    from rerank_cli.models.rules import options_of
 
     config, profile, limits = model.checkpoint.config, model.reading.profile, model.limits
     known = next((known for known in KNOWN if known.name == model.checkpoint.name), None)

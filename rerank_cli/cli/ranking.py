@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from rerank_cli.choices import Fuse, Normalize
 from rerank_cli.cli import options as opt
 from rerank_cli.errors import UsageError
-from rerank_cli.jobs.choices import Fuse, Normalize
 
 Measures = Annotated[
     str | None,
@@ -42,9 +42,9 @@ def ranking(
     measures: Measures = None,
 ) -> dict[str, Any]:
     """Fusion and judges, as fields of RunConfig."""
-    from rerank_cli.jobs.fusion import Fusion
-    from rerank_cli.jobs.judging import Judges
-    from rerank_cli.jobs.measures import DEFAULT
+    from rerank_cli.evaluation.measures import DEFAULT
+    from rerank_cli.evaluation.same_pass import Judges
+    from rerank_cli.ranking import Fusion
 
     _belongs("--fuse-k", fuse_k, fuse is Fuse.RRF, "--fuse rrf")
     _belongs("--fuse-weight", fuse_weight, fuse is Fuse.WEIGHTED, "--fuse weighted")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rerank_cli.choices import OnError, ProgressMode, Resume
 from rerank_cli.cli import bundles, by_id
 from rerank_cli.cli import options as opt
 from rerank_cli.cli.bundles import Gathered, gathers
@@ -17,7 +18,6 @@ from rerank_cli.cli.settings import Config, PrintConfig, show
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say, say_json
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 from rerank_cli.formats import OutputFormat, ScoreKind
-from rerank_cli.jobs.choices import OnError, ProgressMode, Resume
 from rerank_cli.models.options import LongDocuments
 
 if TYPE_CHECKING:
@@ -166,14 +166,14 @@ def run(
         raise UsageError("--device and --devices: give one of them")
     prepare_environment()
     log_to_stderr(quiet, verbose)
-    from rerank_cli.engine.start import start_session
+    from rerank_cli.engine.lazy import start_session
     from rerank_cli.engine.windows import Cutting
     from rerank_cli.formats import AnswerOptions, OutputOptions
-    from rerank_cli.jobs.cascade import Cascade
-    from rerank_cli.jobs.devices import device_list, open_workers
-    from rerank_cli.jobs.options import RunConfig
-    from rerank_cli.jobs.run import run as run_job
-    from rerank_cli.jobs.signals import die_of
+    from rerank_cli.run.job import run as run_job
+    from rerank_cli.run.options import RunConfig
+    from rerank_cli.run.scoring.cascade import Cascade
+    from rerank_cli.run.scoring.workers.devices import device_list, open_workers
+    from rerank_cli.run.signals import die_of
 
     stdout = claim_stdout() if output == "-" else None
     notify = (lambda _: None) if quiet else say_json if progress is ProgressMode.JSON else say

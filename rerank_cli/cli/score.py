@@ -31,8 +31,8 @@ def score(
     """
     prepare_environment()
     log_to_stderr(quiet=False, verbose=False)
-    from rerank_cli.engine.start import start_session
-    from rerank_cli.jobs.quick import score_documents
+    from rerank_cli.engine.lazy import start_session
+    from rerank_cli.inspection.score import score_documents
 
     stdout = claim_stdout()
     options = replace(reading(), **place())

@@ -10,7 +10,7 @@ import typer
 from rerank_cli.cli import options as opt
 
 if TYPE_CHECKING:
-    from rerank_cli.jobs.status import Status
+    from rerank_cli.inspection.status import Status
 
 _STATES = {
     "running": "running: {holder}",
@@ -36,7 +36,7 @@ def status(
 
     Figures are those of the last commit. Loads no model. Exit 4 when nothing is known of OUTPUT.
     """
-    from rerank_cli.jobs.status import status_of
+    from rerank_cli.inspection.status import status_of
 
     found = status_of(output, checkpoint)
     if as_json:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rerank_cli.models.feeding import Packing
-from rerank_cli.models.rows import Run
+from rerank_cli.models.inputs import Packing
+from rerank_cli.models.packed_row import Run
 
 PACKED = "rerank_packed"
 _KERNEL_DTYPES = (torch.float16, torch.bfloat16)

@@ -9,8 +9,8 @@ import torch
 from rerank_cli.engine.contract import Sizes
 from rerank_cli.errors import UsageError
 from rerank_cli.models.options import Quantize
-from rerank_cli.models.quantize_fp8 import refuse_without_float8
-from rerank_cli.models.quantize_int8 import refuse_without_int8
+from rerank_cli.models.quantization.fp8 import refuse_without_float8
+from rerank_cli.models.quantization.int8 import refuse_without_int8
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SMALL_MODEL = 50_000_000

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.errors import UsageError
 from rerank_cli.models.checkpoint import Checkpoint, resolve
-from rerank_cli.models.pairs import Limits, PairRule
+from rerank_cli.models.prompts.pairs import Limits, PairRule
+from rerank_cli.models.prompts.rules import Reading, read_as
+from rerank_cli.models.prompts.tokens import TextTokenizer, load_tokenizer
 from rerank_cli.models.registry import identify
-from rerank_cli.models.rules import Reading, read_as
-from rerank_cli.models.tokens import TextTokenizer, load_tokenizer
 
 
 def choose_limits(options: ModelOptions, positions: int, rule: PairRule) -> Limits:

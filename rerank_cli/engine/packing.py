@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_cli.engine.plan import Index
-from rerank_cli.models.pairs import Ids, PairTemplate
-from rerank_cli.models.rows import TokenRow
+from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.prompts.pairs import Ids, PairTemplate
 
 
 def pack(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate) -> TokenRow:

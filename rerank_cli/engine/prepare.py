@@ -17,9 +17,9 @@ from rerank_cli.engine.packing import pack, pack_causal
 from rerank_cli.engine.plan import Index, plan_rows, plan_shared, row_budget
 from rerank_cli.engine.windows import Cutting, Windows
 from rerank_cli.errors import UsageError
-from rerank_cli.models.pairs import Fit, Ids, Limits, PairRule, PairTemplate, fit_lengths
-from rerank_cli.models.rows import TokenRow
-from rerank_cli.models.tokens import TextTokenizer
+from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.prompts.pairs import Fit, Ids, Limits, PairRule, PairTemplate, fit_lengths
+from rerank_cli.models.prompts.tokens import TextTokenizer
 
 T = TypeVar("T")
 

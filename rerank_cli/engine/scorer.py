@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rerank_cli.engine.async_copy import Fetch, fetch
 from rerank_cli.engine.contract import RowNotes, StopRequested, Work, never
-from rerank_cli.engine.fetching import Fetch, fetch
-from rerank_cli.engine.lanes import Lanes, Pending
 from rerank_cli.engine.prepare import PlannedRow, Prepared
+from rerank_cli.engine.row_workers import Lanes, Pending
 from rerank_cli.errors import ModelError
 from rerank_cli.models.families import CrossEncoder
-from rerank_cli.models.rows import TokenRow
+from rerank_cli.models.packed_row import TokenRow
 
 log = logging.getLogger(__name__)
 

@@ -17,25 +17,25 @@ import torch
 from rerank_cli.engine.attention import register
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, RowNotes, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, sizes_for
-from rerank_cli.engine.lanes import Lanes, keep_to_themselves
 from rerank_cli.engine.limits import choose_limits, find
 from rerank_cli.engine.memory import keep_freed_blocks
 from rerank_cli.engine.prepare import PairReader, PairTexts, Prepared, prepare
 from rerank_cli.engine.row_size import rows_for
+from rerank_cli.engine.row_workers import Lanes, keep_to_themselves
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.compiled import CompiledModel, compiled
-from rerank_cli.models.cpu_blocks import work_in_place
+from rerank_cli.models.encoders.cpu_blocks import work_in_place
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
-from rerank_cli.models.feeding import Frame, Placement
+from rerank_cli.models.inputs import Frame, Placement
 from rerank_cli.models.options import Quantize
-from rerank_cli.models.quantize import quantize
+from rerank_cli.models.prompts.rules import is_guess, read_as
+from rerank_cli.models.prompts.tokens import load_tokenizer
+from rerank_cli.models.quantization.apply import quantize
 from rerank_cli.models.registry import half_precision, identify
-from rerank_cli.models.rules import is_guess, read_as
-from rerank_cli.models.tokens import load_tokenizer
 
 if TYPE_CHECKING:
-    from rerank_cli.engine.flops import Costs
+    from rerank_cli.engine.profiling.flops import Costs
 
 _CPU_ROWS = 16  # that a slice makes at least: something for every core, whatever their number
 
@@ -85,7 +85,7 @@ class ModelSession:
 
     def costs(self) -> Costs | None:
         """What a row costs in operations, None where that is not counted."""
-        from rerank_cli.engine.flops import costs_of
+        from rerank_cli.engine.profiling.flops import costs_of
 
         return costs_of(self._scorer.model)
 

@@ -4,18 +4,7 @@ A `Source` yields requests and rejections in input order, a `Sink` takes outcome
 whole or not at all. Knows nothing of models, chunks or terminals.
 """
 
-from rerank_cli.formats.beir import BeirFolder, beir_folder
-from rerank_cli.formats.errors_file import ErrorsFile
-from rerank_cli.formats.files import (
-    append_to_special,
-    final_path,
-    is_special,
-    partial_of,
-    replace_file,
-    successor_of,
-    writing,
-)
-from rerank_cli.formats.opening import stamp_of
+from rerank_cli.formats.corpus.beir import BeirFolder, beir_folder
 from rerank_cli.formats.options import (
     AnswerOptions,
     ById,
@@ -29,8 +18,19 @@ from rerank_cli.formats.options import (
     Source,
     Stamp,
 )
-from rerank_cli.formats.sinks import check_output, check_side_file, discard_partial, open_sink, refuse_existing
-from rerank_cli.formats.sources import input_files, open_source
+from rerank_cli.formats.reading.sources import input_files, open_source
+from rerank_cli.formats.writing.quarantine import ErrorsFile
+from rerank_cli.formats.writing.sinks import check_output, check_side_file, discard_partial, open_sink, refuse_existing
+from rerank_cli.storage.files import (
+    append_to_special,
+    final_path,
+    is_special,
+    partial_of,
+    replace_file,
+    successor_of,
+    writing,
+)
+from rerank_cli.storage.opening import stamp_of
 
 __all__ = [
     "AnswerOptions",

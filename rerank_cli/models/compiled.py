@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from rerank_cli.models.families import CrossEncoder
-from rerank_cli.models.feeding import Fed, Frame, Placement, has_kernel
-from rerank_cli.models.rows import TokenRow
+from rerank_cli.models.inputs import Fed, Frame, Placement, has_kernel
+from rerank_cli.models.packed_row import TokenRow
 
 log = logging.getLogger(__name__)
 

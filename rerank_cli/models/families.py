@@ -8,11 +8,11 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.feeding import Placement
+from rerank_cli.models.inputs import Placement
 from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.prompts.rules import Reading
 from rerank_cli.models.registry import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR
-from rerank_cli.models.rows import TokenRow
-from rerank_cli.models.rules import Reading
 
 
 class CrossEncoder(Protocol):
@@ -54,21 +54,21 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
     """
     checkpoint, options, reading = recipe.checkpoint, recipe.options, recipe.reading
     if recipe.family == LAYERWISE:
-        from rerank_cli.models.layerwise import load_layerwise
+        from rerank_cli.models.decoders.layerwise import load_layerwise
 
         return load_layerwise(checkpoint, placement, options)
     if recipe.family == LIGHTWEIGHT:
-        from rerank_cli.models.lightweight import load_lightweight
+        from rerank_cli.models.decoders.lightweight import load_lightweight
 
         return load_lightweight(checkpoint, placement, options)
     if recipe.family in {DECODER, CLASSIFIER}:
-        from rerank_cli.models.decoder import Answers, load_decoder
+        from rerank_cli.models.decoders.causal import Answers, load_decoder
 
         return load_decoder(checkpoint, placement, Answers(reading.answers, reading.profile.divide_by))
     if recipe.family == MODULAR:
-        from rerank_cli.models.modular import load_modular
+        from rerank_cli.models.encoders.modular import load_modular
 
         return load_modular(checkpoint, placement)
-    from rerank_cli.models.encoder import load_encoder
+    from rerank_cli.models.encoders.classifier import load_encoder
 
     return load_encoder(checkpoint, placement)

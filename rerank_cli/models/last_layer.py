@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from rerank_cli.models.feeding import Packing
+from rerank_cli.models.inputs import Packing
 
 
 def trim_last_layer(backbone: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.feeding import Placement
+from rerank_cli.models.inputs import Placement
 
 
 def stock_config(checkpoint: Checkpoint) -> Any:

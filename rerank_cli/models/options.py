@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from rerank_cli.errors import UsageError
-from rerank_cli.models.profiles import Profile, TruncationRule
+from rerank_cli.models.prompts.profiles import Profile, TruncationRule
 
 
 class LayerHeads(StrEnum):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rerank_cli.formats.placed import Placed, PlacedQuery
-from rerank_cli.formats.reranked import Result
+from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
+from rerank_cli.formats.runs.reranked import Result
 
 TOP = 10
 _SHOWN = 3

@@ -10,15 +10,15 @@ from typing import Any
 
 import orjson
 
+from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.best_of_run import best_of_run
-from rerank_cli.formats.placed import PlacedQuery, placed_queries
-from rerank_cli.formats.qrels import read_qrels
-from rerank_cli.formats.reranked import RerankedFile
-from rerank_cli.formats.wording import shown
+from rerank_cli.formats.runs.best_of_run import best_of_run
+from rerank_cli.formats.runs.qrels import read_qrels
+from rerank_cli.formats.runs.rank_comparison import PlacedQuery, placed_queries
+from rerank_cli.formats.runs.reranked import RerankedFile
+from rerank_cli.reports.analysis import ROWS, Findings, Quality
 from rerank_cli.reports.cases import TOP, Case, case_of
-from rerank_cli.reports.findings import ROWS, Findings, Quality
 from rerank_cli.reports.quality import Qrels, check_library, measured
 
 _BATCH = 200

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from rerank_cli import __version__
 from rerank_cli.reports import charts
+from rerank_cli.reports.analysis import EXAMPLES, ORIGINS, Findings, Quality
 from rerank_cli.reports.cases import TOP, Case, Measured
-from rerank_cli.reports.findings import EXAMPLES, ORIGINS, Findings, Quality
 from rerank_cli.reports.quality import MEASURES, NDCG
 from rerank_cli.reports.tallies import ScoreCounts
 

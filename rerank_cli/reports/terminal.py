@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rerank_cli.formats.wording import shown
+from rerank_cli.display import shown
+from rerank_cli.reports.analysis import ORIGINS, Findings
 from rerank_cli.reports.cases import Case, Measured
 from rerank_cli.reports.charts import score_label
-from rerank_cli.reports.findings import ORIGINS, Findings
 from rerank_cli.reports.page import examples, figures, measures
 from rerank_cli.reports.quality import NDCG
 from rerank_cli.reports.tallies import WIDTH, ScoreCounts

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.placed import Placed, PlacedQuery, placed_queries
-from rerank_cli.formats.qrels import read_qrels
-from rerank_cli.formats.reranked import RerankedFile
-from rerank_cli.formats.wording import shown
+from rerank_cli.formats.runs.qrels import read_qrels
+from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery, placed_queries
+from rerank_cli.formats.runs.reranked import RerankedFile
 from rerank_cli.reports.cases import shorten
 from rerank_cli.reports.terminal import text_console
 

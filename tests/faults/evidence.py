@@ -17,7 +17,7 @@ import zstandard
 from kill_jobs import key_of
 
 from rerank_cli.errors import RefusedError
-from rerank_cli.jobs import checkpoint
+from rerank_cli.run.recovery import checkpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ sys.path.append(str(Path(__file__).parents[1] / "unit" / "jobs"))
 
 from instant import InstantSession, config
 
+from rerank_cli.choices import OnError
+from rerank_cli.evaluation.measures import measure, parse_measures
+from rerank_cli.evaluation.same_pass import Judges
+from rerank_cli.evaluation.significance import compare
 from rerank_cli.formats import OutputFormat
-from rerank_cli.jobs.choices import OnError
-from rerank_cli.jobs.judging import Judges
-from rerank_cli.jobs.measures import measure, parse_measures
-from rerank_cli.jobs.run import run
-from rerank_cli.jobs.significance import compare
+from rerank_cli.run.job import run
 
 STEPS = {"open", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.setxattr"}
 SKIP = {"on_error": OnError.SKIP}

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rerank_cli.engine import attention
-from rerank_cli.models import feeding
-from rerank_cli.models.feeding import feed
-from rerank_cli.models.rows import TokenRow
+from rerank_cli.models import inputs as feeding
+from rerank_cli.models.inputs import feed
+from rerank_cli.models.packed_row import TokenRow
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 8
 CPU = torch.device("cpu")

@@ -14,11 +14,12 @@ from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.models import compiled as compiling
-from rerank_cli.models import feeding, profiles
+from rerank_cli.models import inputs as feeding
 from rerank_cli.models.compiled import CompiledModel, compiled
-from rerank_cli.models.feeding import Frame, Placement
+from rerank_cli.models.inputs import Frame, Placement
 from rerank_cli.models.options import FamilyOptions
-from rerank_cli.models.rows import TokenRow
+from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.prompts import profiles
 
 PLACE = Placement(torch.device("cpu"), torch.bfloat16, None)
 FRAME = Frame(512, 96)

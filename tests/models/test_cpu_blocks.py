@@ -6,7 +6,7 @@ from tiny import configs
 
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.session import open_session
-from rerank_cli.models.cpu_blocks import InPlaceLayer, work_in_place
+from rerank_cli.models.encoders.cpu_blocks import InPlaceLayer, work_in_place
 
 IN_PLACE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 

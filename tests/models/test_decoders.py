@@ -12,8 +12,8 @@ from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError
-from rerank_cli.models import profiles
 from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.prompts import profiles
 
 TOLERANCE = 1e-5
 PACKED = ("gemma", "gemma2", "llama", "llama-scaled", "mistral", "qwen2", "qwen3", "granite")

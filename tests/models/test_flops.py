@@ -11,13 +11,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rerank_cli.engine.contract import ModelOptions
-from rerank_cli.engine.flops import costs_of, row_flops
+from rerank_cli.engine.profiling.flops import costs_of, row_flops
 from rerank_cli.engine.session import open_session
-from rerank_cli.models import profiles
 from rerank_cli.models.compiled import CompiledModel
-from rerank_cli.models.feeding import Frame
+from rerank_cli.models.inputs import Frame
 from rerank_cli.models.options import FamilyOptions
-from rerank_cli.models.rows import TokenRow
+from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.prompts import profiles
 
 DECODERS = ("gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite", "phi", "cohere", "olmo2", "gemma3")
 

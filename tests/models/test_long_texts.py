@@ -5,7 +5,7 @@ import random
 import pytest
 from tiny import PARITY
 
-from rerank_cli.models.tokens import load_tokenizer
+from rerank_cli.models.prompts.tokens import load_tokenizer
 
 WORDS = [
     "the",

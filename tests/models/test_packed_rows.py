@@ -12,8 +12,8 @@ from rerank_cli.engine import attention
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
-from rerank_cli.models.feeding import Packing
-from rerank_cli.models.rows import Run
+from rerank_cli.models.inputs import Packing
+from rerank_cli.models.packed_row import Run
 
 WORDS = "the panda is a bear of china that eats bamboo and sleeps ; what where when 1908 x y z".split()  # noqa: SIM905
 TOLERANCE = 1e-5

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
-from rerank_cli.jobs.verify import kendall_tau
 from rerank_cli.models.options import FamilyOptions, LayerHeads
+from rerank_cli.run.verify import kendall_tau
 
 PARITY = Path(__file__).parent / "parity"
 CASES = json.loads((PARITY / "expected.json").read_text())["cases"]

@@ -1,7 +1,7 @@
 import torch
 
-from rerank_cli.engine import peak
-from rerank_cli.engine.lanes import Lanes
+from rerank_cli.engine.profiling import peak
+from rerank_cli.engine.row_workers import Lanes
 
 
 def test_the_peak_is_the_best_of_all_products(monkeypatch):

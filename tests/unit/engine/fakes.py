@@ -6,8 +6,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from rerank_cli.engine.prepare import PairReader
 from rerank_cli.engine.windows import Cutting
-from rerank_cli.models.pairs import PairRule
-from rerank_cli.models.tokens import TextTokenizer
+from rerank_cli.models.prompts.pairs import PairRule
+from rerank_cli.models.prompts.tokens import TextTokenizer
 
 
 def tokenizer():

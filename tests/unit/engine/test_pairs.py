@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.models.pairs import Limits, fit_lengths
+from rerank_cli.models.prompts.pairs import Limits, fit_lengths
 
 counts = st.integers(0, 1200)
 

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from rerank_cli.errors import UsageError
-from rerank_cli.models import profiles
-from rerank_cli.models.profiles import Profile, TruncationRule, fill, read_profile
+from rerank_cli.models.prompts import profiles
+from rerank_cli.models.prompts.profiles import Profile, TruncationRule, fill, read_profile
 
 
 def written(tmp_path, content, name="mine.json"):

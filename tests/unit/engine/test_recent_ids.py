@@ -3,7 +3,7 @@ from fakes import tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.models.tokens import RecentIds
+from rerank_cli.models.prompts.tokens import RecentIds
 
 words = st.lists(st.integers(0, 499), max_size=9).map(lambda numbers: " ".join(f"w{number}" for number in numbers))
 

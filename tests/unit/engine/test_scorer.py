@@ -9,7 +9,7 @@ from rerank_cli.engine.contract import StopRequested
 from rerank_cli.engine.prepare import PairTexts, prepare
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.errors import ModelError
-from rerank_cli.models.pairs import Limits
+from rerank_cli.models.prompts.pairs import Limits
 
 LIMITS = Limits(64, 48, 61)
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from rerank_cli.engine.packing import pack_causal
 from rerank_cli.engine.plan import plan_shared
-from rerank_cli.models.pairs import PairTemplate
-from rerank_cli.models.rows import TokenRow
+from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.prompts.pairs import PairTemplate
 
 PREFIX, MIDDLE, SUFFIX = (np.array(ids, np.int32) for ids in ([1], [2, 2], [3, 3, 3]))
 TEMPLATE = PairTemplate(PREFIX, MIDDLE, SUFFIX)

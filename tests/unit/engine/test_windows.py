@@ -8,7 +8,7 @@ from rerank_cli.engine.prepare import PairTexts, prepare
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.engine.windows import Cutting
 from rerank_cli.models.options import LongDocuments
-from rerank_cli.models.pairs import Limits
+from rerank_cli.models.prompts.pairs import Limits
 
 POOLED = [LongDocuments.MAX, LongDocuments.MEAN_TOP3]
 documents = st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60)), min_size=1, max_size=12)

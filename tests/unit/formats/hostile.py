@@ -14,9 +14,9 @@ import zstandard
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from rerank_cli.formats.answers import RESERVED
-from rerank_cli.formats.fields import DOC_ID, DOCUMENTS, FIRST_SCORE, INSTRUCTION, QUERY, QUERY_ID, TEXT
-from rerank_cli.formats.pair_rows import OURS
+from rerank_cli.formats.shapes.fields import DOC_ID, DOCUMENTS, FIRST_SCORE, INSTRUCTION, QUERY, QUERY_ID, TEXT
+from rerank_cli.formats.writing.answers import RESERVED
+from rerank_cli.formats.writing.pair_rows import OURS
 
 COMPRESS = {
     "gzip": gzip.compress,

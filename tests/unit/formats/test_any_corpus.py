@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats import corpus_building, open_source
+from rerank_cli.formats import open_source
+from rerank_cli.formats.corpus import building as corpus_building
 from rerank_cli.records import Rejection, Request
 
 WHOLE = {

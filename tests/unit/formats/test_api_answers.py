@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.formats.options import ScoreKind
-from rerank_cli.formats.scores import sigmoid
+from rerank_cli.formats.writing.scores import sigmoid
 from rerank_cli.records import Candidate, Shape
 
 
@@ -108,7 +108,7 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @settings(max_examples=100, deadline=None)
 @given(st.lists(floats, min_size=1, max_size=20))
 def test_written_scores_read_back_to_the_same_float32(values):
-    from rerank_cli.formats.line_sink import json_line
+    from rerank_cli.formats.writing.line_sink import json_line
 
     written = orjson.loads(json_line({"scores": list(np.array(values, dtype=np.float32))}))["scores"]
     assert [struct.pack("f", number) for number in written] == [struct.pack("f", number) for number in values]

@@ -9,7 +9,8 @@ import pytest
 from corpora import DOCUMENTS, QUERIES, TREC, beir_corpus, lines, options, placed, read, save, summary
 
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.formats import RunValues, joining, open_source
+from rerank_cli.formats import RunValues, open_source
+from rerank_cli.formats.corpus import joining
 from rerank_cli.records import Shape
 
 WHOLE = [("q1", ["d2", "d1"]), ("2", ["日本-3", "44"])]

@@ -14,8 +14,8 @@ import zstandard
 
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.compression import Decompressed
 from rerank_cli.records import Request, Shape
+from rerank_cli.storage.compression import Decompressed
 
 LINES = [orjson.dumps({"id": i, "query": "q", "documents": [f"document {i}"]}) + b"\n" for i in range(50)]
 COMPRESS = {

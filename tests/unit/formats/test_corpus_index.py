@@ -10,7 +10,9 @@ import pytest
 from corpora import TREC, beir_corpus, lines, options, placed, read, save, summary
 
 from rerank_cli.errors import InputError, OutputError
-from rerank_cli.formats import ById, InputOptions, corpus_building, corpus_index, open_source
+from rerank_cli.formats import ById, InputOptions, open_source
+from rerank_cli.formats.corpus import building as corpus_building
+from rerank_cli.formats.corpus import index as corpus_index
 from rerank_cli.records import Rejection
 
 WHOLE = [("q1", ["d2", "d1"]), ("2", ["日本-3", "44"])]

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rerank_cli.formats import AnswerOptions, InputOptions, open_source
-from rerank_cli.formats.details import columns_of, details, names_of
 from rerank_cli.formats.options import ScoreKind
+from rerank_cli.formats.writing.details import columns_of, details, names_of
 from rerank_cli.records import Ranking, Shape
 
 ALL = {"layers": (2, 6), "truncated": True, "passages": True}

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from rerank_cli.formats import InputOptions, arrays, open_source
+from rerank_cli.formats import InputOptions, open_source
+from rerank_cli.formats.reading import arrays
 from rerank_cli.records import Rejection, Shape
 
 ANSERINI = [

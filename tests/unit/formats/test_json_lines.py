@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats import InputOptions, lines, open_source
+from rerank_cli.formats import InputOptions, open_source
+from rerank_cli.formats.reading import lines
 from rerank_cli.records import Rejection, Request
 
 GOOD = {"id": "q", "query": "a", "documents": ["b"]}

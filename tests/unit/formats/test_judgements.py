@@ -3,8 +3,8 @@
 import pytest
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats.best_of_run import best_of_run
-from rerank_cli.formats.qrels import read_qrels
+from rerank_cli.formats.runs.best_of_run import best_of_run
+from rerank_cli.formats.runs.qrels import read_qrels
 
 EXPECTED = {"1": {"d1": 2, "d2": 0}, "q": {"7": 1}}
 

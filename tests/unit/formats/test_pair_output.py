@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.options import ScoreKind
-from rerank_cli.formats.scores import strictly_decreasing
+from rerank_cli.formats.writing.scores import strictly_decreasing
 from rerank_cli.records import Candidate, Ranking, Shape
 
 

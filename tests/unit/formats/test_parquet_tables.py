@@ -344,7 +344,7 @@ def test_small_parts_become_one_row_group(convert, write):
 
 
 def test_row_groups_end_when_they_are_large(convert, write, monkeypatch):
-    from rerank_cli.formats import parquet_join
+    from rerank_cli.formats.writing import parquet_join
 
     monkeypatch.setattr(parquet_join, "_GROUP_ROWS", 256)
     out = convert(write({"query": "q", "documents": [f"x{n}" for n in range(600)]}), format="pairs")

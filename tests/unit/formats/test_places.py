@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.seen import SeenQueries
+from rerank_cli.formats.reading.query_log import SeenQueries
 from rerank_cli.records import Place, Rejection, Shape
 
 PACK = {
@@ -132,7 +132,7 @@ def test_parquet_of_pairs(tmp_path, rows_in_group):
 
 
 def test_many_queries_are_remembered_in_few_bytes(monkeypatch):
-    monkeypatch.setattr("rerank_cli.formats.seen._RECENT", 64)
+    monkeypatch.setattr("rerank_cli.formats.reading.query_log._RECENT", 64)
     seen = SeenQueries()
     for number in range(1000):
         assert seen.first(number, Place(0, number)) == (0, number)

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats.qrels import fingerprint_of, read_qrels
+from rerank_cli.formats.runs.qrels import fingerprint_of, read_qrels
 
 EXPECTED = {"q1": {"d1": 1, "d2": 0}, "2": {"d1": 2}}
 WRITTEN = {

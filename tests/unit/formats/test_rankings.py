@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats.fields import Names
-from rerank_cli.formats.qrels import read_qrels
-from rerank_cli.formats.rankings import Ranked, read_rankings
+from rerank_cli.formats.runs.qrels import read_qrels
+from rerank_cli.formats.runs.rankings import Ranked, read_rankings
+from rerank_cli.formats.shapes.fields import Names
 
 
 def read(path, *wanted, **fields):

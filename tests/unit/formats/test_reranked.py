@@ -6,7 +6,7 @@ import pytest
 
 from rerank_cli.errors import InputError
 from rerank_cli.formats import ScoreKind
-from rerank_cli.formats.reranked import RerankedFile
+from rerank_cli.formats.runs.reranked import RerankedFile
 from rerank_cli.records import Candidate, Shape
 
 DOCUMENTS = (

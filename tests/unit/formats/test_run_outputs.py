@@ -11,8 +11,8 @@ from ir_measures import read_trec_run
 
 from rerank_cli.errors import BadRecord, UsageError
 from rerank_cli.formats import AnswerOptions, OutputFormat, OutputOptions, check_output
-from rerank_cli.formats.qrels import read_qrels
-from rerank_cli.formats.rankings import read_rankings
+from rerank_cli.formats.runs.qrels import read_qrels
+from rerank_cli.formats.runs.rankings import read_rankings
 from rerank_cli.records import Candidate, Shape
 
 QRELS = {"q1": {"d1": 1, "d3": 2, "d7": 1}, "q2": {"d0": 1, "d4": 0}}

@@ -11,7 +11,7 @@ import pytest
 
 from rerank_cli.errors import OutputError, UsageError
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats import sorting as sorting_module
+from rerank_cli.formats.reading import sorting as sorting_module
 from rerank_cli.records import Place, Rejection, Request, Shape
 
 

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.texts import DOCUMENTS, texts_in
+from rerank_cli.formats.corpus.texts import DOCUMENTS, texts_in
 from rerank_cli.records import Ranking, Rejection, Shape
 
 RECORD = {

@@ -19,7 +19,7 @@ from rerank_cli.engine.contract import ModelFacts, Sizes, StopRequested, Work
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.windows import Windows
 from rerank_cli.errors import BadRecord, ModelError
-from rerank_cli.jobs.workers import Place, Workers
+from rerank_cli.run.scoring.workers.pool import Place, Workers
 
 ROW = 7
 
@@ -136,8 +136,8 @@ def main():
     """`elsewhere.py INPUT OUTPUT`: a job with two slow workers, whose ids it prints; dies as the command would."""
     from instant import config
 
-    from rerank_cli.jobs.run import run
-    from rerank_cli.jobs.signals import die_of
+    from rerank_cli.run.job import run
+    from rerank_cli.run.signals import die_of
 
     def opened(_):
         workers = at_work({"pause": 0.05}, {"pause": 0.05})

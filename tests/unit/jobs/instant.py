@@ -5,13 +5,13 @@ import zlib
 import numpy as np
 import pytest
 
+from rerank_cli.choices import ProgressMode
 from rerank_cli.engine.contract import ModelFacts, ModelOptions, Sizes, Work
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.windows import Windows
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
-from rerank_cli.jobs.choices import ProgressMode
-from rerank_cli.jobs.options import RunConfig
-from rerank_cli.jobs.run import run
+from rerank_cli.run.job import run
+from rerank_cli.run.options import RunConfig
 
 
 class Killed(BaseException):

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from rerank_cli.jobs.background import Ahead, Behind
+from rerank_cli.run.threads import Ahead, Behind
 
 
 def test_items_worked_ahead_come_in_order():

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from rerank_cli.jobs.findings import Times, advise, estimate, limit_of, ratio_error
+from rerank_cli.benchmarking.analysis import Times, advise, estimate, limit_of, ratio_error
 
 BUSY = Times(wall=10, device=9.8, rows_wait=0.1, output_wait=0.1, input_wait=6, tokenize=3, read=1, write=0.5)
 

@@ -3,17 +3,17 @@ import dataclasses
 import orjson
 import pytest
 
+from rerank_cli.benchmarking.analysis import Estimate, Times, advise, limit_of
+from rerank_cli.benchmarking.bench import Report
+from rerank_cli.benchmarking.input_sample import InputSample, Stretch
+from rerank_cli.benchmarking.report import as_dict, duration, lines
+from rerank_cli.benchmarking.row_size_search import Trials
+from rerank_cli.benchmarking.sample_run import Rehearsal
 from rerank_cli.engine.contract import ModelFacts
-from rerank_cli.engine.flops import Flops
-from rerank_cli.engine.machine import Machine
-from rerank_cli.engine.peak import Peak
+from rerank_cli.engine.profiling.flops import Flops
+from rerank_cli.engine.profiling.machine import Machine
+from rerank_cli.engine.profiling.peak import Peak
 from rerank_cli.formats import InputOptions
-from rerank_cli.jobs.bench import Report
-from rerank_cli.jobs.bench_report import as_dict, duration, lines
-from rerank_cli.jobs.findings import Estimate, Times, advise, limit_of
-from rerank_cli.jobs.rehearsal import Rehearsal
-from rerank_cli.jobs.sample import InputSample, Stretch
-from rerank_cli.jobs.trials import Trials
 from rerank_cli.records import Place, Shape
 
 TIMES = Times(wall=10, device=8.0, rows_wait=2.0, output_wait=0.0, input_wait=0.5, tokenize=9.0, read=1, write=1)

@@ -8,16 +8,16 @@ import orjson
 import pytest
 from instant import InstantSession, config, go, kill, names
 
+from rerank_cli.choices import OnError
 from rerank_cli.engine.contract import ModelFacts
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores
 from rerank_cli.errors import OutputError, RefusedError, UsageError
-from rerank_cli.jobs import cache_file
-from rerank_cli.jobs.cache import ScoreCache
-from rerank_cli.jobs.cache_file import CacheFile
-from rerank_cli.jobs.cascade import Cascade
-from rerank_cli.jobs.choices import OnError
-from rerank_cli.jobs.fingerprint import fingerprint, score_settings
+from rerank_cli.run.recovery.fingerprint import fingerprint, score_settings
+from rerank_cli.run.scoring import cache_file
+from rerank_cli.run.scoring.cache import ScoreCache
+from rerank_cli.run.scoring.cache_file import CacheFile
+from rerank_cli.run.scoring.cascade import Cascade
 
 RECORDS = 40
 
@@ -221,8 +221,8 @@ def check(path):
 
 FILL = """
 import sys
-from rerank_cli.jobs.cache_file import CacheFile
-from rerank_cli.jobs.choices import OnError
+from rerank_cli.run.scoring.cache_file import CacheFile
+from rerank_cli.choices import OnError
 told = []
 file = CacheFile(sys.argv[1], told.append, wait=60)
 for start in range(0, 500, 10):
@@ -241,7 +241,7 @@ def test_processes_that_make_the_same_file_at_once_leave_a_sound_one(tmp_path):
 
 FILL_FOR_EVER = """
 import itertools, os, sys
-from rerank_cli.jobs.cache_file import CacheFile
+from rerank_cli.run.scoring.cache_file import CacheFile
 file = CacheFile(sys.argv[1])
 for start in itertools.count(0, 50):
     file.add([(os.urandom(16), b"value") for i in range(50)])

@@ -1,9 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.jobs.chunks import cut
-from rerank_cli.jobs.trace import Trace
 from rerank_cli.records import Candidate, Position, Rejection, Request
+from rerank_cli.run.chunks import cut
+from rerank_cli.run.trace import Trace
 
 
 def record(number, size):

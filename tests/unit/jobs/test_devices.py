@@ -5,8 +5,8 @@ import pytest
 
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.jobs import devices
-from rerank_cli.jobs.devices import device_list, open_workers
+from rerank_cli.run.scoring.workers import devices
+from rerank_cli.run.scoring.workers.devices import device_list, open_workers
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_devices_of_two_kinds_are_refused():
 
 
 def test_the_process_of_a_run_with_workers_imports_no_torch():
-    code = "import sys, rerank_cli.jobs.run, rerank_cli.jobs.devices; sys.exit('torch' in sys.modules)"
+    code = "import sys, rerank_cli.run.job, rerank_cli.run.scoring.workers.devices; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

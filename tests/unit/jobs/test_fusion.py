@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from instant import config, go
 
+from rerank_cli.choices import Fuse, Normalize, OnError
 from rerank_cli.engine.results import PairScores
 from rerank_cli.errors import InputError
 from rerank_cli.formats import AnswerOptions, OutputFormat, ScoreKind
-from rerank_cli.jobs.choices import Fuse, Normalize, OnError
-from rerank_cli.jobs.fusion import Fusion, arrange, first_scores, normalized, rrf, weighted
-from rerank_cli.jobs.stages import Scored, rank
+from rerank_cli.ranking import Fusion, arrange, first_scores, normalized, rrf, weighted
 from rerank_cli.records import Candidate, Position, Rejection, Request, Shape
+from rerank_cli.run.stages import Scored, rank
 
 numbers = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=20)
 

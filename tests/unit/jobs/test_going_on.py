@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from instant import InstantSession, Killed, config, go, kill, names
 
+from rerank_cli.choices import OnError, Resume
 from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.errors import RefusedError
-from rerank_cli.formats import InputOptions, OutputFormat, sources
-from rerank_cli.jobs import receipt as receipts
-from rerank_cli.jobs.choices import OnError, Resume
-from rerank_cli.jobs.run import run
-from rerank_cli.jobs.workplace import Workplace
+from rerank_cli.formats import InputOptions, OutputFormat
+from rerank_cli.formats.reading import sources
+from rerank_cli.run.job import run
+from rerank_cli.run.recovery import receipt as receipts
+from rerank_cli.run.recovery.output_state import Workplace
 
 RECORDS = 60
 

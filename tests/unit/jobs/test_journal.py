@@ -5,10 +5,10 @@ import orjson
 import pytest
 from instant import InstantSession, Killed, config, go
 
+from rerank_cli.choices import Resume
 from rerank_cli.engine.contract import StopRequested
-from rerank_cli.jobs import journal as journals
-from rerank_cli.jobs.choices import Resume
-from rerank_cli.jobs.journal import Journal
+from rerank_cli.run.recovery import journal as journals
+from rerank_cli.run.recovery.journal import Journal
 
 ROW = 7
 RECORDS = 40

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import UsageError
-from rerank_cli.formats.rankings import Ranked, by_score
-from rerank_cli.jobs.evaluation import check_overlap, evaluate, suspicion
-from rerank_cli.jobs.measures import DEFAULT, measure, parse_measures
+from rerank_cli.evaluation.comparison import check_overlap, evaluate, suspicion
+from rerank_cli.evaluation.measures import DEFAULT, measure, parse_measures
+from rerank_cli.formats.runs.rankings import Ranked, by_score
 
 TREC = {"nDCG@10": "ndcg_cut_10", "AP": "map", "P@10": "P_10", "R@100": "recall_100", "RR": "recip_rank"}
 scores = st.dictionaries(st.sampled_from("abcdeABCDEäöü0123456789"), st.integers(0, 4), min_size=1, max_size=12)

@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rerank_cli.errors import InputError, RefusedError, UsageError
-from rerank_cli.formats.mined_rows import TrainFormat
-from rerank_cli.formats.placed import Placed, PlacedQuery
-from rerank_cli.formats.reranked import Result
-from rerank_cli.jobs.mine import MineOptions, mine_file
-from rerank_cli.jobs.mining import MarginFrom, Mined, Reason, Rules, Sampling, mine
+from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
+from rerank_cli.formats.runs.reranked import Result
+from rerank_cli.formats.writing.mined_rows import TrainFormat
+from rerank_cli.mining.mine import MineOptions, mine_file
+from rerank_cli.mining.negatives import MarginFrom, Mined, Reason, Rules, Sampling, mine
 
 SCORES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.engine.results import PairScores
-from rerank_cli.jobs.stages import Scored, pair_texts, rank
 from rerank_cli.records import Candidate, Position, Ranking, Rejection, Request, Shape
+from rerank_cli.run.stages import Scored, pair_texts, rank
 
 logits = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=30)
 

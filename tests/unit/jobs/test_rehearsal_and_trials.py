@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from instant import InstantSession
 
+from rerank_cli.benchmarking.analysis import limit_of
+from rerank_cli.benchmarking.input_sample import InputSample, take_sample
+from rerank_cli.benchmarking.row_size_search import choose_texts, plan_trials, try_sizes
+from rerank_cli.benchmarking.sample_run import rehearse
 from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.engine.windows import Windows
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.jobs.findings import limit_of
-from rerank_cli.jobs.rehearsal import rehearse
-from rerank_cli.jobs.sample import InputSample, take_sample
-from rerank_cli.jobs.trials import choose_texts, plan_trials, try_sizes
 from rerank_cli.records import Candidate, Position, Request
 
 

@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
+from rerank_cli.benchmarking.input_sample import take_sample
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.jobs.sample import take_sample
 from rerank_cli.records import Request
 
 QUICK = 0.05
@@ -108,7 +108,7 @@ def test_rows_of_pairs_are_taken_from_the_beginning(tmp_path):
 
 
 def test_a_source_that_cannot_go_to_a_place_is_sampled_from_its_beginning(tmp_path, monkeypatch):
-    monkeypatch.setattr("rerank_cli.formats.sources.FileSource.go_to", lambda *_: False)
+    monkeypatch.setattr("rerank_cli.formats.reading.sources.FileSource.go_to", lambda *_: False)
     sample = sampled(write(tmp_path / "in.jsonl", 4000), 64)
     assert len(sample.stretches) == 1
     assert sample.beyond.records

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rerank_cli.jobs.significance import compare
+from rerank_cli.evaluation.significance import compare
 
 RNG = np.random.default_rng(3)
 BEFORE = RNG.random(200)

@@ -5,15 +5,15 @@ import orjson
 import pytest
 from instant import config, go
 
+from rerank_cli.choices import Fuse, Normalize
 from rerank_cli.errors import InputError, UsageError
+from rerank_cli.evaluation.command import Asked, worked_out
+from rerank_cli.evaluation.command import tuned as tuned_by
+from rerank_cli.evaluation.measures import measure, parse_measures
+from rerank_cli.evaluation.tuning import WEIGHTS, mix, tune
 from rerank_cli.formats import AnswerOptions
-from rerank_cli.formats.rankings import Ranked
-from rerank_cli.jobs.choices import Fuse, Normalize
-from rerank_cli.jobs.eval import Asked, worked_out
-from rerank_cli.jobs.eval import tuned as tuned_by
-from rerank_cli.jobs.fusion import Fusion
-from rerank_cli.jobs.measures import measure, parse_measures
-from rerank_cli.jobs.tuning import WEIGHTS, mix, tune
+from rerank_cli.formats.runs.rankings import Ranked
+from rerank_cli.ranking import Fusion
 
 (RR,) = parse_measures("RR")
 

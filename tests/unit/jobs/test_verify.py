@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from rerank_cli.engine.contract import ModelFacts
 from rerank_cli.engine.results import PairScores
 from rerank_cli.errors import ModelError
-from rerank_cli.jobs.chunks import Chunk
-from rerank_cli.jobs.stages import Scored
-from rerank_cli.jobs.verify import Sample, Verdict, kendall_tau
 from rerank_cli.records import Candidate, Position, Rejection, Request
+from rerank_cli.run.chunks import Chunk
+from rerank_cli.run.stages import Scored
+from rerank_cli.run.verify import Sample, Verdict, kendall_tau
 
 HERE = Position("in.jsonl", 1)
 

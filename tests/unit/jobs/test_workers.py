@@ -14,13 +14,13 @@ import pytest
 from elsewhere import ROW, RowSession, at_work, failing
 from instant import Killed, config, go
 
+from rerank_cli.choices import Resume
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.errors import BadRecord, ModelError
-from rerank_cli.jobs.choices import Resume
-from rerank_cli.jobs.journal import Journal
-from rerank_cli.jobs.messages import WorkerFailure
-from rerank_cli.jobs.run import run
-from rerank_cli.jobs.workers import Place, Workers
+from rerank_cli.run.job import run
+from rerank_cli.run.recovery.journal import Journal
+from rerank_cli.run.scoring.workers.messages import WorkerFailure
+from rerank_cli.run.scoring.workers.pool import Place, Workers
 
 CHUNK = 30 * ROW
 CHUNKS = 8

@@ -5,8 +5,8 @@ from made import answer, document, request
 
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.placed import placed_queries
-from rerank_cli.formats.reranked import RerankedFile
+from rerank_cli.formats.runs.rank_comparison import placed_queries
+from rerank_cli.formats.runs.reranked import RerankedFile
 
 
 @pytest.fixture

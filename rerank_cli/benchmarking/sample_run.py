@@ -1,0 +1,161 @@
+"""A rehearsal: a sample goes through the pipeline of a run, with notes of what was scored, when, and what it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rerank_cli.benchmarking.analysis import Times
+from rerank_cli.benchmarking.input_sample import InputSample
+from rerank_cli.choices import OnError
+from rerank_cli.engine.contract import RowNotes, Session, Work, never
+from rerank_cli.engine.prepare import PairTexts, PlannedRow, Prepared
+from rerank_cli.formats import AnswerOptions, OutputFormat, OutputOptions, open_sink
+from rerank_cli.run.chunks import cut
+from rerank_cli.run.committer import Ledger
+from rerank_cli.run.pipeline import stream
+from rerank_cli.run.record_guards import guarded
+from rerank_cli.run.recovery.journal import Journal
+from rerank_cli.run.scoring.local import in_this_process
+from rerank_cli.run.stages import rank_chunk
+from rerank_cli.run.statistics import Tally
+from rerank_cli.run.trace import Trace
+
+if TYPE_CHECKING:
+    from rerank_cli.engine.profiling.flops import Costs, Flops
+
+_SMALLEST_CHUNK = 32
+
+
+class Costed(Session, Protocol):
+    """An open model that says what its rows cost in operations, if that is known."""
+
+    def costs(self) -> Costs | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What was found, in chunks of `chunk_pairs`.
+
+    `tokens` are those of all pairs, `computed` those worked out with padding, `real` the same without; `texts` are
+    those that were tokenized, of two a pair. `cpu` is seconds of all threads. `flops` is None where operations are not
+    counted. `pace` has seconds and tokens of each part, waiting included.
+    """
+
+    times: Times
+    chunk_pairs: int
+    pairs: int
+    tokens: int
+    truncated: int
+    duplicates: int
+    texts: int
+    rows: int
+    real: int
+    computed: int
+    out_of_memory: int
+    cpu: float
+    flops: Flops | None
+    pace: Sequence[tuple[float, int]]
+
+    @property
+    def padding(self) -> float:
+        return 1 - self.real / self.computed if self.computed else 0.0
+
+
+def rehearse(session: Costed, sample: InputSample, folder: Path, stop: Callable[[], bool] = never) -> Rehearsal:
+    """Read, tokenize, score and write the sample as a run would, and note who waits for whom."""
+    probe, tally, before = _Probe(session), Tally(), replace(session.work)
+    chunk_pairs = min(session.sizes.chunk_pairs, max(_SMALLEST_CHUNK, sample.pairs // 4))
+    output = OutputOptions(str(folder / "sample.jsonl"), OutputFormat.API, AnswerOptions(session.facts.name))
+    sink = open_sink(output, columns=None, shape=sample.shape)
+    ledger = Ledger(sink, None, tally, lambda _: None, partial(rank_chunk, top_n=None), OnError.SKIP)
+    journal = Journal(None, {}, lambda: 0)
+    records = guarded(sample.read(), OnError.SKIP, None, tally)
+    begun, cpu_before = time.perf_counter(), time.process_time()
+    try:
+        scoring = partial(in_this_process, probe, journal, tally)
+        stream(cut(records, chunk_pairs, lambda: 0, Trace()), chunk_pairs, scoring, ledger, journal, tally, stop)
+    finally:
+        sink.abandon()
+    cpu = time.process_time() - cpu_before
+    seconds, work, spans = tally.seconds, session.work, [span for span in probe.spans if span[2]]
+    lead_in = spans[0][0] - begun
+    times = Times(
+        wall=spans[-1][1] - spans[0][0],
+        device=sum(end - start for start, end, _ in spans),
+        rows_wait=max(0.0, seconds["wait for rows"] - lead_in),
+        output_wait=seconds["wait for output"],
+        input_wait=seconds["wait for input"],
+        tokenize=seconds["tokenize"],
+        read=seconds["read"],
+        write=seconds["write"] + seconds.get("commit", 0.0),
+    )
+    return Rehearsal(
+        times=times,
+        chunk_pairs=chunk_pairs,
+        pairs=tally.pairs,
+        tokens=tally.tokens,
+        truncated=tally.truncated,
+        duplicates=tally.duplicates,
+        texts=probe.texts,
+        rows=work.rows - before.rows,
+        real=work.tokens - before.tokens,
+        computed=work.computed - before.computed,
+        out_of_memory=work.out_of_memory - before.out_of_memory,
+        cpu=cpu,
+        flops=_operations(session.costs(), probe.rows),
+        pace=_pace(spans),
+    )
+
+
+class _Probe:
+    """A session that notes what goes through it, and when."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.facts = session.facts
+        self.sizes = session.sizes
+        self.rows: list[PlannedRow] = []
+        self.texts = 0
+        self.spans: list[tuple[float, float, int]] = []
+
+    @property
+    def work(self) -> Work:
+        return self._session.work
+
+    def prepare(self, pairs: PairTexts) -> Prepared:
+        prepared = self._session.prepare(pairs)
+        self.rows += prepared.rows
+        self.texts += prepared.texts
+        return prepared
+
+    def score(
+        self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
+    ) -> npt.NDArray[np.float32]:
+        begun = time.perf_counter()
+        scores = self._session.score(prepared, should_stop, notes)
+        self.spans.append((begun, time.perf_counter(), int(prepared.tokens.sum())))
+        return scores
+
+    def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
+        return self._session.score_plainly(pairs)
+
+
+def _pace(spans: Sequence[tuple[float, float, int]]) -> Sequence[tuple[float, int]]:
+    """Seconds from the end of the part before to the end of each, and its tokens."""
+    ends = [spans[0][0], *(end for _, end, _ in spans)]
+    return [(end - before, tokens) for before, (_, end, tokens) in zip(ends, spans, strict=False)]
+
+
+def _operations(costs: Costs | None, rows: Iterable[PlannedRow]) -> Flops | None:
+    if costs is None:
+        return None
+    first, *others = [costs.of(row.row) for row in rows]
+    return sum(others, start=first)

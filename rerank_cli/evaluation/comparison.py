@@ -1,0 +1,105 @@
+"""The figures of a run by judgements, beside those of another one: as one line, a table, or an object for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rerank_cli.display import shown
+from rerank_cli.errors import InputError
+from rerank_cli.evaluation.measures import Figures, Measure, measure
+from rerank_cli.evaluation.significance import Difference, compare
+from rerank_cli.formats.runs.qrels import Qrels
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was found. `queries` were judged and count, `missing` of them are not in the run; `unjudged` are only there.
+
+    `before` and `differences` (by measure) are None where there is nothing to compare with.
+    """
+
+    queries: int
+    missing: int
+    unjudged: int
+    after: Figures
+    before: Figures | None = None
+    differences: dict[str, Difference] | None = None
+
+    @property
+    def line(self) -> str:
+        """`nDCG@10 0.6770 → 0.7130, …; 300 judged queries`."""
+        figures = [f"{name} {self._step(name)}" for name in self.after.means]
+        missing = f", {self.missing:,} of them not ranked" if self.missing else ""
+        return f"{', '.join(figures)}; {self.queries:,} judged quer{'y' if self.queries == 1 else 'ies'}{missing}"
+
+    def _step(self, name: str) -> str:
+        after = f"{self.after.means[name]:.4f}"
+        return f"{self.before.means[name]:.4f} → {after}" if self.before else after
+
+    def as_json(self, per_query: bool = False) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "queries": self.queries,
+            "missing": self.missing,
+            "unjudged": self.unjudged,
+            "means": self.after.means,
+        }
+        if self.before and self.differences:
+            found["baseline_means"] = self.before.means
+            found["differences"] = {name: asdict(difference) for name, difference in self.differences.items()}
+        if per_query:
+            found["per_query"] = [
+                {"id": query, "values": after} | ({} if before is None else {"baseline_values": before})
+                for query, before, after in self.by_query()
+            ]
+        return found
+
+    def by_query(self) -> list[tuple[str, dict[str, float] | None, dict[str, float]]]:
+        """For each judged query its values before and after, by measure; in the order of their ids, numbers as such."""
+        names = list(self.after.means)
+        queries = sorted(self.after.values[names[0]], key=lambda q: (not q.isdecimal(), int(q) if q.isdecimal() else q))
+        return [
+            (
+                query,
+                {name: self.before.values[name][query] for name in names} if self.before else None,
+                {name: self.after.values[name][query] for name in names},
+            )
+            for query in queries
+        ]
+
+
+def evaluate(
+    measures: Sequence[Measure],
+    qrels: Qrels,
+    after: Mapping[str, Sequence[str]],
+    before: Mapping[str, Sequence[str]] | None = None,
+    unjudged: int = 0,
+) -> Evaluation:
+    """Measure document ids by query, best first, over all judged queries."""
+    found = measure(measures, qrels, after)
+    missing = sum(not after.get(query) for query in qrels)
+    if before is None:
+        return Evaluation(len(qrels), missing, unjudged, found)
+    other = measure(measures, qrels, before)
+    differences = {
+        m.name: compare([other.values[m.name][q] for q in qrels], [found.values[m.name][q] for q in qrels])
+        for m in measures
+    }
+    return Evaluation(len(qrels), missing, unjudged, found, other, differences)
+
+
+def check_overlap(path: str, qrels: Qrels, rankings: Mapping[str, Sequence[str]], others: int) -> None:
+    """InputError if no query of the run is judged: its ids then mean something else."""
+    if not rankings:
+        got = f"got {others:,} others, expected ids like {shown(next(iter(qrels)), 40)}" if others else "it holds none"
+        raise InputError(f"{shown(path, 300)}: none of its queries is judged ({got}). Fix: another --qrels")
+
+
+def suspicion(qrels: Qrels, rankings: Mapping[str, Sequence[str]]) -> str | None:
+    """What to say if no document of the run is judged, which mostly means that ids do not fit together."""
+    if any(document in qrels[query] for query, documents in rankings.items() for document in documents):
+        return None
+    query, documents = next(iter(rankings.items()))
+    got = f"query {shown(query, 40)} has {shown(documents[0], 40) if documents else 'none'}"
+    return f"none of the documents is judged: {got}, the judgements {shown(next(iter(qrels[query])), 40)}"

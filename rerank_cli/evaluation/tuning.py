@@ -1,0 +1,116 @@
+"""Which weight of the reranker is best: an output that holds both scores is mixed again at 21 weights and measured.
+
+No model is run. The mix is the one of `rerank run --fuse weighted`, so that the weight found does there what it does
+here. A weight that is chosen and measured on the same queries flatters itself: the cross-validated figure does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rerank_cli.choices import Normalize
+from rerank_cli.display import shown
+from rerank_cli.errors import InputError, UsageError
+from rerank_cli.evaluation.measures import Measure, measure
+from rerank_cli.formats.runs.qrels import Qrels
+from rerank_cli.formats.runs.rankings import Ranked, Rankings
+from rerank_cli.ranking import weighted
+
+WEIGHTS = tuple(step / 20 for step in range(21))
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The mean of a measure by weight, 0 being the first stage alone and 1 the reranker alone.
+
+    `best` is the weight with the highest mean, the one nearest to the middle of equals. `held_out` is the mean over all
+    queries of what the weight gave that was best on the other `folds` − 1 parts; None where there are too few queries.
+    `raw` tells that the output holds logits: a weight is good for scores of one kind.
+    """
+
+    measure: str
+    normalize: Normalize
+    curve: dict[float, float]
+    best: float
+    folds: int
+    held_out: float | None
+    raw: bool = False
+
+    @property
+    def flags(self) -> str:
+        """What makes `rerank run` mix as the best weight does."""
+        scores = " --scores raw" if self.raw else ""
+        return f"--fuse weighted --fuse-weight {self.best:g} --normalize {self.normalize}{scores}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "measure": self.measure,
+            "normalize": self.normalize.value,
+            "best_weight": self.best,
+            "best": self.curve[self.best],
+            "flags": self.flags,
+            "folds": self.folds,
+            "held_out": self.held_out,
+            "curve": [{"weight": weight, "mean": mean} for weight, mean in self.curve.items()],
+        }
+
+
+def tune(path: str, rankings: Rankings, qrels: Qrels, by: Measure, normalize: Normalize, folds: int) -> Tuning:
+    """Try all weights on the judged queries of an output. InputError if it lacks a score, or candidates."""
+    if folds < 2:
+        raise UsageError(f"--folds {folds}: expected 2 or more parts")
+    for query, documents in rankings.items():
+        _check(path, query, documents)
+    judged = {query: qrels[query] for query in rankings}
+    values = []
+    for weight in WEIGHTS:
+        mixed = {query: mix(documents, weight, normalize) for query, documents in rankings.items()}
+        found = measure([by], judged, mixed).values[by.name]
+        values.append([found[query] for query in judged])
+    by_weight = np.array(values)
+    means = by_weight.mean(axis=1)
+    curve = dict(zip(WEIGHTS, means.tolist(), strict=True))
+    raw = any(not 0 <= (document.score or 0) <= 1 for documents in rankings.values() for document in documents)
+    return Tuning(by.name, normalize, curve, WEIGHTS[_best(means)], folds, _held_out(by_weight, folds), raw)
+
+
+def mix(documents: Sequence[Ranked], weight: float, normalize: Normalize) -> list[str]:
+    """Document ids in the order of the mix; ties keep the reranker's order."""
+    ours = sorted(documents, key=lambda document: -(document.score or 0.0))
+    scores, first = (np.array([d[part] for d in ours], dtype=np.float64) for part in (1, 2))
+    order = np.argsort(-weighted(scores, first, weight, normalize), kind="stable")
+    return [ours[place].name for place in order]
+
+
+def _check(path: str, query: str, documents: Sequence[Ranked]) -> None:
+    where = f"{shown(path, 300)}: query {shown(query, 40)}"
+    if any(document.score is None for document in documents):
+        raise InputError(f"{where} has documents without a relevance score. Fix: an output of rerank run")
+    if any(document.first is None for document in documents):
+        fix = "Fix: rerank candidates that have a `score`, with --format api or pairs"
+        raise InputError(f"{where} has documents without a first-stage score. {fix}")
+    last = max((document.place for document in documents if document.place is not None), default=-1)
+    if last >= len(documents):
+        got = f"got {len(documents)}, the last is number {last + 1} of the input"
+        raise InputError(f"{where} has lost candidates ({got}). Fix: an output without --top-n and --min-score")
+
+
+def _best(means: Any) -> int:
+    """The place of the highest mean; of equals, which differ in their last bits at most, the middlemost."""
+    highest = np.flatnonzero(means >= means.max() - 1e-12)
+    return int(min(highest, key=lambda place: abs(WEIGHTS[place] - 0.5)))
+
+
+def _held_out(by_weight: Any, folds: int) -> float | None:
+    """Cross-validation: queries are dealt to folds in an order drawn with a fixed seed."""
+    count = by_weight.shape[1]
+    if count < folds:
+        return None
+    fold = np.random.default_rng(_SEED).permutation(count) % folds
+    chosen = [_best(by_weight[:, fold != part].mean(axis=1)) for part in range(folds)]
+    return float(np.mean([by_weight[chosen[fold[query]], query] for query in range(count)]))

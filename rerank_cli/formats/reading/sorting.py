@@ -1,0 +1,117 @@
+"""Rows in any order to rows that stand together: keys in order of first appearance, rows of one key in input order.
+
+What does not fit the memory is sorted in blocks, put into temporary files ($TMPDIR) that have no name, and merged. The
+same rows give the same sequence again, so that a row can be told by its number in it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import pickle
+import struct
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from operator import itemgetter
+from typing import BinaryIO, cast
+
+from rerank_cli.formats.shapes.rows import Row
+from rerank_cli.records import Place, Position, Rejection
+from rerank_cli.storage.files import writing
+
+_BLOCK_BYTES = 64 << 20
+_FAN_IN = 64
+_BUFFER = 256 << 10
+_HEAD = struct.Struct("<QI")
+_FIRST_CODE = itemgetter(0)
+
+KeyOf = Callable[[Row], object]
+Coded = tuple[int, bytes]
+
+
+class SortedRows:
+    """The sorted sequence. A row's place is its number in it, as rows of the input numbered `file`, the last one."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._begin = 0
+        self._total = 0
+        self._done = 0
+
+    def begin_at(self, place: Place) -> None:
+        """Leave out the rows before this place."""
+        self._begin = place.rows
+
+    def share_of(self, taken: int) -> int:
+        """Bytes of the input behind the rows that came out, while all of it was read before the first of them."""
+        return taken * self._done // self._total if self._total else 0
+
+    def rows(self, rows: Iterable[Row | Rejection], key_of: KeyOf) -> Iterator[Row | Rejection]:
+        """Take all rows, then give them back sorted. A row without a key stands where it stood among the keys."""
+        self._total = self._done = 0
+        found = _merged(_coded(rows, key_of, self._count))
+        self._done = self._begin
+        for number, (_, data) in enumerate(islice(found, self._begin, None), self._begin):
+            self._done = number + 1
+            path, line, rest = pickle.loads(data)
+            position = Position(path, line, Place(self._file, number))
+            yield Rejection(position, *rest) if isinstance(rest, tuple) else Row(position, rest)
+
+    def _count(self) -> None:
+        self._total += 1
+
+
+def _coded(rows: Iterable[Row | Rejection], key_of: KeyOf, count: Callable[[], None]) -> Iterator[Coded]:
+    """Each row with a number to sort it by: file and line where its key was met first."""
+    from rerank_cli.formats.reading.query_log import SeenQueries
+
+    seen = SeenQueries()
+    for row in rows:
+        count()
+        place = row.position.place or Place()
+        key = key_of(row) if isinstance(row, Row) else None
+        file, line = (place.file, place.rows) if key is None else seen.first(key, place)
+        rest = (row.code, row.message, row.id, row.raw) if isinstance(row, Rejection) else row.value
+        yield file << 48 | line, pickle.dumps((row.position.path, row.position.line, rest), pickle.HIGHEST_PROTOCOL)
+
+
+def _merged(items: Iterator[Coded]) -> Iterator[Coded]:
+    files: list[BinaryIO] = []
+    block: list[Coded] = []
+    size = 0
+    for item in items:
+        block.append(item)
+        size += len(item[1])
+        if size >= _BLOCK_BYTES:
+            block.sort(key=_FIRST_CODE)
+            files.append(_spilled(block))
+            block, size = [], 0
+            if len(files) == _FAN_IN:
+                files = [_spilled(_merge(files))]
+    block.sort(key=_FIRST_CODE)
+    yield from _merge(files, block)
+
+
+def _merge(files: list[BinaryIO], block: Iterable[Coded] = ()) -> Iterator[Coded]:
+    """Blocks in the order they were made, so that rows of one number keep their order."""
+    try:
+        yield from heapq.merge(*map(_read, files), block, key=_FIRST_CODE)
+    finally:
+        for file in files:
+            file.close()
+
+
+def _spilled(items: Iterable[Coded]) -> BinaryIO:
+    with writing(tempfile.gettempdir()):
+        file = cast("BinaryIO", tempfile.TemporaryFile(buffering=_BUFFER))  # noqa: SIM115 - until it is merged
+        for code, data in items:
+            file.write(_HEAD.pack(code, len(data)))
+            file.write(data)
+        file.seek(0)
+    return file
+
+
+def _read(file: BinaryIO) -> Iterator[Coded]:
+    while head := file.read(_HEAD.size):
+        code, length = _HEAD.unpack(head)
+        yield code, file.read(length)

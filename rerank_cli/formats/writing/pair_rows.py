@@ -1,0 +1,75 @@
+"""A ranking as rows of one pair each, best first, with `relevance_score` and `rank`.
+
+Rows that came in as pairs keep their columns and their order; other shapes get the column names of such a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rerank_cli.formats.options import AnswerOptions, ScoreKind
+from rerank_cli.formats.shapes.fields import DOC_ID, FIRST_SCORE, TEXT, a_number, first
+from rerank_cli.formats.shapes.pairs import PairRow
+from rerank_cli.formats.writing.answers import Object
+from rerank_cli.formats.writing.details import details
+from rerank_cli.formats.writing.scores import scores_of
+from rerank_cli.records import Candidate, Json, Ranking, Request
+
+OURS = ("relevance_score", "logit", "rank")
+
+
+def pair_rows(ranking: Ranking, options: AnswerOptions, as_given: bool = True) -> Iterator[Object]:
+    """One row a candidate, best first. Unless `as_given`, rows of pairs get the common column names too."""
+    request = ranking.request
+    documents = options.documents and request.return_documents is not False
+    scores = scores_of(ranking, options.scores, best_first=True)
+    more = details(ranking, scores.order, options)
+    for rank, index in enumerate(scores.order, 1):
+        candidate = request.candidates[index]
+        source = candidate.source
+        row = _as_it_was(source) if as_given and documents and isinstance(source, PairRow) else None
+        row = row or _row(request, candidate, index, documents)
+        row["relevance_score"] = scores.values[rank - 1]
+        if options.scores is ScoreKind.BOTH:
+            row["logit"] = scores.logits[rank - 1]
+        if more is not None:
+            row.update(more[rank - 1])
+        row["rank"] = rank
+        yield row
+
+
+def _as_it_was(source: PairRow) -> Object:
+    """The input's row; scores of an earlier run make way for ours."""
+    return {key: value for key, value in source.row.items() if key not in OURS}
+
+
+def _row(request: Request, candidate: Candidate, index: int, documents: bool) -> Object:
+    name = index if candidate.id is None else candidate.id
+    row: Object = {"query_id": request.id, "query": request.query, "docid": name}
+    if documents:
+        row |= document_fields(candidate)
+    if candidate.score is not None:
+        row["retrieval_score"] = candidate.score
+    for key, value in request.extra.items():
+        if key not in OURS and key != "index":
+            row.setdefault(key, value)
+    row["index"] = index
+    return row
+
+
+def document_fields(candidate: Candidate) -> Object:
+    """`text`, then the document's other fields; its id and its first-stage score have columns of their own."""
+    source = candidate.source
+    if not isinstance(source, dict):
+        return {"text": candidate.text}
+    inner = source.get("doc")
+    fields = {key: value for key, value in source.items() if key != "doc"} | (inner if isinstance(inner, dict) else {})
+    text = first(fields, TEXT)
+    row: Object = {"text": text.value if isinstance(text.value, str) else _plain_text(inner, candidate)}
+    taken = {text.name, first(source, DOC_ID).name, "query_id", "query", "docid", "index", *OURS}
+    taken |= {key for key in FIRST_SCORE if a_number(source.get(key)) is not None}
+    return row | {key: value for key, value in fields.items() if key not in taken}
+
+
+def _plain_text(inner: Json, candidate: Candidate) -> str:
+    return inner if isinstance(inner, str) else candidate.text

@@ -1,0 +1,52 @@
+"""The file that `--errors` names: one JSON line a rejected record, with its place, its reason and what it was."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from rerank_cli.errors import UsageError
+from rerank_cli.formats.options import STREAM
+from rerank_cli.formats.writing.line_sink import json_line
+from rerank_cli.records import Rejection
+from rerank_cli.storage.files import is_special, write_all, writing
+from rerank_cli.storage.identity import refuse_if_input
+
+
+class ErrorsFile:
+    """Written where it is; there from the start, so that an empty one says that nothing was bad.
+
+    The first `keep` bytes of an earlier run are kept, all else is cut off.
+    """
+
+    def __init__(self, path: str, inputs: Sequence[str] = (), keep: int = 0) -> None:
+        if path == STREAM:
+            raise UsageError("--errors cannot be - (stdout carries the answers). Fix: name a file")
+        refuse_if_input(path, inputs, "another --errors")
+        self._path = path
+        self._special = is_special(path)
+        with writing(path):
+            self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115 - held for the whole run
+            if keep:
+                self._file.truncate(keep)
+                self._file.seek(keep)
+        self._length = keep
+
+    def write(self, rejection: Rejection) -> None:
+        """Add one line."""
+        place = rejection.position
+        line = {"path": place.path, "line": place.line, "id": rejection.id, "code": rejection.code}
+        data = json_line({**line, "message": rejection.message, "raw": rejection.raw})
+        with writing(self._path):
+            write_all(self._file, data)
+        self._length += len(data)
+
+    def commit(self) -> int:
+        """Make the lines so far durable; returns how many bytes that are."""
+        with writing(self._path):
+            if not self._special:
+                os.fsync(self._file.fileno())
+        return self._length
+
+    def close(self) -> None:
+        self._file.close()

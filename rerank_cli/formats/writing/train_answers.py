@@ -1,0 +1,45 @@
+"""Training data out: the record as it was, with the teacher's logits as `pos_scores` and `neg_scores`.
+
+Always logits, whatever kind of score a run writes elsewhere: distillation takes them as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rerank_cli.formats.options import ArrowSchema
+from rerank_cli.formats.shapes.train_requests import LISTS, SCORES
+from rerank_cli.records import Ranking
+
+
+def train_answer(ranking: Ranking) -> dict[str, Any]:
+    """The record with its scores. They are numpy float32, in the order of the documents."""
+    return {**(ranking.request.given or {}), **_scores(ranking)}
+
+
+def _scores(ranking: Ranking) -> dict[str, Any]:
+    import numpy as np
+
+    positives = len((ranking.request.given or {})[LISTS[0]])
+    logits = list(np.asarray(ranking.logits, dtype=np.float32))
+    return dict(zip(SCORES, (logits[:positives], logits[positives:]), strict=True))
+
+
+def train_row(ranking: Ranking) -> dict[str, Any]:
+    """The same as columns for what came as JSON lines: texts alone, and all other fields under `extra`."""
+    request = ranking.request
+    texts = [candidate.text for candidate in request.candidates]
+    positives = len((request.given or {})[LISTS[0]])
+    row: dict[str, Any] = {"id": request.id, "query": request.query, "pos": texts[:positives], "neg": texts[positives:]}
+    return row | _scores(ranking) | {"prompt": request.instruction}
+
+
+def train_schema(columns: list[ArrowSchema] | None) -> ArrowSchema:
+    """A Parquet input's columns, or those of `train_row`, with columns for the scores."""
+    import pyarrow as pa
+
+    if columns is None:
+        texts = [("id", pa.string()), ("query", pa.string()), *((name, pa.list_(pa.string())) for name in LISTS)]
+        columns = [pa.field(name, kind) for name, kind in (*texts, ("prompt", pa.string()))]
+    kept = [field for field in columns if field.name not in SCORES]
+    return pa.schema([*kept, *(pa.field(name, pa.list_(pa.float32())) for name in SCORES)])

@@ -1,0 +1,78 @@
+"""What is known of an output from the files around it: reads them, disturbs nobody who writes them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rerank_cli.errors import InputError
+from rerank_cli.formats import final_path
+from rerank_cli.run.recovery.checkpoint import Checkpoint, load
+from rerank_cli.run.recovery.output_state import Workplace
+from rerank_cli.run.recovery.receipt import signed
+from rerank_cli.storage.lock import holder
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`state` is `running`, `stopped` (the same command goes on), `complete`, or `exists` (of unknown origin).
+
+    `holder` is who writes the output now, `checkpoint` the last commit, `kept_bytes` what lies in unfinished files.
+    """
+
+    output: str
+    state: str
+    holder: str | None
+    checkpoint: Checkpoint | None
+    kept_bytes: int
+
+    @property
+    def age_seconds(self) -> float | None:
+        """Seconds since the last commit by the clock on the wall, 0 if that was set back."""
+        if self.checkpoint is None:
+            return None
+        then = datetime.fromisoformat(self.checkpoint.progress["time"])
+        return max(0.0, (datetime.now(UTC) - then).total_seconds())
+
+    def as_json(self) -> dict[str, Any]:
+        found = self.checkpoint
+        return {
+            "output": self.output,
+            "state": self.state,
+            "holder": self.holder,
+            "kept_bytes": self.kept_bytes,
+            "age_seconds": self.age_seconds,
+            "progress": found.progress if found else None,
+            "counts": found.counts if found else None,
+            "fingerprint": found.fingerprint if found else None,
+        }
+
+
+def status_of(output: str, checkpoint: str | None = None) -> Status:
+    """Look at an output. InputError if there is nothing of that name, RefusedError if its checkpoint is damaged."""
+    place = Workplace.of(output, checkpoint)
+    who = holder(place.lock) if place.lock else None
+    saved = load(place.checkpoint) if place.checkpoint else None
+    final = final_path(output)
+    if who:
+        state = "running"
+    elif saved or (place.journal and place.journal.exists()):
+        state = "stopped"
+    elif final.is_file():
+        state = "complete" if signed(final) else "exists"
+    else:
+        raise InputError(f"{output}: there is no such output, nor a checkpoint of one")
+    return Status(output, state, who, saved, _bytes_in(place.partial))
+
+
+def _bytes_in(path: Path | None) -> int:
+    """Bytes of a file or of a folder's files, of which some may go away while one looks."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for file in path.iterdir() if path and path.is_dir() else filter(None, [path]):
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size
+    return total

@@ -1,0 +1,76 @@
+"""`--devices`: which worker processes a run is given, and how each opens its model."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.lazy import uncollected
+from rerank_cli.engine.limits import find
+from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.run.scoring.workers.pool import Place, Workers
+from rerank_cli.run.scoring.workers.worker import Resizable
+
+if TYPE_CHECKING:
+    from rerank_cli.models.checkpoint import Checkpoint
+
+_ALL = "all"
+_NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+def device_list(text: str) -> tuple[str, ...]:
+    """`cuda:0,cuda:1`, `0,1` (CUDA too), `cpu,cpu` or `all`: devices of one kind, since scores of two kinds differ."""
+    if text.strip() == _ALL:
+        return (_ALL,)
+    names = [name.strip() for name in text.split(",")]
+    names = [f"cuda:{name}" if re.fullmatch(r"\d+", name) else name for name in names]
+    for name in names:
+        if not _NAMES.fullmatch(name):
+            expected = "expected numbers, cuda:N, cpu or mps with commas between them, or all"
+            raise UsageError(f"--devices {text}: no such device (got {name!r}, {expected})")
+    if len({name.partition(":")[0] for name in names}) > 1:
+        raise UsageError(f"--devices {text}: of several kinds, whose scores differ. Fix: devices of one kind")
+    return tuple(names)
+
+
+def open_workers(devices: Sequence[str], options: ModelOptions) -> Workers:
+    """A worker a device, all loading at once; the model is found, and fetched if need be, once for all of them."""
+    checkpoint = find(options)
+    if devices == (_ALL,):
+        devices = _all_cuda()
+    each = [replace(options, device=device) for device in devices]
+    return Workers([Place(one.device, partial(_open_one, one, checkpoint, len(each))) for one in each])
+
+
+def _all_cuda() -> list[str]:
+    """Every CUDA device that torch sees; asked in another process, since this one does without torch."""
+    code = "import torch; print(torch.cuda.device_count())"
+    asked = subprocess.run(
+        [sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if asked.returncode:
+        raise ModelError("--devices all: torch cannot be imported. Fix: python -c 'import torch' says why")
+    names = [f"cuda:{number}" for number in range(int(asked.stdout.split()[-1]))]
+    if not names:
+        raise UsageError("--devices all: torch sees no CUDA device. Fix: --devices cpu,cpu for two workers on the CPU")
+    return names
+
+
+def _open_one(options: ModelOptions, checkpoint: Checkpoint, of: int) -> Resizable:
+    """In a worker, which has its share of the cores."""
+    with uncollected():
+        import torch
+
+        from rerank_cli.engine.device import choose_device
+        from rerank_cli.engine.session import open_session
+
+    choose_device(options.device, "--devices")
+    if options.threads is None and of > 1:
+        options = replace(options, threads=max(1, torch.get_num_threads() // of))
+    return open_session(options, checkpoint)

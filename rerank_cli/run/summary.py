@@ -1,0 +1,117 @@
+"""The final figures of a run: one line for a person, a JSON file for machines."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+
+from rerank_cli import __version__
+from rerank_cli.engine.contract import ModelFacts, Work
+from rerank_cli.evaluation.comparison import Evaluation
+from rerank_cli.formats import append_to_special, final_path, is_special, replace_file
+from rerank_cli.run.scoring.cache import CacheUse
+from rerank_cli.run.scoring.cascade_quality import CascadeUse
+from rerank_cli.run.statistics import Tally
+from rerank_cli.run.verify import Verdict
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What happened. `failure` is the error that ended the run.
+
+    `interrupted` says what ended it before its input did: the name of a signal, or `max-duration`. With `nothing_to_do`
+    the output was complete before. `verdict` is what `--verify` found, `cache` and `cascade` say what those spared,
+    `evaluation` is what `--qrels` measured.
+    """
+
+    tally: Tally
+    model: ModelFacts | None = None
+    work: Work | None = None
+    interrupted: str | None = None
+    failure: str | None = None
+    nothing_to_do: bool = False
+    verdict: Verdict | None = None
+    cache: CacheUse | None = None
+    cascade: CascadeUse | None = None
+    evaluation: Evaluation | None = None
+
+    @property
+    def exit_reason(self) -> str:
+        """`finished`, `rejected` (finished, with bad records), `failed`, `max-duration`, or the name of a signal."""
+        if self.failure:
+            return "failed"
+        return self.interrupted or ("rejected" if self.tally.rejected else "finished")
+
+    def as_json(self) -> dict[str, Any]:
+        tally, work = self.tally, self.work
+        padding = 0.0 if not work or not work.computed else 1 - work.tokens / work.computed
+        return {
+            "exit_reason": self.exit_reason,
+            "error": self.failure,
+            "records": tally.records,
+            "resumed_records": tally.resumed_records,
+            "pairs": tally.pairs,
+            "tokens": tally.tokens,
+            "truncated_pairs": tally.truncated,
+            "duplicate_pairs": tally.duplicates,
+            "rejected": tally.rejected,
+            "chunks": tally.chunks,
+            "seconds": {"total": round(tally.elapsed, 3)} | {k: round(v, 3) for k, v in sorted(tally.seconds.items())},
+            "pairs_per_second": round(tally.pairs_per_second, 2),
+            "tokens_per_second": round(tally.tokens_per_second, 1),
+            "padding_ratio": round(padding, 4),
+            "rows": work.rows if work else 0,
+            "out_of_memory_splits": work.out_of_memory if work else 0,
+            "rescued_scores": work.rescued if work else 0,
+            "verified": asdict(self.verdict) if self.verdict else None,
+            "cache": asdict(self.cache) if self.cache else None,
+            "cascade": asdict(self.cascade) if self.cascade else None,
+            "evaluation": self.evaluation.as_json() if self.evaluation else None,
+            "model": asdict(self.model) if self.model else None,
+            "versions": {"rerank": __version__, "python": platform.python_version()} | _versions(),
+        }
+
+    def line(self) -> str:
+        """Records, pairs, rate and whatever a person must know, on one line."""
+        tally = self.tally
+        done = f"{_count(tally.records, 'record')}, {_count(tally.pairs, 'pair')} in {tally.elapsed:.1f} s"
+        parts = [done, f"{tally.pairs_per_second:,.0f} pairs/s"]
+        if tally.truncated:
+            parts.append(f"{_count(tally.truncated, 'pair')} truncated")
+        if tally.duplicates:
+            parts.append(f"{_count(tally.duplicates, 'duplicate')} not scored again")
+        parts += [shortcut.line for shortcut in (self.cache, self.cascade) if shortcut]
+        if tally.rejected:
+            parts.append(f"{_count(tally.rejected, 'record')} rejected")
+        if self.verdict:
+            parts.append(self.verdict.line)
+        return ", ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def write_summary(summary: Summary, path: str) -> None:
+    """Write the JSON at once or not at all, to a device or a pipe as it is; OutputError where that fails."""
+    data = orjson.dumps(summary.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    if is_special(path):
+        append_to_special(path, data)
+    else:
+        replace_file(final_path(path), data)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # vendored or built from source without metadata
+            found[name] = "unknown"
+    return found
