@@ -20,13 +20,13 @@ from typing import Any
 import orjson
 from quality import Task, answers, mean, scifact
 
-from rerank_cli.choices import ProgressMode
-from rerank_cli.engine.contract import ModelOptions, Session
+from rerank_cli.choices import OutputFormat, ProgressMode, ScoreKind
+from rerank_cli.engine.contract import Session
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.session import open_session
-from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions, ScoreKind
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run.job import run
-from rerank_cli.run.options import RunConfig
-from rerank_cli.run.scoring.cascade import Cascade
+from rerank_cli.run.options import Cascade, RunConfig
 from rerank_cli.run.summary import Summary
 
 ALONE, TOP = 0, 10

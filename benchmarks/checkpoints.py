@@ -25,11 +25,12 @@ import numpy.typing as npt
 import orjson
 from data import minilm, scifact_requests
 
-from rerank_cli.choices import ProgressMode
-from rerank_cli.engine.contract import ModelOptions, RowNotes, Session, StopRequested, never
+from rerank_cli.choices import OutputFormat, ProgressMode
+from rerank_cli.engine.contract import RowNotes, Session, StopRequested, never
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.session import open_session
-from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run.job import run
 from rerank_cli.run.options import RunConfig
 

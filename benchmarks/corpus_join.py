@@ -24,9 +24,9 @@ from typing import Any
 import orjson
 from memory import InstantSession
 
-from rerank_cli.choices import ProgressMode
-from rerank_cli.engine.contract import ModelOptions
-from rerank_cli.formats import AnswerOptions, ById, InputOptions, OutputFormat, OutputOptions, open_source
+from rerank_cli.choices import OutputFormat, ProgressMode
+from rerank_cli.engine.options import ModelOptions
+from rerank_cli.formats import AnswerOptions, ById, InputOptions, OutputOptions, open_source
 from rerank_cli.records import Request
 from rerank_cli.run.job import run
 from rerank_cli.run.options import RunConfig

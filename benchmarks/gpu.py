@@ -28,11 +28,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 import rerank_cli
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.choices import Quantize
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import ModelSession, open_session
 from rerank_cli.errors import RerankError
-from rerank_cli.models.options import Quantize
 from rerank_cli.run.verify import kendall_tau
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}

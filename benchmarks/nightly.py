@@ -25,10 +25,11 @@ from pathlib import Path
 import orjson
 from data import minilm, read_corpus, read_queries, read_run
 
-from rerank_cli.choices import ProgressMode
-from rerank_cli.engine.contract import ModelOptions, Session
+from rerank_cli.choices import OutputFormat, ProgressMode, ScoreKind
+from rerank_cli.engine.contract import Session
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.session import open_session
-from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions, ScoreKind
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run.job import run
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.summary import Summary

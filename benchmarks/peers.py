@@ -25,9 +25,9 @@ class Rerank:
     """The engine alone: tokenizing, planning and scoring of one call."""
 
     def __init__(self, args: argparse.Namespace, quantize: str = "none") -> None:
-        from rerank_cli.engine.contract import ModelOptions
+        from rerank_cli.choices import Quantize
+        from rerank_cli.engine.options import ModelOptions
         from rerank_cli.engine.session import open_session
-        from rerank_cli.models.options import Quantize
 
         options = ModelOptions(
             args.model, device=args.device, dtype=args.dtype, quantize=Quantize(quantize), max_length=LENGTH,

@@ -28,10 +28,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from memory import InstantSession, generate
 
-from rerank_cli.choices import ProgressMode
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.choices import OutputFormat, ProgressMode
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import Prepared
-from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run.job import run
 from rerank_cli.run.options import RunConfig
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from rerank_cli.records import Json
+from typing import Any
 
 _LIMIT = 80
 _RAW_LIMIT = 500
@@ -20,7 +19,7 @@ def _escape(char: str) -> str:
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def kind(value: Json) -> str:
+def kind(value: Any) -> str:
     """The JSON name of a value's type, with an article."""
     if value is None:
         return "null"

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.choices import Fuse, Normalize, OnError
+from rerank_cli.choices import Fuse, Normalize, OnError, ScoreKind
 from rerank_cli.errors import InputError
-from rerank_cli.formats import ScoreKind
-from rerank_cli.formats.writing.scores import sigmoid
 from rerank_cli.records import Record, Rejection, Request
 
 Floats = npt.NDArray[np.float64]
@@ -138,3 +136,9 @@ def normalized(scores: Floats, how: Normalize) -> Floats:
     shifted = scores - (scores.min() if how is Normalize.MINMAX else scores.mean())
     scale = shifted.max() if how is Normalize.MINMAX else scores.std()
     return shifted / scale if np.ptp(scores) > 0 and scale > 0 else np.zeros_like(scores)
+
+
+def sigmoid(logits: Scores32) -> Scores32:
+    """1 / (1 + e^-x) in float64, rounded once. Where e^-x overflows the quotient is 0, which is right."""
+    with np.errstate(over="ignore"):
+        return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)

@@ -21,7 +21,8 @@ from rerank_cli.benchmarking.analysis import Estimate, Limit, estimate, limit_of
 from rerank_cli.benchmarking.input_sample import InputSample, take_pairs, take_sample
 from rerank_cli.benchmarking.row_size_search import Resizable, Trials, choose_texts, plan_trials, try_sizes
 from rerank_cli.benchmarking.sample_run import Costed, Rehearsal, rehearse
-from rerank_cli.engine.contract import ModelFacts, ModelOptions, Session
+from rerank_cli.engine.contract import ModelFacts, Session
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, input_files, open_source

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import typer
 
-from rerank_cli.cli import bundles, by_id
-from rerank_cli.cli import options as opt
-from rerank_cli.cli.bundles import Gathered, gathers
+from rerank_cli.cli.flags import common, declare, inputs, model
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
 from rerank_cli.errors import EXIT_REJECTED
 
@@ -19,20 +18,20 @@ if TYPE_CHECKING:
 _BAR = 40
 
 
-@gathers(given=by_id.given, reading=bundles.reading)
+@declare.command(given=inputs.given, reading=model.reading)
 def check(
-    given: Gathered,
-    reading: Gathered,
-    limit: opt.Limit = None,
-    as_json: Annotated[bool, opt.flag("--json", help="One JSON object instead of a table.")] = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+    given: Callable[[], Any],
+    reading: Callable[[], Any],
+    limit: int | None = common.LIMIT,
+    as_json: bool = common.AS_JSON,
+    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
-    """Say what INPUT holds, how long its pairs are in tokens, and what would be cut or rejected.
+    """Say what INPUT holds, how long its pairs are in tokens, and what would be truncated or rejected.
 
     \b
       rerank check candidates.jsonl -m mini
 
-    Loads the model's tokenizer, never its weights. Exit 3 when there are bad records.
+    Loads the model's tokenizer, never its weights. Exit code 3 if there are bad records.
     """
     records = given()
     prepare_environment()

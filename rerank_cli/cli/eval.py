@@ -1,15 +1,15 @@
-"""`rerank eval`: a ranking held against judgements, beside another ranking, or mixed at every weight."""
+"""`rerank eval`: measures of a ranking by relevance judgements, alone, against a baseline, or over fusion weights."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import typer
 
 from rerank_cli.choices import Normalize
-from rerank_cli.cli import options as opt
-from rerank_cli.cli.ranking import Measures, NormalizeFlag
+from rerank_cli.cli.flags import common, declare
+from rerank_cli.cli.flags.declare import flag, moved
 from rerank_cli.cli.streams import say
 from rerank_cli.errors import UsageError
 
@@ -20,30 +20,23 @@ if TYPE_CHECKING:
 _BAR = 30
 
 
+@declare.command()
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="An output of rerank run, or a run; - is stdin.")],
-    qrels: opt.NeededQrels,
-    baseline: Annotated[
-        str | None, opt.flag("--baseline", metavar="RUN", help="Compare with this: a run, or what was reranked.")
-    ] = None,
-    measures: Measures = None,
-    answered: Annotated[
-        bool, opt.flag("--answered", help="Average over the judged queries of RUN (and baseline) alone, not over all.")
-    ] = False,
-    per_query: Annotated[bool, opt.flag("--per-query", help="A row for each query too.")] = False,
-    tune_weight: Annotated[
-        bool, opt.flag("--tune-weight", help="Find the best --fuse-weight by the first of --measures.")
-    ] = False,
-    normalize: NormalizeFlag = None,
-    folds: Annotated[
-        int, opt.flag("--folds", metavar="K", min=2, help="Parts of the cross-validation of --tune-weight.")
-    ] = 5,
-    id_field: opt.IdField = None,
-    doc_id_field: opt.DocIdField = None,
-    as_json: Annotated[bool, opt.flag("--json", help="One JSON object instead of a table.")] = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+    run: str = typer.Argument(metavar="RUN", help="An output of rerank run, or a run file; - is stdin."),
+    qrels: str = common.NEEDED_QRELS,
+    baseline: str | None = flag(None, "Compare with this: a run file, or what was reranked.", "RUN"),
+    measures: str | None = common.MEASURES,
+    answered: bool = flag(False, "Average over the judged queries that are in RUN (and in the baseline) only."),
+    per_query: bool = flag(False, "Print a row for each query too."),
+    tune_weight: bool = flag(False, "Find the best --fuse-weight by the first of --measures."),
+    normalize: Normalize | None = common.NORMALIZE,
+    folds: int = flag(5, "Folds of the cross-validation of --tune-weight.", "K", min=2),
+    as_json: bool = common.AS_JSON,
+    id_field: str | None = moved(common.ID_FIELD, declare.INPUT),
+    doc_id_field: str | None = moved(common.DOC_ID_FIELD, declare.INPUT),
+    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
-    """Say how good the ranking in RUN is by judgements, and whether it is better than another.
+    """Measure the ranking in RUN by relevance judgements, and test whether it differs from another one.
 
     \b
       rerank eval reranked.jsonl --qrels qrels.tsv --baseline candidates.jsonl
@@ -55,7 +48,7 @@ def evaluate(
     from rerank_cli.evaluation.command import Asked, tuned, worked_out
 
     if tune_weight and (baseline or per_query or answered):
-        raise UsageError("--tune-weight stands alone: no --baseline, --per-query or --answered with it")
+        raise UsageError("--tune-weight excludes --baseline, --per-query and --answered")
     if normalize and not tune_weight:
         raise UsageError("--normalize needs --tune-weight")
     asked = Asked(run, qrels, baseline, measures, answered, id_field, doc_id_field)

@@ -1,36 +1,34 @@
-"""`rerank inspect`: what a pair of a file becomes before a model reads it."""
+"""`rerank inspect`: how the model reads one pair of a file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from rerank_cli.cli import bundles, by_id
-from rerank_cli.cli import options as opt
-from rerank_cli.cli.bundles import Gathered, gathers
+from rerank_cli.cli.flags import common, declare, inputs, model
+from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
 
 if TYPE_CHECKING:
     from rerank_cli.inspection.pair import Inspection
 
 
-@gathers(given=by_id.given, reading=bundles.reading)
+@declare.command(given=inputs.given, reading=model.reading)
 def inspect(
-    given: Gathered,
-    reading: Gathered,
-    record: Annotated[int, opt.flag("--record", metavar="N", min=1, help="Which record, the first is 1.")] = 1,
-    candidate: Annotated[
-        int, opt.flag("--candidate", metavar="N", min=0, help="Which of its candidates, the first is 0.")
-    ] = 0,
-    as_json: Annotated[bool, opt.flag("--json", help="One JSON object instead of a table.")] = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+    given: Callable[[], Any],
+    reading: Callable[[], Any],
+    record: int = flag(1, "Number of the record; the first is 1.", "N", min=1),
+    candidate: int = flag(0, "Number of the candidate; the first is 0.", "N", min=0),
+    as_json: bool = common.AS_JSON,
+    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
-    """Show the exact text, tokens and ids of one pair, where it is cut, and where its score is read.
+    """Show text, tokens and ids of one pair as the model reads it, where it is truncated, and where its score is read.
 
     \b
-      rerank inspect candidates.jsonl --record 12 --candidate 3 -m mini
+      rerank inspect candidates.jsonl --record 2 --candidate 3 -m mini
 
     Loads the model's tokenizer, never its weights.
     """
@@ -47,13 +45,13 @@ def inspect(
         request = find_record(source, record)
     finally:
         source.close()
-    model = open_tokenizer(reading())
-    found = inspect_pair(request, candidate, model)
+    known = open_tokenizer(reading())
+    found = inspect_pair(request, candidate, known)
     if as_json:
-        text = orjson.dumps(_json(found, model.checkpoint.name), option=orjson.OPT_APPEND_NEWLINE)
+        text = orjson.dumps(_json(found, known.checkpoint.name), option=orjson.OPT_APPEND_NEWLINE)
     else:
-        about = f"{request.position}, candidate {candidate}; {model.checkpoint.name} ({model.family})"
-        limits = f"max_length {model.limits.max_length}, query {model.limits.query_max_length}"
+        about = f"{request.position}, candidate {candidate}; {known.checkpoint.name} ({known.family})"
+        limits = f"max_length {known.limits.max_length}, query {known.limits.query_max_length}"
         text = "\n".join([f"record   {about}, {limits}", *lines(found), ""]).encode()
     stdout.write(text)
     stdout.flush()

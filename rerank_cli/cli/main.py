@@ -19,6 +19,7 @@ from rerank_cli import __version__
 from rerank_cli.cli.bench import bench
 from rerank_cli.cli.check import check
 from rerank_cli.cli.eval import evaluate
+from rerank_cli.cli.flags.declare import GroupedHelp
 from rerank_cli.cli.inspect import inspect
 from rerank_cli.cli.mine import mine
 from rerank_cli.cli.models import models
@@ -38,8 +39,9 @@ _CommandLineError = typer.BadParameter.__mro__[2]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 EPILOG = (
+    "Every flag can be set in the environment too: RERANK_MAX_LENGTH=256 is --max-length 256.\n\n"
     "Exit codes: 0 done, 1 internal error, 2 bad flags, 3 done but records were rejected, 4 bad input, 5 bad model, "
-    "6 refused, 7 output not written, 10 stopped by --max-duration, 128+N died of signal N."
+    "6 refused, 7 output not written, 10 stopped by --max-duration, 128+N ended by signal N."
 )
 
 
@@ -65,19 +67,23 @@ app = typer.Typer(
     epilog=EPILOG,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-app.command("run")(_told(run))
-app.command("score")(_told(score))
-app.command("check")(_told(check))
-app.command("inspect")(_told(inspect))
-app.command("bench")(_told(bench))
-app.command("eval")(_told(evaluate))
-app.command("status")(_told(status))
-app.command("report")(_told(report))
-app.command("view")(_told(view))
-app.command("mine")(_told(mine))
-app.command("models")(_told(models))
+_COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("run", run, "Rerank the candidates of every query in a file."),
+    ("score", score, "Score a few documents given on the command line."),
+    ("check", check, "Validate an input and count its tokens."),
+    ("inspect", inspect, "Show how the model reads one pair."),
+    ("bench", bench, "Measure speed on a sample, and estimate the whole file."),
+    ("eval", evaluate, "Measure a ranking by relevance judgements."),
+    ("status", status, "Show how far a run is."),
+    ("report", report, "Summarize an output as an HTML page or in the terminal."),
+    ("view", view, "Page through queries and their reranked passages."),
+    ("mine", mine, "Write training data with hard negatives."),
+    ("models", models, "List known models, or show one."),
+)
+for _name, _function, _summary in _COMMANDS:
+    app.command(_name, cls=GroupedHelp, short_help=_summary)(_told(_function))
 
 
 def _version(wanted: bool) -> None:

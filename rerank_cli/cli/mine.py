@@ -3,82 +3,63 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
 
 import typer
 
-from rerank_cli.cli import options as opt
+from rerank_cli.choices import MarginFrom, Sampling, TrainFormat
+from rerank_cli.cli.flags import common, declare
+from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.streams import claim_stdout, say
 from rerank_cli.errors import UsageError
-from rerank_cli.formats.writing.mined_rows import TrainFormat
-from rerank_cli.mining.negatives import MarginFrom, Rules, Sampling
-
-_SEVERAL = "several may be named, each with its flag"
 
 
+@declare.command()
 def mine(
-    reranked: Annotated[str, typer.Argument(metavar="RERANKED", help="What a run wrote.")],
-    qrels: opt.NeededQrels,
-    output: Annotated[str, opt.flag("--output", "-o", metavar="FILE", help="Where to write; - is stdout.")] = "-",
-    given: opt.Given = None,
-    queries: Annotated[
-        str | None, opt.flag("--queries", metavar="FILE", help="Texts of queries by id, if they are nowhere else.")
-    ] = None,
-    corpus: Annotated[
-        list[str] | None, opt.flag("--corpus", metavar="FILE", help=f"Texts of documents by id; {_SEVERAL}.")
-    ] = None,
-    negatives: Annotated[int, opt.flag("--negatives", metavar="N", min=1, help="Negatives a query, at most.")] = 7,
-    ranks: Annotated[str, opt.flag("--range", metavar="A-B", help="Ranks they come from; 10- is to the end.")] = "1-",
-    margin: Annotated[
-        float | None, opt.flag("--margin", metavar="X", help="A negative scores at least X less than the positive.")
-    ] = None,
-    max_relative: Annotated[
-        float | None,
-        opt.flag("--max-relative", metavar="R", min=0, help="A negative scores at most R times the positive's score."),
-    ] = None,
-    margin_from: Annotated[
-        MarginFrom, opt.flag("--margin-from", help="Which positive of a query these two count from.")
-    ] = MarginFrom.LOWEST,
-    max_score: Annotated[
-        float | None, opt.flag("--max-score", metavar="X", help="What scores higher may be relevant: no negative.")
-    ] = None,
-    min_score: Annotated[
-        float | None, opt.flag("--min-score", metavar="X", help="What scores lower is too easy: no negative.")
-    ] = None,
-    min_relevance: Annotated[
-        int, opt.flag("--min-relevance", metavar="N", min=1, help="What is judged so high is a positive.")
-    ] = 1,
-    sampling: Annotated[
-        Sampling, opt.flag("--sampling", help="Take those that rank best, or draw some of all that qualify.")
-    ] = Sampling.TOP,
-    seed: Annotated[int, opt.flag("--seed", metavar="N", help="Another seed draws others.")] = 0,
-    format: Annotated[
-        TrainFormat, opt.flag("--format", help="FlagEmbedding's train, or sentence-transformers' columns.")
-    ] = TrainFormat.TRAIN,
-    scores: Annotated[bool, opt.flag("--scores", help="Add pos_scores and neg_scores (train).")] = False,
-    overwrite: opt.Overwrite = False,
-    quiet: opt.Quiet = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+    reranked: str = typer.Argument(metavar="RERANKED", help="What a run wrote."),
+    qrels: str = common.NEEDED_QRELS,
+    output: str = flag("-", "Where to write; - is stdout.", "FILE", short="-o"),
+    given: list[str] | None = common.GIVEN,
+    queries: str | None = flag(None, "Texts of the queries by id, if they are nowhere else.", "FILE"),
+    corpus: list[str] | None = flag(None, "Texts of the documents by id: file or folder (may be repeated).", "PATH"),
+    negatives: int = flag(7, "Negatives of a query, at most.", "N", min=1),
+    ranks: str = flag("1-", "Ranks that negatives come from; 10- means to the end.", "A-B", long="--range"),
+    margin: float | None = flag(None, "A negative scores at least X less than the positive.", "X"),
+    max_relative: float | None = flag(None, "A negative scores at most R times the positive's score.", "R", min=0),
+    margin_from: MarginFrom = flag(MarginFrom.LOWEST, "Which positive of a query both are measured from."),
+    max_score: float | None = flag(None, "A passage that scores higher is no negative: it may be relevant.", "X"),
+    min_score: float | None = flag(None, "A passage that scores lower is no negative: it is too easy.", "X"),
+    min_relevance: int = flag(1, "Judged at least N is a positive.", "N", min=1),
+    sampling: Sampling = flag(Sampling.TOP, "Take the best ranked that qualify, or a random sample."),
+    seed: int = flag(0, "Seed of the random sample.", "N"),
+    format: TrainFormat = flag(TrainFormat.TRAIN, "FlagEmbedding's train, or columns of sentence-transformers."),
+    scores: bool = flag(False, "Add pos_scores and neg_scores (--format train)."),
+    index_dir: str | None = common.INDEX_DIR,
+    overwrite: bool = common.OVERWRITE,
+    quiet: bool = common.QUIET,
+    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
-    """Write training data: positives from judgements, hard negatives from what ranks well and is not relevant.
+    """Write training data: positives from judgements, hard negatives from what ranks high and is not relevant.
 
     \b
       rerank mine reranked.jsonl --input candidates.jsonl --qrels train.tsv --max-relative 0.95 -o train.jsonl
       rerank mine reranked.jsonl --queries queries.jsonl --corpus corpus.jsonl --qrels train.tsv --range 10-100
 
-    Scores count as they stand in RERANKED. Texts come from the output, from --input, or from --queries and --corpus.
+    Scores are those written in RERANKED. Texts come from the output, from --input, or from --queries and --corpus.
     """
     if scores and format is not TrainFormat.TRAIN:
-        raise UsageError(f"--scores goes with --format train (got {format}). Fix: leave one of them out")
+        raise UsageError(f"--scores needs --format train (got {format})")
+    if index_dir and not corpus:
+        raise UsageError("--index-dir needs --corpus PATH")
     first, last = _ranks(ranks)
+    from rerank_cli.mining.mine import MineOptions, mine_file
+    from rerank_cli.mining.negatives import Rules
+
     rules = Rules(
         negatives, first, last, margin, max_relative, margin_from, min_score, max_score, min_relevance, sampling, seed
     )
-    from rerank_cli.mining.mine import MineOptions, mine_file
-
-    options = MineOptions(
-        reranked, qrels, output, rules, tuple(given or ()), queries, tuple(corpus or ()), format, scores, overwrite
-    )
+    sides = tuple(given or ()), queries, tuple(corpus or ())
+    notify = (lambda _: None) if quiet else say
+    options = MineOptions(reranked, qrels, output, rules, *sides, format, scores, overwrite, index_dir, notify)
     tally = mine_file(options, claim_stdout() if output == "-" else None)
     if not quiet:
         say(tally.line())

@@ -1,25 +1,25 @@
-"""`rerank models`: checkpoints we know by name, which of them are on disk, and how any one of them is read."""
+"""`rerank models`: checkpoints known by name, which of them are on disk, and how any one of them is read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import typer
 
-from rerank_cli.cli import options as opt
+from rerank_cli.cli.flags import common, declare
+from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.streams import prepare_environment
 
 if TYPE_CHECKING:
     from rerank_cli.engine.limits import TokenizerOnly
 
 
+@declare.command()
 def models(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A model to look at: Hub id, folder or mini.")
-    ] = None,
-    as_json: Annotated[bool, opt.flag("--json", help="One JSON object a line instead of a table.")] = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+    name: str | None = typer.Argument(None, metavar="[NAME]", help="A model to show: Hub id, folder or mini."),
+    as_json: bool = flag(False, "Print one JSON object a line instead of a table.", long="--json"),
+    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """List known models: family, size, length, licence, and whether they are on disk.
 
@@ -28,8 +28,7 @@ def models(
       rerank models BAAI/bge-reranker-v2-gemma
 
     With NAME: its family, prompt, limits and the options that apply to it; fetches its tokenizer, never its weights.
-    Any cross-encoder with one label and any causal language model works, by Hub id or folder; those listed were looked
-    at.
+    Other cross-encoders with one label and causal language models work too, by Hub id or folder.
     """
     prepare_environment()
     if name is not None:
@@ -55,8 +54,8 @@ def models(
 
 
 def _one(name: str, as_json: bool) -> None:
-    from rerank_cli.engine.contract import ModelOptions
     from rerank_cli.engine.limits import open_tokenizer
+    from rerank_cli.engine.options import ModelOptions
 
     found = _facts(open_tokenizer(ModelOptions(name)))
     if as_json:
@@ -68,8 +67,8 @@ def _one(name: str, as_json: bool) -> None:
 
 def _facts(model: TokenizerOnly) -> dict[str, Any]:
     from rerank_cli.models.options import flag_of
-    from rerank_cli.models.prompts.rules import options_of
     from rerank_cli.models.registry import KNOWN, half_precision
+    from rerank_cli.models.rules import options_of
 
     config, profile, limits = model.checkpoint.config, model.reading.profile, model.limits
     known = next((known for known in KNOWN if known.name == model.checkpoint.name), None)

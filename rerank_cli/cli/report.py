@@ -1,38 +1,34 @@
-"""`rerank report`: what a run did, as a page or in the terminal."""
+"""`rerank report`: what a run did, as an HTML page or in the terminal."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from rerank_cli.cli import options as opt
+from rerank_cli.cli.flags import common, declare
+from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.streams import claim_stdout, say
 from rerank_cli.errors import UsageError
 
 
+@declare.command()
 def report(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="What a run wrote.")],
-    given: opt.Given = None,
-    qrels: opt.Qrels = None,
-    baseline: Annotated[
-        str | None, opt.flag("--baseline", metavar="RUN", help="TREC run to compare with, for the first stage's order.")
-    ] = None,
-    summary: Annotated[
-        str | None, opt.flag("--summary", metavar="FILE", help="Figures and settings that the run wrote as JSON.")
-    ] = None,
-    page: Annotated[str | None, opt.flag("--output", "-o", metavar="FILE", help="Write an HTML page.")] = None,
-    terminal: Annotated[bool, opt.flag("--terminal", help="Show it in the terminal [default without -o].")] = False,
-    overwrite: opt.Overwrite = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+    output: str = typer.Argument(metavar="OUTPUT", help="What a run wrote."),
+    page: str | None = flag(None, "Write an HTML page.", "FILE", short="-o", long="--output"),
+    given: list[str] | None = common.GIVEN,
+    qrels: str | None = common.QRELS,
+    baseline: str | None = flag(None, "TREC run to compare with, instead of the first stage's order.", "RUN"),
+    summary: str | None = flag(None, "Figures and settings that the run wrote with --summary.", "FILE"),
+    terminal: bool = flag(False, "Print it in the terminal [default without -o]."),
+    overwrite: bool = common.OVERWRITE,
+    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
-    """Show scores, movement, quality and examples of an output, as one HTML page or in the terminal.
+    """Show scores, rank changes, measures and examples of an output, as one HTML page or in the terminal.
 
     \b
       rerank report reranked.jsonl --input candidates.jsonl --qrels qrels.tsv -o report.html
       rerank report reranked.jsonl
 
-    The page needs no network. The output is read once, in bounded memory; --input gives texts that it leaves out.
+    The page needs no network. The output is read once, in bounded memory; --input has the texts that it left out.
     """
     if page == "-":
         raise UsageError("--output cannot be - (stdout carries the terminal's version). Fix: name a file")

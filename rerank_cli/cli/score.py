@@ -1,30 +1,28 @@
-"""`rerank score`: a quick look at how a model scores a few documents."""
+"""`rerank score`: score a few documents given on the command line."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from io import TextIOWrapper
-from typing import Annotated, BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 import typer
 
-from rerank_cli.cli import bundles
-from rerank_cli.cli import options as opt
-from rerank_cli.cli.bundles import Gathered, gathers
+from rerank_cli.cli.flags import common, declare, model
 from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment
 
 
-@gathers(reading=bundles.reading, place=bundles.place)
+@declare.command(reading=model.reading, place=model.place)
 def score(
-    query: Annotated[str, typer.Argument(help="The query.")],
-    documents: Annotated[list[str], typer.Argument(metavar="DOC", help="Documents to score.")],
-    reading: Gathered,
-    place: Gathered,
-    top_n: opt.TopN = None,
-    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+    reading: Callable[[], Any],
+    place: Callable[[], Any],
+    query: str = typer.Argument(help="The query."),
+    documents: list[str] = typer.Argument(metavar="DOC", help="Documents to score."),
+    top_n: int | None = common.TOP_N,
+    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
-    """Score documents against a query: a table on a terminal, JSONL in a pipe.
+    """Score documents for a query: a table on a terminal, JSON lines in a pipe.
 
     \b
       rerank score "what is panda?" "hi" "The giant panda is a bear." -m mini
@@ -35,8 +33,8 @@ def score(
     from rerank_cli.inspection.score import score_documents
 
     stdout = claim_stdout()
-    options = replace(reading(), **place())
-    scored = score_documents(start_session(options), query, documents)[:top_n]
+    session = start_session(model.model_of(reading, place))
+    scored = score_documents(session, query, documents)[:top_n]
     if stdout.isatty():
         _table(stdout, [(str(rank), f"{s.score:.4f}", f"{s.logit:.3f}", s.text) for rank, s in enumerate(scored, 1)])
         return

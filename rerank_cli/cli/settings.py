@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from rerank_cli.cli.flags.declare import PROGRESS, flag
 from rerank_cli.errors import UsageError
 
 _SOURCES = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}
@@ -68,10 +69,5 @@ def _toml(value: Any) -> str:
     return f'"{escaped}"'
 
 
-Config = Annotated[
-    str | None,
-    typer.Option("--config", callback=_read, is_eager=True, metavar="FILE", help="Read settings from a TOML file."),
-]
-PrintConfig = Annotated[
-    bool, typer.Option("--print-config", help="Show every setting and where it came from, then exit.")
-]
+Config = flag(None, "Read settings from a TOML file.", "FILE", panel=PROGRESS, callback=_read, is_eager=True)
+PrintConfig = flag(False, "Print every setting and where it comes from, then exit.", panel=PROGRESS)

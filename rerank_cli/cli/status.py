@@ -1,13 +1,14 @@
-"""`rerank status`: how far the run of an output is, and who is at it."""
+"""`rerank status`: how far the run of an output is, and which process writes it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import orjson
 import typer
 
-from rerank_cli.cli import options as opt
+from rerank_cli.cli.flags import common, declare
+from rerank_cli.cli.flags.declare import flag
 
 if TYPE_CHECKING:
     from rerank_cli.inspection.status import Status
@@ -20,21 +21,20 @@ _STATES = {
 }
 
 
+@declare.command()
 def status(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="What a run was told to write with -o.")],
-    checkpoint: Annotated[
-        str | None, opt.flag("--checkpoint", metavar="FILE", help="Where the run was told to keep its checkpoint.")
-    ] = None,
-    as_json: Annotated[bool, opt.flag("--json", help="One JSON object instead of a table.")] = False,
-    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+    output: str = typer.Argument(metavar="OUTPUT", help="What the run was told to write with -o."),
+    checkpoint: str | None = flag(None, "Where the run was told to keep its checkpoint.", "FILE"),
+    as_json: bool = common.AS_JSON,
+    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
-    """Say how far the run of OUTPUT is, how fast, what it was made with and who writes it.
+    """Show how far the run of OUTPUT is, its speed, its settings, and which process writes it.
 
     \b
       rerank status reranked.jsonl
       rerank status - --checkpoint pipe.checkpoint
 
-    Figures are those of the last commit. Loads no model. Exit 4 when nothing is known of OUTPUT.
+    Figures are those of the last commit. Loads no model. Exit code 4 if nothing is known of OUTPUT.
     """
     from rerank_cli.inspection.status import status_of
 

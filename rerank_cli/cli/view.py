@@ -1,25 +1,27 @@
-"""`rerank view`: queries and their reranked passages, page by page."""
+"""`rerank view`: page through queries and their reranked passages."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
 from io import TextIOWrapper
-from typing import IO, Annotated
+from typing import IO
 
 import typer
 
-from rerank_cli.cli import options as opt
+from rerank_cli.cli.flags import common, declare
+from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.pager import through_pager
 
 
+@declare.command()
 def view(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="What a run wrote; - is stdin.")],
-    given: opt.Given = None,
-    qrels: opt.Qrels = None,
-    query: Annotated[str | None, opt.flag("--query", metavar="ID", help="Only the query with this id.")] = None,
-    top: Annotated[int, opt.flag("--top", metavar="N", min=1, help="Passages to show of each query.")] = 10,
-    debug: opt.Debug = False,  # noqa: ARG001 - read in main
+    file: str = typer.Argument(metavar="FILE", help="What a run wrote; - is stdin."),
+    given: list[str] | None = common.GIVEN,
+    qrels: str | None = common.QRELS,
+    query: str | None = flag(None, "Show only the query with this id.", "ID"),
+    top: int = flag(10, "Passages to show of each query.", "N", min=1),
+    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """Page through queries and passages: score, new rank, first-stage rank, and text.
 
@@ -27,7 +29,7 @@ def view(
       rerank view reranked.jsonl --input candidates.jsonl --qrels qrels.tsv
       rerank view reranked.jsonl --query 42 --top 3
 
-    Uses $PAGER (less) on a terminal, plain text elsewhere. Reads as far as you look.
+    Uses $PAGER (less) on a terminal, plain text elsewhere. Reads only as far as you look.
     """
     from rerank_cli.reports.view import ViewOptions, queries, text_of
 

@@ -6,35 +6,15 @@ Plain data without torch, so that a bad flag or a bad file is told before second
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from rerank_cli.choices import Quantize
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts, Prepared
-from rerank_cli.engine.windows import Cutting
-from rerank_cli.models.options import FamilyOptions, Quantize
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """Which model, where, and how long its inputs may be. None takes the default of the place or the model."""
-
-    name: str
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    quantize: Quantize = Quantize.NONE
-    max_length: int | None = None
-    query_max_length: int | None = None
-    batch_tokens: int | None = None
-    threads: int | None = None
-    family: FamilyOptions = field(default_factory=FamilyOptions)
-    share_prefix: bool = True
-    compile: bool = False
-    cutting: Cutting = field(default_factory=Cutting)
 
 
 @dataclass(frozen=True, slots=True)

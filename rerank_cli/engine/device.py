@@ -6,9 +6,9 @@ import re
 
 import torch
 
+from rerank_cli.choices import Quantize
 from rerank_cli.engine.contract import Sizes
 from rerank_cli.errors import UsageError
-from rerank_cli.models.options import Quantize
 from rerank_cli.models.quantization.fp8 import refuse_without_float8
 from rerank_cli.models.quantization.int8 import refuse_without_int8
 

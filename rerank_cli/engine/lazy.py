@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.limits import find
+from rerank_cli.engine.options import ModelOptions
 
 if TYPE_CHECKING:
     from rerank_cli.engine.session import ModelSession

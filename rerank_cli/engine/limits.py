@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import UsageError
 from rerank_cli.models.checkpoint import Checkpoint, resolve
 from rerank_cli.models.prompts.pairs import Limits, PairRule
-from rerank_cli.models.prompts.rules import Reading, read_as
 from rerank_cli.models.prompts.tokens import TextTokenizer, load_tokenizer
 from rerank_cli.models.registry import identify
+from rerank_cli.models.rules import Reading, read_as
 
 
 def choose_limits(options: ModelOptions, positions: int, rule: PairRule) -> Limits:

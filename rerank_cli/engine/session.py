@@ -14,25 +14,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rerank_cli.choices import Quantize
 from rerank_cli.engine.attention import register
-from rerank_cli.engine.contract import ModelFacts, ModelOptions, RowNotes, Sizes, Work, never
+from rerank_cli.engine.contract import ModelFacts, RowNotes, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, sizes_for
 from rerank_cli.engine.limits import choose_limits, find
 from rerank_cli.engine.memory import keep_freed_blocks
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairReader, PairTexts, Prepared, prepare
 from rerank_cli.engine.row_size import rows_for
 from rerank_cli.engine.row_workers import Lanes, keep_to_themselves
 from rerank_cli.engine.scorer import Scorer
+from rerank_cli.engine.windows import Cutting
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.compiled import CompiledModel, compiled
 from rerank_cli.models.encoders.cpu_blocks import work_in_place
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
 from rerank_cli.models.inputs import Frame, Placement
-from rerank_cli.models.options import Quantize
-from rerank_cli.models.prompts.rules import is_guess, read_as
 from rerank_cli.models.prompts.tokens import load_tokenizer
 from rerank_cli.models.quantization.apply import quantize
 from rerank_cli.models.registry import half_precision, identify
+from rerank_cli.models.rules import is_guess, read_as
 
 if TYPE_CHECKING:
     from rerank_cli.engine.profiling.flops import Costs
@@ -147,7 +149,8 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     )
     exact = dtype == torch.float32 and options.quantize is Quantize.NONE
     rescue = None if exact else lambda: load(torch.float32)
-    reader = PairReader(tokenizer, reading.rule, limits, options.cutting, options.share_prefix and model.packed)
+    cutting = Cutting(options.long_documents, options.stride)
+    reader = PairReader(tokenizer, reading.rule, limits, cutting, options.share_prefix and model.packed)
     return ModelSession(facts, sizes, reader, Scorer(model, rescue, _lanes(model, device)), load_plain)
 
 

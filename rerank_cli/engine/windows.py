@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rerank_cli.choices import LongDocuments
 from rerank_cli.engine.plan import Index
-from rerank_cli.models.options import LongDocuments
 
 Scores = npt.NDArray[np.float32]
 

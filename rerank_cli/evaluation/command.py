@@ -11,10 +11,10 @@ from rerank_cli.evaluation.comparison import Evaluation, check_overlap, evaluate
 from rerank_cli.evaluation.measures import DEFAULT, parse_measures
 from rerank_cli.evaluation.tuning import Tuning, tune
 from rerank_cli.formats import InputOptions
-from rerank_cli.formats.options import STREAM
 from rerank_cli.formats.runs.qrels import Qrels, read_qrels
 from rerank_cli.formats.runs.rankings import Found, read_rankings
 from rerank_cli.formats.shapes.fields import names_from
+from rerank_cli.storage.paths import STREAM
 
 Say = Callable[[str], None]
 

@@ -15,17 +15,16 @@ from typing import BinaryIO, cast
 
 import orjson
 
+from rerank_cli.choices import ScoreKind
 from rerank_cli.errors import RefusedError
 from rerank_cli.evaluation.comparison import Evaluation, evaluate, suspicion
 from rerank_cli.evaluation.measures import DEFAULT, Measure, parse_measures
-from rerank_cli.formats import Committed, writing
-from rerank_cli.formats.options import ScoreKind
 from rerank_cli.formats.runs.qrels import Qrels, fingerprint_of, read_qrels
 from rerank_cli.formats.runs.rankings import as_first_ranked
 from rerank_cli.formats.shapes.fields import key_of
 from rerank_cli.formats.writing.scores import scores_of
 from rerank_cli.records import Outcome, Ranking
-from rerank_cli.storage.files import write_all
+from rerank_cli.storage.files import Committed, write_all, writing
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats import final_path
 from rerank_cli.run.recovery.checkpoint import Checkpoint, load
 from rerank_cli.run.recovery.output_state import Workplace
 from rerank_cli.run.recovery.receipt import signed
 from rerank_cli.storage.lock import holder
+from rerank_cli.storage.paths import final_path
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,27 +6,26 @@ With a corpus the choice is spooled to a temporary file first; only the ids that
 from __future__ import annotations
 
 import math
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import orjson
-
+from rerank_cli.choices import TrainFormat
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError, RefusedError
-from rerank_cli.formats import InputOptions, discard_partial, open_source, partial_of
-from rerank_cli.formats.corpus.texts import DOCUMENTS, QUERIES, TextStore, texts_in
+from rerank_cli.formats import InputOptions, discard_partial, open_source
+from rerank_cli.formats.corpus.texts import DocumentTexts, query_texts
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.runs.rank_comparison import placed_queries
 from rerank_cli.formats.runs.reranked import RerankedFile, Result
-from rerank_cli.formats.writing.mined_rows import Example, TrainFormat, example_rows
+from rerank_cli.formats.writing.mined_rows import Example, example_rows
 from rerank_cli.formats.writing.sinks import open_lines
 from rerank_cli.mining.negatives import Mined, Reason, Rules, mine
 from rerank_cli.run.recovery.output_state import Workplace
+from rerank_cli.storage.paths import partial_of
 
 _BATCH = 1000
 
@@ -45,6 +44,8 @@ class MineOptions:
     format: TrainFormat = TrainFormat.TRAIN
     scores: bool = False
     overwrite: bool = False
+    index_folder: str | None = None
+    notify: Callable[[str], None] = field(default=lambda _: None)
 
     @property
     def read(self) -> list[str]:
@@ -103,9 +104,7 @@ def mine_file(options: MineOptions, stdout: BinaryIO | None) -> MineTally:
 def examples(options: MineOptions, tally: MineTally, stack: ExitStack) -> Iterator[Example]:
     """Queries with what to train on, in file order. Raises InputError; files are left to the stack."""
     qrels = read_qrels(options.qrels)
-    queries: dict[str, str] = {}
-    if options.queries:
-        queries = {name: text for name, text in texts_in(options.queries, QUERIES) if name in qrels}
+    queries = query_texts(options.queries, qrels) if options.queries else {}
     answers = RerankedFile(options.path)
     stack.callback(answers.close)
     source = open_source(InputOptions(options.inputs)) if options.inputs else None
@@ -113,7 +112,9 @@ def examples(options: MineOptions, tally: MineTally, stack: ExitStack) -> Iterat
         stack.callback(source.close)
     chosen = _chosen((mine(q, qrels.get(q.id, {}), options.rules) for q in placed_queries(answers, source)), tally)
     if options.corpora:
-        chosen = _with_corpora(chosen, options.corpora, stack)
+        texts = DocumentTexts(options.corpora, options.index_folder, options.notify)
+        stack.callback(texts.close)
+        chosen = _with_texts(chosen, texts)
     for mined in chosen:
         example = _example(mined, mined.query or queries.get(mined.id), options, tally)
         if example:
@@ -168,33 +169,18 @@ def _text(result: Result, options: MineOptions) -> str:
     return f"{result.title} {result.text}".strip() if result.title else result.text
 
 
-def _with_corpora(chosen: Iterable[Mined], corpora: tuple[str, ...], stack: ExitStack) -> Iterator[Mined]:
-    """The same, with texts that were missing."""
-    spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the stack
-    stack.callback(spool.close)
-    store = TextStore()
-    stack.callback(store.close)
-    wanted = _spooled(chosen, spool)
-    for path in corpora:
-        store.keep(texts_in(path, DOCUMENTS), wanted)
-    wanted.clear()
-    spool.seek(0)
-    for line in spool:
-        value = orjson.loads(line)
-        lists = {name: tuple(_restored(one, store) for one in value[name]) for name in ("positives", "negatives")}
-        yield Mined(value["id"], value["query"], lists["positives"], lists["negatives"], value["full"])
+def _with_texts(chosen: Iterator[Mined], texts: DocumentTexts) -> Iterator[Mined]:
+    """The same, with texts that were missing; looked up for many queries at a time."""
+    while batch := list(islice(chosen, _BATCH)):
+        lists = [one.positives + one.negatives for one in batch]
+        found = texts.find(result.id for results in lists for result in results if result.text is None)
+        for one in batch:
+            positives, negatives = (
+                tuple(_completed(result, found) for result in results) for results in (one.positives, one.negatives)
+            )
+            yield replace(one, positives=positives, negatives=negatives)
+    texts.check_used()
 
 
-def _spooled(chosen: Iterable[Mined], spool: BinaryIO) -> set[str]:
-    """Write everything to the spool; the ids of documents without a text."""
-    wanted: set[str] = set()
-    for mined in chosen:
-        wanted.update(one.id for one in (*mined.positives, *mined.negatives) if one.text is None)
-        spool.write(orjson.dumps(mined, option=orjson.OPT_APPEND_NEWLINE))
-    return wanted
-
-
-def _restored(value: dict[str, Any], store: TextStore) -> Result:
-    score = math.nan if value["score"] is None else value["score"]  # JSON has no NaN
-    result = Result(**{**value, "score": score})
-    return result if result.text is not None else replace(result, title=None, text=store.get(result.id))
+def _completed(result: Result, texts: dict[str, str]) -> Result:
+    return result if result.text is not None else replace(result, title=None, text=texts.get(result.id))

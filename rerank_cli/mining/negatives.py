@@ -13,24 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rerank_cli.choices import MarginFrom, Sampling
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
 from rerank_cli.formats.runs.reranked import Result
-
-
-class Sampling(StrEnum):
-    """Which of the passages that qualify: those that rank best, or any."""
-
-    TOP = "top"
-    RANDOM = "random"
-
-
-class MarginFrom(StrEnum):
-    """Whose score margins count from: that of the lowest or of the best positive."""
-
-    LOWEST = "lowest"
-    BEST = "best"
 
 
 @dataclass(frozen=True, slots=True)

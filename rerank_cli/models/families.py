@@ -11,8 +11,8 @@ from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.inputs import Placement
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.packed_row import TokenRow
-from rerank_cli.models.prompts.rules import Reading
 from rerank_cli.models.registry import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.rules import Reading
 
 
 class CrossEncoder(Protocol):

@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from enum import StrEnum
 from typing import Any
 
+from rerank_cli.choices import LayerHeads, TruncationRule
 from rerank_cli.errors import UsageError
-from rerank_cli.models.prompts.profiles import Profile, TruncationRule
-
-
-class LayerHeads(StrEnum):
-    """Which head of a lightweight checkpoint scores a cutoff layer: see `lightweight`."""
-
-    REFERENCE = "reference"
-    TRAINED = "trained"
-
-
-class LongDocuments(StrEnum):
-    """What becomes of a document that does not fit: cut off, or read in passages whose scores are pooled."""
-
-    TRUNCATE = "truncate"
-    MAX = "max"
-    FIRST = "first"
-    MEAN_TOP3 = "mean-top3"
-
-
-class Quantize(StrEnum):
-    """Products of the blocks' linear layers in fewer bits than the model's dtype: see `quantize`."""
-
-    NONE = "none"
-    INT8 = "int8"
-    FP8 = "fp8"
+from rerank_cli.models.prompts.profiles import Profile
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import orjson
 
+from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
 from rerank_cli.models.prompts.pairs import Ids, PairRule, PairTemplate
-from rerank_cli.models.prompts.profiles import Profile, TruncationRule, fill, pieces_of
+from rerank_cli.models.prompts.profiles import Profile, fill, pieces_of
 from rerank_cli.models.prompts.tokens import TextTokenizer
 from rerank_cli.models.registry import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
 

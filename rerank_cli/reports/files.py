@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from rerank_cli.formats import AnswerOptions, OutputFormat, OutputOptions, check_output, refuse_existing
+from rerank_cli.choices import OutputFormat
+from rerank_cli.formats import AnswerOptions, OutputOptions, check_output, refuse_existing
 from rerank_cli.reports.analysis import Findings
 from rerank_cli.reports.collect import ReportOptions
 from rerank_cli.reports.page import page
-from rerank_cli.storage.files import append_to_special, final_path, is_special, replace_file
+from rerank_cli.storage.files import append_to_special, replace_file
+from rerank_cli.storage.paths import final_path, is_special
 
 
 def check_page(path: str, options: ReportOptions, overwrite: bool) -> None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from rerank_cli.choices import OnError
 from rerank_cli.errors import InputError
 from rerank_cli.evaluation.same_pass import Judging
-from rerank_cli.formats import Committed, ErrorsFile, Sink
+from rerank_cli.formats import ErrorsFile, Sink
 from rerank_cli.records import Outcome, Rejection
 from rerank_cli.run.stages import Scored
 from rerank_cli.run.statistics import Tally
 from rerank_cli.run.trace import Reached
+from rerank_cli.storage.files import Committed
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,18 @@ from dataclasses import replace
 from functools import partial
 
 from rerank_cli.choices import ProgressMode, Resume
-from rerank_cli.engine.contract import ModelOptions, Session
+from rerank_cli.engine.contract import Session
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import RefusedError, RerankError
 from rerank_cli.evaluation.comparison import Evaluation
 from rerank_cli.evaluation.same_pass import Judged, Judging
 from rerank_cli.formats import ErrorsFile, Sink, Source, input_files, open_sink, open_source, refuse_existing
 from rerank_cli.ranking import demanding
 from rerank_cli.records import Record
+from rerank_cli.run.checks import check, check_shape
 from rerank_cli.run.chunks import cut
 from rerank_cli.run.committer import Entry, Ledger
-from rerank_cli.run.options import RunConfig, check, check_shape
+from rerank_cli.run.options import RunConfig
 from rerank_cli.run.pipeline import stream
 from rerank_cli.run.progress import say, showing, snapshot
 from rerank_cli.run.record_guards import after, guarded, look_ahead

@@ -8,14 +8,11 @@ from rerank_cli.engine.contract import StopRequested
 from rerank_cli.run.chunks import Chunk
 from rerank_cli.run.committer import Ledger
 from rerank_cli.run.recovery.journal import Journal
-from rerank_cli.run.scoring.local import Scoring
+from rerank_cli.run.scoring.local import MakeScoring
 from rerank_cli.run.stages import Scored, join, slices
 from rerank_cli.run.statistics import Tally
 from rerank_cli.run.threads import Ahead, Behind
 from rerank_cli.run.verify import Sample
-
-MakeScoring = Callable[[Callable[[], bool]], Scoring]
-"""Makes the scoring of a run, which asks the function given whether it should stop."""
 
 
 def stream(

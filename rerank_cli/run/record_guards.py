@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rerank_cli.choices import OnError
 from rerank_cli.errors import InputError, RefusedError
 from rerank_cli.formats import Source
 from rerank_cli.records import Record, Rejection
+from rerank_cli.run.recovery.checkpoint import Checkpoint
+from rerank_cli.run.statistics import Tally
 from rerank_cli.run.trace import Trace
-
-if TYPE_CHECKING:
-    from rerank_cli.run.recovery.checkpoint import Checkpoint
-    from rerank_cli.run.statistics import Tally
 
 _FIRST_LOOK = 32
 

@@ -12,11 +12,12 @@ import orjson
 from rerank_cli import __version__
 from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.evaluation.comparison import Evaluation
-from rerank_cli.formats import append_to_special, final_path, is_special, replace_file
 from rerank_cli.run.scoring.cache import CacheUse
 from rerank_cli.run.scoring.cascade_quality import CascadeUse
 from rerank_cli.run.statistics import Tally
 from rerank_cli.run.verify import Verdict
+from rerank_cli.storage.files import append_to_special, replace_file
+from rerank_cli.storage.paths import final_path, is_special
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
 

@@ -11,17 +11,28 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias, cast
 
 from rerank_cli.display import shown
 from rerank_cli.errors import OutputError, RefusedError
-from rerank_cli.formats.options import STREAM, Committed
+from rerank_cli.storage.paths import final_path, partial_path, successor_of, sync_folder
 
-PARTIAL = ".partial"
 _BLOCK = 1 << 20
 
 Hash: TypeAlias = "hashlib.blake2b"
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """How much of an output is durable: bytes of a file or parts of a folder, and the hash of what they hold.
+
+    Enough to open the same output again and go on behind that point. Streams have no hash.
+    """
+
+    length: int
+    digest: str = ""
 
 
 class ByteFile(Protocol):
@@ -45,42 +56,6 @@ def writing(path: str) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OutputError(f"{shown(path, 300)}: cannot be written: {reason}") from error
-
-
-def is_special(path: str) -> bool:
-    """Is the path a device, a pipe or an open descriptor, to be written where it is?"""
-    if path in ("/dev/stdout", "/dev/stderr") or path.startswith(("/dev/fd/", "/proc/self/fd/")):
-        return True
-    try:
-        mode = Path(path).stat().st_mode
-    except (OSError, ValueError):
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
-def final_path(path: str) -> Path:
-    """Where the output will stand: a link is followed, so that it stays a link."""
-    return Path(os.path.realpath(path))
-
-
-def partial_path(path: str) -> Path:
-    """Where it stands until then."""
-    final = final_path(path)
-    return final.with_name(final.name + PARTIAL)
-
-
-def partial_of(path: str) -> Path | None:
-    """Where an output stands until it is whole; None for streams and devices, which are written as they come."""
-    return None if path == STREAM or is_special(path) else partial_path(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a change of names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _open_raw(path: Path, mode: str) -> BinaryIO:
@@ -120,11 +95,6 @@ def replace_file(path: Path, data: bytes) -> None:
             with suppress(OSError):
                 successor.unlink(missing_ok=True)
             raise
-
-
-def successor_of(path: Path) -> Path:
-    """Where a file is written that shall take the place of another; a kill may leave it there."""
-    return path.with_name(path.name + ".new")
 
 
 class PartialFile:

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, cast
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
-from rerank_cli.formats.options import STREAM, Stamp
 from rerank_cli.storage.compression import Decompressed, recognise
+from rerank_cli.storage.paths import STREAM
 
 BLOCK = 1 << 20
 PARQUET_MAGIC = b"PAR1"
@@ -90,6 +90,15 @@ class Opened:
         while offset > 0 and (block := self.content.read(min(offset, BLOCK))):
             offset -= len(block)
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What an input file is told by without reading it whole: size, time of change, hash of its first 64 KiB."""
+
+    size: int
+    changed_ns: int
+    head: str
 
 
 def stamp_of(path: str) -> Stamp | None:

@@ -102,13 +102,13 @@ def test_the_best_weight_is_shown_on_a_curve_and_as_flags(tmp_path):
         (("eval", "-", "--qrels", "-"), 2, "stdin can be read once only"),
         (("eval", QRELS, "--qrels", QRELS), 4, "is no line of a run (got 4 columns"),
         (("eval", QRELS, "--qrels", QRELS, "--measures", "Quality"), 2, "no measure of ir_measures"),
-        (("eval", QRELS, "--qrels", QRELS, "--tune-weight", "--per-query"), 2, "--tune-weight stands alone"),
+        (("eval", QRELS, "--qrels", QRELS, "--tune-weight", "--per-query"), 2, "--tune-weight excludes"),
         (("eval", QRELS, "--qrels", QRELS, "--normalize", "none"), 2, "--normalize needs --tune-weight"),
         (("run", QRELS, "-o", "x", "--fuse-k", "5"), 2, "--fuse-k needs --fuse rrf"),
         (("run", QRELS, "-o", "x", "--fuse", "rrf", "--fuse-weight", "0.5"), 2, "--fuse-weight needs --fuse weighted"),
         (("run", QRELS, "-o", "x", "--fuse", "rrf", "--normalize", "none"), 2, "--normalize needs --fuse weighted"),
         (("run", QRELS, "-o", "x", "--measures", "AP"), 2, "--measures needs --qrels FILE"),
-        (("run", QRELS, "-o", "x", "--min-score", "nan"), 2, "want a number"),
+        (("run", QRELS, "-o", "x", "--min-score", "nan"), 2, "need a number"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(tmp_path, args, code, complaint):

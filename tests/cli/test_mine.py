@@ -38,7 +38,7 @@ def test_it_writes_to_stdout_where_nothing_is_named(files):
     [
         (["--range", "0-5"], "--range 0-5: expected ranks from 1"),
         (["--range", "9-5"], "--range 9-5"),
-        (["--scores", "--format", "triplets"], "--scores goes with --format train (got triplets)"),
+        (["--scores", "--format", "triplets"], "--scores needs --format train (got triplets)"),
     ],
 )
 def test_flags_that_make_no_sense_are_exit_2(files, flags, message):

@@ -164,7 +164,7 @@ def test_markup_and_escapes_in_names_are_shown_and_not_obeyed(requests_file, tmp
 def test_a_row_of_no_number_of_tokens_is_exit_2(requests_file, tokens):
     ended = refused(requests_file, "--batch-tokens", tokens)
     assert ended.code == 2
-    assert f"--batch-tokens {tokens}: expected auto or a number from 1 on" in ended.err
+    assert f"--batch-tokens {tokens}: expected auto or a whole number from 1" in ended.err
 
 
 def test_float8_without_a_card_that_has_it_is_exit_2(requests_file):

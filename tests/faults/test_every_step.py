@@ -20,11 +20,10 @@ sys.path.append(str(Path(__file__).parents[1] / "unit" / "jobs"))
 
 from instant import InstantSession, config
 
-from rerank_cli.choices import OnError
+from rerank_cli.choices import OnError, OutputFormat
 from rerank_cli.evaluation.measures import measure, parse_measures
 from rerank_cli.evaluation.same_pass import Judges
 from rerank_cli.evaluation.significance import compare
-from rerank_cli.formats import OutputFormat
 from rerank_cli.run.job import run
 
 STEPS = {"open", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.setxattr"}

@@ -10,7 +10,7 @@ from test_packed_rows import pairs
 from varlen import stand_in
 
 from rerank_cli.engine import attention
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.models import compiled as compiling

@@ -4,7 +4,7 @@ import transformers as tf
 from test_packed_rows import TOLERANCE, ours, pairs, stock
 from tiny import configs
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.session import open_session
 from rerank_cli.models.encoders.cpu_blocks import InPlaceLayer, work_in_place
 

@@ -8,7 +8,7 @@ import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError

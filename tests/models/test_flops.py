@@ -10,7 +10,7 @@ from tiny import PACKED, PARITY
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.profiling.flops import costs_of, row_flops
 from rerank_cli.engine.session import open_session
 from rerank_cli.models.compiled import CompiledModel

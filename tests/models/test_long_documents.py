@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 from tiny import PARITY
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.choices import LongDocuments
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
-from rerank_cli.engine.windows import Cutting
-from rerank_cli.models.options import LongDocuments
 
 
 def best_passage(name, text, pooling=LongDocuments.MAX):
-    options = ModelOptions(str(PARITY / name), device="cpu", dtype="fp32", max_length=128, cutting=Cutting(pooling))
+    options = ModelOptions(str(PARITY / name), device="cpu", dtype="fp32", max_length=128, long_documents=pooling)
     session = open_session(options)
     prepared = session.prepare(PairTexts(["panda"], [text], [0]))
     scores, best = prepared.windows.pool(session.score(prepared))

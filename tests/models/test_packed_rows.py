@@ -9,7 +9,7 @@ import transformers as tf
 from tiny import PACKED, PADDED
 
 from rerank_cli.engine import attention
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.models.inputs import Packing

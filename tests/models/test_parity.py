@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.choices import LayerHeads
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
-from rerank_cli.models.options import FamilyOptions, LayerHeads
+from rerank_cli.models.options import FamilyOptions
 from rerank_cli.run.verify import kendall_tau
 
 PARITY = Path(__file__).parent / "parity"

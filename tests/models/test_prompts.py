@@ -10,13 +10,13 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.choices import TruncationRule
 from rerank_cli.engine.limits import open_tokenizer
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairReader, PairTexts, prepare
 from rerank_cli.errors import UsageError
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
-from rerank_cli.models.prompts.profiles import TruncationRule
 
 PARITY = Path(__file__).parent / "parity"
 TEXT = " ".join(passage for _, passage in json.loads((PARITY / "expected.json").read_text())["cases"][0]["pairs"])

@@ -3,12 +3,12 @@ import pytest
 import torch
 from test_packed_rows import pairs
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.choices import Quantize
 from rerank_cli.engine.device import choose_dtype
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import UsageError
-from rerank_cli.models.options import Quantize
 from rerank_cli.models.quantization import int8 as quantize_int8
 from rerank_cli.models.quantization.fp8 import FLOAT8, Float8Linear, quantize_fp8, to_float8
 from rerank_cli.models.quantization.int8 import Int8Linear

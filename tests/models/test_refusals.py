@@ -4,7 +4,7 @@ import pytest
 import transformers as tf
 from huggingface_hub.errors import HfHubHTTPError
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
 

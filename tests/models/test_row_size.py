@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.row_size import Cost, cost_of, row_tokens, rows_for
 from rerank_cli.engine.session import open_session
 

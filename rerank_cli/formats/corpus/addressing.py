@@ -15,10 +15,11 @@ import orjson
 from rerank_cli.display import names, shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.reading.lines import MAX_LINE, decode_line
+from rerank_cli.formats.reading.parquet import ParquetInput
 from rerank_cli.formats.shapes.fields import DOC_ID, QUERY_ID, TEXT, an_id, first, key_of
 from rerank_cli.formats.shapes.requests import an_object
 from rerank_cli.formats.shapes.rows import unusual
-from rerank_cli.records import Json, Place
+from rerank_cli.records import Json, Place, Rejection
 from rerank_cli.storage.opening import BOM, PARQUET_MAGIC, Opened, open_bytes
 
 JSON, TSV = "JSON lines", "TSV"
@@ -178,9 +179,6 @@ def document_key(value: dict[str, Json], id_names: Sequence[str]) -> str:
 def _parquet(opened: Opened, wanted: Wanted, copy: BinaryIO) -> Iterator[Addressed]:
     """Rows as lines of JSON. Lists of numbers, embeddings mostly, are left out."""
     import pyarrow as pa
-
-    from rerank_cli.formats.reading.parquet import ParquetInput
-    from rerank_cli.records import Rejection
 
     source = ParquetInput(opened)
     try:

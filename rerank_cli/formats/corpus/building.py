@@ -22,9 +22,11 @@ from rerank_cli.display import shown
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.formats.corpus.addressing import Wanted, addressed
 from rerank_cli.formats.corpus.documents import Documents
+from rerank_cli.formats.corpus.files import corpus_files, steady_stamp
 from rerank_cli.formats.corpus.index import MOST_FILES, Damaged, IndexWriter
-from rerank_cli.formats.options import Stamp
-from rerank_cli.storage.files import successor_of, sync_folder, writing
+from rerank_cli.storage.files import writing
+from rerank_cli.storage.opening import Stamp
+from rerank_cli.storage.paths import successor_of, sync_folder
 
 SUFFIX = ".rerank-index"
 SMALL_BYTES = 64 << 20
@@ -42,6 +44,12 @@ class Corpus:
     files: tuple[str, ...]
     stamps: tuple[Stamp, ...]
     wanted: Wanted
+
+    @classmethod
+    def of(cls, path: str, wanted: Wanted) -> Corpus:
+        """The files of a path. Raises InputError if there are none, or for a pipe."""
+        files = corpus_files(path)
+        return cls(path, files, tuple(steady_stamp(file) for file in files), wanted)
 
     @property
     def size(self) -> int:

@@ -15,9 +15,8 @@ from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.corpus.addressing import Lines, document_key
 from rerank_cli.formats.corpus.index import Address, open_index
-from rerank_cli.formats.options import Stamp
 from rerank_cli.records import Json
-from rerank_cli.storage.opening import stamp_of
+from rerank_cli.storage.opening import Stamp, stamp_of
 
 _MOST_OPEN = 256
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
-from rerank_cli.formats.options import STREAM, Stamp
 from rerank_cli.storage.compression import compression_of
-from rerank_cli.storage.opening import stamp_of
+from rerank_cli.storage.opening import Stamp, stamp_of
+from rerank_cli.storage.paths import STREAM
 
 _SUFFIXES = frozenset((".jsonl", ".json", ".ndjson", ".tsv", ".txt", ".parquet"))
 

@@ -1,24 +1,23 @@
-"""Input files to a stream of records: each file's kind is recognised, its rows are read, and become requests.
+"""Rows of files to records: the first record that shows a shape settles it for all that follow.
 
-Files follow one another in the order given and keep the shape that their first record shows. Records without an id of
-their own are called `rerank-<n>`, n counting all records from 1.
+Records without an id of their own are named `rerank-<n>`, where n counts all records from 1.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
-from pathlib import Path
 
 from rerank_cli.errors import BadRecord, InputError, UsageError
-from rerank_cli.formats.options import STREAM, ArrowSchema, Committed, InputOptions, Source, Stamp
-from rerank_cli.formats.reading.file_rows import FileRows, names_of
+from rerank_cli.formats.options import InputOptions
+from rerank_cli.formats.reading.file_rows import FileRows, Input, names_of
 from rerank_cli.formats.reading.grouping import Grouping
-from rerank_cli.formats.reading.inputs import Input, check_kinds, open_input
+from rerank_cli.formats.reading.inputs import check_kinds, open_input
 from rerank_cli.formats.reading.parquet_columns import shape_of
-from rerank_cli.formats.reading.sorting import SortedRows
+from rerank_cli.formats.reading.query_log import SeenQueries
+from rerank_cli.formats.reading.sources import RowSource
 from rerank_cli.formats.shapes.detection import detect, other_shape
 from rerank_cli.formats.shapes.fields import Names, an_id, first, names_from
 from rerank_cli.formats.shapes.pairs import PairReader
@@ -27,86 +26,55 @@ from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.formats.shapes.train_requests import LISTS
 from rerank_cli.records import Json, Place, Record, Rejection, Request, Shape
 from rerank_cli.storage.opening import stamp_of
+from rerank_cli.storage.paths import STREAM
 
 _LOOK_AHEAD = 100
 
 
-def open_source(options: InputOptions, notify: Callable[[str], None] = lambda _: None) -> Source:
-    """Open the inputs and look at the first records. Raises InputError if one is missing or no file of records.
-
-    `notify` is told of what takes long.
-    """
-    if not options.paths:
-        raise UsageError("no input was named")
-    if options.by_id:
-        from rerank_cli.formats.corpus.source import open_by_id
-
-        return open_by_id(options, options.by_id, notify)
+def open_files(options: InputOptions) -> RowSource:
+    """Open the inputs and read the first records. Raises InputError if a file is missing or holds no records."""
     if options.paths.count(STREAM) > 1:
         raise UsageError("stdin can be read once only (got - more than once)")
     if options.sort and options.shape not in (None, Shape.PAIRS):
         raise UsageError(f"--sort groups rows of pairs (got --shape {options.shape})")
+    if options.sort:
+        options = replace(options, shape=Shape.PAIRS)
     stamps = [stamp_of(path) for path in options.paths]
     check_kinds(options.paths)
-    source = FileSource(options, stamps)
-    try:
-        source.look()
-    except BaseException:
-        source.close()
-        raise
-    return source
+    fields = names_from(options)
+
+    def opened(path: str, start: Place) -> Input:
+        return open_input(path, options, fields, start)
+
+    files = FileRows(options.paths, stamps, opened)
+    return RowSource(files, FileRecords(options, fields, files), stamps, options.sort)
 
 
-def input_files(options: InputOptions) -> tuple[str, ...]:
-    """All files that are read, in the order of a source's stamps."""
-    if not options.by_id:
-        return options.paths
-    from rerank_cli.formats.corpus.source import side_files
+class FileRecords:
+    """The records in rows of files, see `RecordReader`."""
 
-    return side_files(options.by_id) + options.paths
-
-
-class FileSource:
-    """The records of some files; see `Source`."""
-
-    def __init__(self, options: InputOptions, stamps: Sequence[Stamp | None]) -> None:
-        from rerank_cli.formats.reading.query_log import SeenQueries  # brings numpy, which --help does not wait for
-
-        self.shape = Shape.PAIRS if options.sort else options.shape
-        self.stamps = stamps
-        self._options = options if self.shape is options.shape else replace(options, shape=self.shape)
-        self._fields = names_from(options)
-        self._seen = SeenQueries()
-        self._files = FileRows(options.paths, stamps, self._open)
-        self._records_before = 0
-        self._sorted = SortedRows(len(options.paths) - 1) if options.sort else None
-        self._rows = self._files.rows()
+    def __init__(self, options: InputOptions, fields: Names, files: FileRows) -> None:
+        self.shape = options.shape
+        self._options = options
+        self._fields = fields
+        self._files = files
+        self._pairs = PairReader(fields)
+        self.key_of = self._pairs.key_of
 
     @property
-    def description(self) -> str:
-        """What is read, in one phrase."""
+    def grouped(self) -> bool:
+        return self.shape is Shape.PAIRS
+
+    def describe(self, kind: str, how: str) -> str:
         files = f"{len(self._options.paths)} files of " if len(self._options.paths) > 1 else ""
-        return f"{files}{self._files.kind}, {self.shape or 'of unknown shape'}{', sorted' if self._sorted else ''}"
+        return f"{files}{kind}, {self.shape or 'of unknown shape'}{how}"
 
-    @property
-    def columns(self) -> ArrowSchema | None:
-        return self._files.columns
-
-    @property
-    def total_bytes(self) -> int | None:
-        """Bytes of all inputs on disk, None if one of them has no size."""
-        return self._files.total_bytes
-
-    @property
-    def bytes_read(self) -> int:
-        return self._sorted.share_of(self._files.taken) if self._sorted else self._files.taken
-
-    def look(self) -> None:
-        """Open the first file and find out the shape, keeping the rows that it took."""
+    def look(self, rows: Iterator[Row | Rejection]) -> Iterator[Row | Rejection]:
+        """Read rows until one shows the shape; an error that follows good rows is raised behind them."""
         seen: deque[Row | Rejection] = deque()
         failures: list[InputError] = []
         try:
-            for row in islice(self._rows, _LOOK_AHEAD):
+            for row in islice(rows, _LOOK_AHEAD):
                 seen.append(row)
                 if self._show(row):
                     break
@@ -115,40 +83,15 @@ class FileSource:
                 raise
             failures.append(error)
         self._heed_columns()
-        self._rows = chain(seen, map(_raise, failures), self._rows)
+        return chain(seen, map(_raise, failures), rows)
 
-    def go_to(self, start: Place, records: int, shape: Shape | None, kept: Committed | None) -> bool:
-        """See `Source`."""
-        if None in self.stamps:
-            return False
-        if shape is Shape.PAIRS and not self._sorted and not (kept and self._seen.take_up(kept)):
-            return False
-        self.shape = shape
-        self._records_before = records
-        self._rows = self._files.rows(None if self._sorted else start)
-        if self._sorted:
-            self._sorted.begin_at(start)
-        return True
-
-    def keep_memory_in(self, path: Path) -> None:
-        """See `Source`."""
-        if not self._sorted:
-            self._seen.keep_in(path)
-
-    def sync(self) -> Committed | None:
-        """See `Source`."""
-        return self._seen.sync()
-
-    def __iter__(self) -> Iterator[Record]:
-        for number, record in enumerate(self._records(), self._records_before + 1):
+    def records(self, rows: Iterator[Row | Rejection], seen: SeenQueries, first: int) -> Iterator[Record]:
+        """See `RecordReader`."""
+        for number, record in enumerate(self._records(rows, seen), first):
             yield record if record.id is not None else replace(record, id=f"rerank-{number}")
 
     def close(self) -> None:
-        """Close what is open; to be called from any state, also more than once."""
-        self._files.close()
-
-    def _open(self, path: str, start: Place) -> Input:
-        return open_input(path, self._options, self._fields, start)
+        """Nothing is open."""
 
     def _heed_columns(self) -> None:
         """The columns of Parquet tell the shape by themselves."""
@@ -162,20 +105,17 @@ class FileSource:
             self.shape = detect(row.value, self._fields)
         return self.shape is not None
 
-    def _records(self) -> Iterator[Record]:
-        """Rows that tell no shape are judged as the commonest one; the first that does settles it for all after it."""
-        for row in self._rows:
+    def _records(self, rows: Iterator[Row | Rejection], seen: SeenQueries) -> Iterator[Record]:
+        """Rows before the first that shows a shape are read as `rerank`."""
+        for row in rows:
             if self._show(row):
-                yield from self._shaped(chain([row], self._rows))
+                yield from self._shaped(chain([row], rows), seen)
                 return
             yield self._record(row, Shape.RERANK)
 
-    def _shaped(self, rows: Iterator[Row | Rejection]) -> Iterator[Record]:
+    def _shaped(self, rows: Iterator[Row | Rejection], seen: SeenQueries) -> Iterator[Record]:
         if self.shape is Shape.PAIRS:
-            pairs = PairReader(self._fields)
-            if self._sorted:
-                rows = self._sorted.rows(rows, pairs.key_of)
-            yield from Grouping(pairs, self._seen, names_of(self._options.paths)).records(rows)
+            yield from Grouping(self._pairs, seen, names_of(self._options.paths)).records(rows)
             return
         shape = self.shape or Shape.RERANK
         for row in rows:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
-from rerank_cli.formats.options import STREAM, ArrowSchema, Stamp
-from rerank_cli.formats.reading.inputs import Input
+from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Rejection
+from rerank_cli.storage.opening import Stamp
+from rerank_cli.storage.paths import STREAM
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An open file. `taken` says how many of its bytes on disk were read."""
+
+    kind: str
+    rows: Iterator[Row | Rejection]
+    taken: Callable[[], int]
+    close: Callable[[], None]
+    columns: ArrowSchema | None = None
+
 
 Opener = Callable[[str, Place], Input]
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord
+from rerank_cli.formats.reading.query_log import SeenQueries
+from rerank_cli.formats.shapes.fields import Id
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Position, Rejection
-
-if TYPE_CHECKING:
-    from rerank_cli.formats.reading.query_log import SeenQueries
-
-Id = str | int | float | None
 
 
 class Keyed(Protocol):

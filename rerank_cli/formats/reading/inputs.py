@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.formats.options import ArrowSchema, InputOptions
+from rerank_cli.formats.options import InputOptions
 from rerank_cli.formats.reading.arrays import array_rows
+from rerank_cli.formats.reading.file_rows import Input
 from rerank_cli.formats.reading.lines import json_rows
+from rerank_cli.formats.reading.parquet import check_same_columns, open_parquet
 from rerank_cli.formats.reading.tsv import tsv_columns, tsv_rows
 from rerank_cli.formats.shapes.fields import Names
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Rejection, Shape
 from rerank_cli.storage.compression import compression_of
 from rerank_cli.storage.opening import BOM, PARQUET_MAGIC, Opened, is_file, open_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """An open file. `taken` says how many of its bytes on disk were read."""
-
-    kind: str
-    rows: Iterator[Row | Rejection]
-    taken: Callable[[], int]
-    close: Callable[[], None]
-    columns: ArrowSchema | None = None
 
 
 def check_kinds(paths: Sequence[str]) -> None:
@@ -36,8 +26,6 @@ def check_kinds(paths: Sequence[str]) -> None:
     others = [path for path in paths if path not in parquet]
     if others:
         raise InputError(f"{others[0]}: is not Parquet (got other inputs that are). Fix: one kind of file a run")
-    from rerank_cli.formats.reading.parquet import check_same_columns
-
     check_same_columns(parquet)
 
 
@@ -57,8 +45,6 @@ def open_input(path: str, options: InputOptions, fields: Names, start: Place) ->
 def _input(opened: Opened, options: InputOptions, fields: Names, start: Place) -> Input:
     head = opened.content.peek(len(PARQUET_MAGIC)).removeprefix(BOM).lstrip()
     if head.startswith(PARQUET_MAGIC):
-        from rerank_cli.formats.reading.parquet import open_parquet
-
         return open_parquet(opened, options.shape, fields, start)
     if _is_tsv(opened.path, head, options.shape):
         if options.shape not in (None, Shape.PAIRS):

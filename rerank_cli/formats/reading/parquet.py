@@ -14,9 +14,8 @@ from typing import Any, BinaryIO
 
 from rerank_cli.display import names, shown
 from rerank_cli.errors import InputError
-from rerank_cli.formats.options import ArrowSchema
-from rerank_cli.formats.reading.inputs import Input
-from rerank_cli.formats.reading.parquet_columns import annotated
+from rerank_cli.formats.reading.file_rows import Input
+from rerank_cli.formats.reading.parquet_columns import annotated, example
 from rerank_cli.formats.shapes.detection import detect
 from rerank_cli.formats.shapes.fields import Names
 from rerank_cli.formats.shapes.rows import Row
@@ -112,32 +111,6 @@ def check_same_columns(paths: Sequence[str]) -> None:
             expected = f"got {names(schema.names)}; expected those of {shown(paths[0], 200)}: {names(first.names)}"
             raise InputError(f"{shown(path, 200)}: its columns or their types differ ({expected})")
         first = schema if first is None else first
-
-
-def example(kind: ArrowSchema) -> Any:
-    """A value of a column's type, for telling shapes and checking types without reading a row."""
-    import pyarrow as pa
-
-    types = pa.types
-    if types.is_dictionary(kind):
-        return example(kind.value_type)
-    if types.is_struct(kind):
-        return {field.name: example(field.type) for field in kind}
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return [example(kind.value_type)]
-    if is_text(kind):
-        return "text"
-    return 1 if types.is_integer(kind) else 1.0 if types.is_floating(kind) else True
-
-
-def is_text(kind: ArrowSchema) -> bool:
-    """Strings, and bytes that may be UTF-8."""
-    import pyarrow as pa
-
-    types = pa.types
-    checks = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    views = [getattr(types, name) for name in ("is_string_view", "is_binary_view") if hasattr(types, name)]
-    return any(check(kind) for check in (*checks, *views))
 
 
 def _open(source: str | BinaryIO, name: str) -> Any:

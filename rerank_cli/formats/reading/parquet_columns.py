@@ -5,9 +5,11 @@ The note is field metadata: `id`, `query`, `documents` or `carried`. Output stri
 
 from __future__ import annotations
 
+from typing import Any
+
 from rerank_cli.display import names
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.options import ArrowSchema
+from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.shapes.fields import Names, first
 from rerank_cli.formats.shapes.pairs import pair_from, pair_names
 from rerank_cli.formats.shapes.requests import request_from
@@ -20,8 +22,6 @@ _SHAPE = b"rerank.shape"
 def annotated(schema: ArrowSchema, shape: Shape, fields: Names, name: str) -> ArrowSchema:
     """The schema with roles. Raises InputError if records of these columns could never be used."""
     import pyarrow as pa
-
-    from rerank_cli.formats.reading.parquet import example
 
     row = {field.name: example(field.type) for field in schema}
     if len(row) < len(schema):
@@ -84,3 +84,29 @@ def plain_type(kind: ArrowSchema) -> ArrowSchema:
 def provenance(schema: ArrowSchema | None) -> dict[bytes, bytes]:
     """The input's own notes, to go with its columns."""
     return {} if schema is None else {key: value for key, value in schema.metadata.items() if key != _SHAPE}
+
+
+def example(kind: ArrowSchema) -> Any:
+    """A value of a column's type, for telling shapes and checking types without reading a row."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(kind):
+        return example(kind.value_type)
+    if types.is_struct(kind):
+        return {field.name: example(field.type) for field in kind}
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return [example(kind.value_type)]
+    if is_text(kind):
+        return "text"
+    return 1 if types.is_integer(kind) else 1.0 if types.is_floating(kind) else True
+
+
+def is_text(kind: ArrowSchema) -> bool:
+    """Strings, and bytes that may be UTF-8."""
+    import pyarrow as pa
+
+    types = pa.types
+    checks = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    views = [getattr(types, name) for name in ("is_string_view", "is_binary_view") if hasattr(types, name)]
+    return any(check(kind) for check in (*checks, *views))

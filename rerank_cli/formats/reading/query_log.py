@@ -14,9 +14,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.formats.options import Committed
 from rerank_cli.records import Place
-from rerank_cli.storage.files import Hash, writing
+from rerank_cli.storage.files import Committed, Hash, writing
 
 _ENTRY = np.dtype([("key", "<u8"), ("place", "<u8")])
 _ROW_BITS = 48

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rerank_cli.formats.options import InputOptions, Source
+from rerank_cli.formats.contract import Source
+from rerank_cli.formats.options import InputOptions
 from rerank_cli.records import Place, Shape
 from rerank_cli.storage.opening import PARQUET_MAGIC, open_bytes
 

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 from rerank_cli.display import kind, names, quoted, shown
 from rerank_cli.errors import BadRecord
-from rerank_cli.formats.reading.grouping import Id
 from rerank_cli.formats.runs.columns import RANK, RunRow, a_score, score_of_rank
-from rerank_cli.formats.shapes.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID, an_id, first, key_of
+from rerank_cli.formats.shapes.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID, Id, an_id, first, key_of
 from rerank_cli.formats.shapes.requests import an_object
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Position

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rerank_cli.choices import RunValues
 from rerank_cli.display import loosely, shown
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.options import RunValues
 from rerank_cli.formats.reading.lines import numbered_lines
 from rerank_cli.formats.shapes.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID
 from rerank_cli.formats.shapes.rows import Row

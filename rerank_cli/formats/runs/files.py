@@ -10,12 +10,14 @@ from collections.abc import Iterator
 
 import orjson
 
+from rerank_cli.choices import RunValues
 from rerank_cli.display import names
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.options import RunValues
 from rerank_cli.formats.reading.arrays import array_rows
-from rerank_cli.formats.reading.inputs import Input, text_input
+from rerank_cli.formats.reading.file_rows import Input
+from rerank_cli.formats.reading.inputs import text_input
 from rerank_cli.formats.reading.lines import decode_line, json_rows
+from rerank_cli.formats.reading.parquet import ParquetInput
 from rerank_cli.formats.runs.by_id import RunReader
 from rerank_cli.formats.runs.columns import QUERY, columns_of, run_rows
 from rerank_cli.formats.shapes.fields import present
@@ -40,8 +42,6 @@ def _run(opened: Opened, values: RunValues, reader: RunReader, start: Place) -> 
     head = opened.content.peek(BLOCK)
     begin = head.removeprefix(BOM).lstrip()
     if begin.startswith(PARQUET_MAGIC):
-        from rerank_cli.formats.reading.parquet import ParquetInput
-
         source = ParquetInput(opened)
         return Input("a run in Parquet", source.rows(start), source.taken, source.close)
     if begin.startswith(b"{") and not _is_row(begin, reader):

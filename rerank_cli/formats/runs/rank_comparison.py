@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
-from rerank_cli.formats.options import Source
+from rerank_cli.formats.contract import Source
 from rerank_cli.formats.runs.reranked import Reranked, RerankedFile, Result
 from rerank_cli.formats.shapes.fields import key_of
 from rerank_cli.records import Candidate, Request

@@ -13,6 +13,7 @@ from contextlib import closing
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import orjson
 
 from rerank_cli.display import kind, names, shown
@@ -69,8 +70,6 @@ def as_first_ranked(candidates: Iterable[Candidate]) -> list[Ranked]:
 
 def by_score(documents: list[Ranked], scores: list[float]) -> list[Ranked]:
     """As trec_eval sorts them: scores are float32, the greatest first; of equal ones the greatest document id."""
-    import numpy as np
-
     with np.errstate(over="ignore"):
         values = np.array(scores, dtype=np.float64).astype(np.float32).tolist()
     together = sorted(zip(values, documents, strict=True), key=lambda pair: (pair[0], pair[1].name), reverse=True)

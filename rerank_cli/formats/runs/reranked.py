@@ -9,19 +9,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from rerank_cli.display import names, shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.reading.lines import decode_line, numbered_lines
+from rerank_cli.formats.reading.parquet import ParquetInput
 from rerank_cli.formats.shapes.fields import DOC_ID, PAIR_QUERY_ID, Names, a_number, an_id, first, first_number, key_of
 from rerank_cli.formats.shapes.pairs import pair_names
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Place, Position, Rejection
 from rerank_cli.storage.opening import PARQUET_MAGIC, open_bytes, stamp_of
-
-if TYPE_CHECKING:
-    from rerank_cli.formats.reading.parquet import ParquetInput
 
 _NAMES = Names()
 _EXPECTED = "expected `results`, `data`, or rows with `relevance_score`"
@@ -66,8 +63,6 @@ class RerankedFile:
         self._opened = open_bytes(path)
         self._parquet: ParquetInput | None = None
         if self._opened.content.peek(len(PARQUET_MAGIC)).startswith(PARQUET_MAGIC):
-            from rerank_cli.formats.reading.parquet import ParquetInput
-
             self._parquet = ParquetInput(self._opened)
 
     def __iter__(self) -> Iterator[Reranked]:

@@ -15,6 +15,7 @@ import orjson
 
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.reading.lines import decode_line, numbered_lines
+from rerank_cli.formats.reading.parquet import ParquetInput
 from rerank_cli.formats.reading.tsv import is_header, tsv_rows
 from rerank_cli.formats.shapes.fields import Names
 from rerank_cli.formats.shapes.rows import Row
@@ -67,8 +68,6 @@ def _closing(opened: Opened, rows: Iterator[tuple[Position, Json]]) -> Generator
 
 
 def _parquet(opened: Opened) -> Iterator[tuple[Position, Json]]:
-    from rerank_cli.formats.reading.parquet import ParquetInput
-
     source = ParquetInput(opened)
     try:
         yield from (_usable(row) for row in source.rows(Place()))

@@ -30,6 +30,9 @@ PAIR_DOC_ID = tuple(name for name in DOC_ID if name not in AMBIGUOUS_ID)
 
 _INT64 = 1 << 63
 
+Id = str | int | float | None
+"""An id in its own JSON type."""
+
 
 class Found(NamedTuple):
     """A value and the name it was found under; both None where no name has a value."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord
-from rerank_cli.formats.reading.grouping import Id
 from rerank_cli.formats.shapes.detection import other_shape
 from rerank_cli.formats.shapes.documents import document_text
 from rerank_cli.formats.shapes.fields import (
@@ -18,6 +17,7 @@ from rerank_cli.formats.shapes.fields import (
     FIRST_SCORE,
     PAIR_DOC_ID,
     PAIR_QUERY_ID,
+    Id,
     Names,
     an_id,
     first,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from rerank_cli.formats.options import AnswerOptions, ScoreKind
+from rerank_cli.choices import ScoreKind
+from rerank_cli.formats.options import AnswerOptions
 from rerank_cli.formats.writing.details import details
 from rerank_cli.formats.writing.scores import Scores, scores_of
 from rerank_cli.formats.writing.train_answers import train_answer

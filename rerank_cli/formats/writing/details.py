@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rerank_cli.formats.options import AnswerOptions, ScoreKind
-from rerank_cli.formats.writing.scores import fused_of, sigmoid
+import numpy as np
+
+from rerank_cli.choices import ScoreKind
+from rerank_cli.formats.options import AnswerOptions
+from rerank_cli.formats.writing.scores import fused_of
+from rerank_cli.ranking import sigmoid
 from rerank_cli.records import Ranking
 
 Object = dict[str, Any]
@@ -46,8 +50,6 @@ def details(ranking: Ranking, order: Sequence[int], options: AnswerOptions) -> l
 
 def _by_layer(ranking: Ranking, order: Sequence[int], options: AnswerOptions) -> list[Object]:
     """Scores by the name of their layer, as the result's own score is written."""
-    import numpy as np
-
     logits = np.asarray(ranking.layers, dtype=np.float32)[np.asarray(order, dtype=np.intp)]
     values = logits if options.scores is ScoreKind.RAW else sigmoid(logits)
     names = [str(layer) for layer in options.layers]

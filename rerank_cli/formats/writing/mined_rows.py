@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-
-class TrainFormat(StrEnum):
-    """`train`: query, pos, neg (FlagEmbedding). The others: anchor, positive, negative (sentence-transformers)."""
-
-    TRAIN = "train"
-    TRIPLETS = "triplets"
-    N_TUPLES = "n-tuples"
+from rerank_cli.choices import TrainFormat
 
 
 @dataclass(frozen=True, slots=True)

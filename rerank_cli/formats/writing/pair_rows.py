@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rerank_cli.formats.options import AnswerOptions, ScoreKind
+from rerank_cli.choices import ScoreKind
+from rerank_cli.formats.options import AnswerOptions
 from rerank_cli.formats.shapes.fields import DOC_ID, FIRST_SCORE, TEXT, a_number, first
 from rerank_cli.formats.shapes.pairs import PairRow
 from rerank_cli.formats.writing.answers import Object

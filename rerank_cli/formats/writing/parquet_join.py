@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.formats.options import ArrowSchema
+from rerank_cli.formats.contract import ArrowSchema
 
 COMPRESSION = "zstd"
 _BLOCK_ROWS = 256

@@ -12,7 +12,9 @@ from typing import Any
 
 import orjson
 
-from rerank_cli.formats.options import AnswerOptions, ArrowSchema, OutputFormat, OutputOptions, ScoreKind
+from rerank_cli.choices import OutputFormat, ScoreKind
+from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.options import AnswerOptions, OutputOptions
 from rerank_cli.formats.reading.parquet_columns import shape_of, with_role
 from rerank_cli.formats.shapes.fields import a_number
 from rerank_cli.formats.shapes.rows import unusual

@@ -15,20 +15,14 @@ from typing import Any, BinaryIO
 from rerank_cli import __version__
 from rerank_cli.display import shown
 from rerank_cli.errors import OutputError
-from rerank_cli.formats.options import ArrowSchema, Committed, OutputOptions
+from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.options import OutputOptions
 from rerank_cli.formats.reading.parquet_columns import provenance
 from rerank_cli.formats.writing.parquet_join import COMPRESSION, join
 from rerank_cli.formats.writing.parquet_layout import layout
 from rerank_cli.records import Outcome, Shape
-from rerank_cli.storage.files import (
-    final_path,
-    new_hash,
-    not_as_committed,
-    partial_path,
-    sync_folder,
-    update_hash,
-    writing,
-)
+from rerank_cli.storage.files import Committed, new_hash, not_as_committed, update_hash, writing
+from rerank_cli.storage.paths import final_path, partial_path, sync_folder
 
 _JOINED = "joined.parquet"
 

@@ -6,11 +6,10 @@ import os
 from collections.abc import Sequence
 
 from rerank_cli.errors import UsageError
-from rerank_cli.formats.options import STREAM
 from rerank_cli.formats.writing.line_sink import json_line
 from rerank_cli.records import Rejection
-from rerank_cli.storage.files import is_special, write_all, writing
-from rerank_cli.storage.identity import refuse_if_input
+from rerank_cli.storage.files import write_all, writing
+from rerank_cli.storage.paths import STREAM, is_special, refuse_if_input
 
 
 class ErrorsFile:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from rerank_cli.formats.options import AnswerOptions, OutputFormat, ScoreKind
+from rerank_cli.choices import OutputFormat, ScoreKind
+from rerank_cli.formats.options import AnswerOptions
 from rerank_cli.formats.shapes.fields import key_of
 from rerank_cli.formats.writing.scores import run_scores
 from rerank_cli.formats.writing.trec import document_name, one_word

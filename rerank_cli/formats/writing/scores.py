@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from rerank_cli.formats.options import ScoreKind
+import numpy as np
+import numpy.typing as npt
+
+from rerank_cli.choices import ScoreKind
+from rerank_cli.ranking import sigmoid
 from rerank_cli.records import Ranking
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 class Scores(NamedTuple):
@@ -23,8 +23,6 @@ class Scores(NamedTuple):
 
 def scores_of(ranking: Ranking, kind: ScoreKind, best_first: bool = False) -> Scores:
     """The candidates to be written with their scores; `best_first` also for shapes answered in input order."""
-    import numpy as np
-
     logits = np.asarray(ranking.logits, dtype=np.float32)
     order = ranking.order
     if best_first and ranking.request.shape.keeps_order:
@@ -46,23 +44,11 @@ def run_scores(ranking: Ranking, kind: ScoreKind) -> tuple[Sequence[int], list[n
 
 def fused_of(ranking: Ranking, order: Sequence[int]) -> npt.NDArray[np.float32]:
     """The fused scores of the candidates of `order`."""
-    import numpy as np
-
     return np.asarray(ranking.fused, dtype=np.float32)[np.asarray(order, dtype=np.intp)]
-
-
-def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """1 / (1 + e^-x) in float64, rounded once. Where e^-x overflows the quotient is 0, which is right."""
-    import numpy as np
-
-    with np.errstate(over="ignore"):
-        return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
 def strictly_decreasing(values: npt.NDArray[np.float32]) -> list[np.float32]:
     """The values, each lowered to the next float32 below its predecessor where it is not less already."""
-    import numpy as np
-
     lowest = np.float32(-np.inf)
     lowered: list[np.float32] = []
     for value in values:

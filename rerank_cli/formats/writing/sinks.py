@@ -8,25 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from rerank_cli.choices import OutputFormat
 from rerank_cli.display import shown
 from rerank_cli.errors import OutputError, RefusedError, UsageError
-from rerank_cli.formats.options import STREAM, AnswerOptions, ArrowSchema, Committed, OutputFormat, OutputOptions, Sink
+from rerank_cli.formats.contract import ArrowSchema, Sink
+from rerank_cli.formats.options import AnswerOptions, OutputOptions
 from rerank_cli.formats.writing.answers import Object
 from rerank_cli.formats.writing.line_sink import LineSink, json_line, renderer
+from rerank_cli.formats.writing.parquet_sink import ParquetSink, remove_parts
 from rerank_cli.formats.writing.run_parts import frame_of
 from rerank_cli.records import Shape
 from rerank_cli.storage.compression import compression_of
-from rerank_cli.storage.files import (
-    ByteFile,
-    PartialFile,
-    Stream,
-    final_path,
-    is_special,
-    open_special,
-    partial_path,
-    writing,
-)
-from rerank_cli.storage.identity import refuse_if_input
+from rerank_cli.storage.files import ByteFile, Committed, PartialFile, Stream, open_special, writing
+from rerank_cli.storage.paths import STREAM, final_path, is_special, partial_path, refuse_if_input
 
 _PARQUET = ".parquet"
 
@@ -62,8 +56,6 @@ def discard_partial(path: str) -> None:
     partial = partial_path(path)
     with writing(path):
         if partial.is_dir():
-            from rerank_cli.formats.writing.parquet_sink import remove_parts
-
             remove_parts(partial)
         else:
             partial.unlink(missing_ok=True)
@@ -102,8 +94,6 @@ def open_sink(
     `columns` are a Parquet input's, `shape` is the input's: Parquet output is laid out by them.
     """
     if options.path.endswith(_PARQUET):
-        from rerank_cli.formats.writing.parquet_sink import ParquetSink
-
         return ParquetSink(options, columns, shape or Shape.RERANK, committed)
     render = renderer(options.format, options.answers, options.keep_errors)
     compression = None if options.path == STREAM else compression_of(options.path)

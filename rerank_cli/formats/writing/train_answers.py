@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rerank_cli.formats.options import ArrowSchema
+import numpy as np
+
+from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.shapes.train_requests import LISTS, SCORES
 from rerank_cli.records import Ranking
 
@@ -18,8 +20,6 @@ def train_answer(ranking: Ranking) -> dict[str, Any]:
 
 
 def _scores(ranking: Ranking) -> dict[str, Any]:
-    import numpy as np
-
     positives = len((ranking.request.given or {})[LISTS[0]])
     logits = list(np.asarray(ranking.logits, dtype=np.float32))
     return dict(zip(SCORES, (logits[:positives], logits[positives:]), strict=True))

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 from transformers import Gemma2Config, Gemma2Model
 
+from rerank_cli.choices import LayerHeads
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.answer_head import layer_readout
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.layered import Compression, Cutoffs, LayeredDecoder, PlainLayeredDecoder, choose_cutoffs
 from rerank_cli.models.inputs import Placement
 from rerank_cli.models.loading import TensorFiles, load_stock
-from rerank_cli.models.options import FamilyOptions, LayerHeads
+from rerank_cli.models.options import FamilyOptions
 
 _TAKEN_OVER = (
     "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",

@@ -10,12 +10,12 @@ from __future__ import annotations
 import string
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 
 _SLOTS = {
@@ -26,19 +26,6 @@ _SLOTS = {
     "passage": {"passage", "instruction"},
     "suffix": {"prompt"},
 }
-
-
-class TruncationRule(StrEnum):
-    """What `--max-length` counts.
-
-    ALL: every token of the sequence. MODELCARD: first token, query, middle and passage, as the snippets on bge model
-    cards do; the words before and after come on top. FLAGEMBEDDING: the same, with the suffix's length granted to the
-    passage once more.
-    """
-
-    ALL = "all"
-    MODELCARD = "modelcard"
-    FLAGEMBEDDING = "flagembedding"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from rerank_cli.choices import Quantize
 from rerank_cli.models.last_layer import TrimmedLayer
-from rerank_cli.models.options import Quantize
 
 
 def quantize(backbone: nn.Module, how: Quantize) -> int:
@@ -19,11 +19,11 @@ def quantize(backbone: nn.Module, how: Quantize) -> int:
     if how is Quantize.FP8:
         from rerank_cli.models.quantization.fp8 import quantize_fp8
 
-        return quantize_fp8(backbone)
+        return quantize_fp8(block_linears(backbone))
     if how is Quantize.INT8:
         from rerank_cli.models.quantization.int8 import quantize_int8
 
-        return quantize_int8(backbone)
+        return quantize_int8(block_linears(backbone))
     return 0
 
 

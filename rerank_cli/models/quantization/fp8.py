@@ -7,11 +7,12 @@ bits behind its leading one, so scores move a little. Source: P. Micikevicius et
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from rerank_cli.errors import UsageError
-from rerank_cli.models.quantization.apply import block_linears
 
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
@@ -19,10 +20,10 @@ _ALIGNMENT = 16  # elements; the products take no other widths
 _TILE = 256  # rows: kernels have read scales up to the end of a tile, https://github.com/pytorch/pytorch/issues/133334
 
 
-def quantize_fp8(backbone: nn.Module) -> int:
+def quantize_fp8(linears: Iterable[tuple[nn.Module, str, nn.Linear]]) -> int:
     """Exchange the linear layers of the blocks whose widths allow it; how many."""
     count = 0
-    for owner, name, linear in block_linears(backbone):
+    for owner, name, linear in linears:
         if linear.in_features % _ALIGNMENT == 0 and linear.out_features % _ALIGNMENT == 0:
             setattr(owner, name, Float8Linear(linear))
             count += 1

@@ -8,21 +8,21 @@ et al., "LLM.int8()" (2022), section 2.1, vector-wise quantization; for the rang
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rerank_cli.errors import UsageError
-from rerank_cli.models.quantization.apply import block_linears
 
 _TOKENS = 256  # at a time, so that the passes over them stay within the caches
 
 
-def quantize_int8(backbone: nn.Module) -> int:
+def quantize_int8(linears: Iterable[tuple[nn.Module, str, nn.Linear]]) -> int:
     """Exchange the linear layers of the blocks; how many."""
     most = 127 if has_vnni() else 63
-    found = list(block_linears(backbone))
+    found = list(linears)
     for owner, name, linear in found:
         setattr(owner, name, Int8Linear(linear, most))
     return len(found)

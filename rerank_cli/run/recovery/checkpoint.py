@@ -14,10 +14,12 @@ from typing import Any
 import orjson
 
 from rerank_cli.errors import RefusedError
-from rerank_cli.formats import Committed, Stamp, replace_file, successor_of
 from rerank_cli.records import Place, Shape
 from rerank_cli.run.recovery.fingerprint import Fingerprint
 from rerank_cli.run.trace import Reached
+from rerank_cli.storage.files import Committed, replace_file
+from rerank_cli.storage.opening import Stamp
+from rerank_cli.storage.paths import successor_of
 
 _KIND = "rerank checkpoint 2"
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from rerank_cli.choices import Quantize
 from rerank_cli.engine.contract import ModelFacts
-from rerank_cli.models.options import Quantize
-
-if TYPE_CHECKING:
-    from rerank_cli.run.options import RunConfig
+from rerank_cli.run.options import RunConfig
 
 _ON_ERROR = "on error"
 _CASCADE = "cascade"
@@ -59,8 +57,8 @@ def settings(config: RunConfig) -> Fingerprint:
         "model": config.model.name,
         **_family(config),
         "quantize": _quantize(config),
-        "long documents": config.model.cutting.pooling.value,
-        "stride": config.model.cutting.stride,
+        "long documents": config.model.long_documents.value,
+        "stride": config.model.stride,
         "mark truncated": answers.truncated,
         "scores": answers.scores.value,
         "documents": answers.documents,

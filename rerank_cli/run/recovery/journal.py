@@ -22,8 +22,8 @@ import numpy.typing as npt
 import orjson
 
 from rerank_cli.engine.plan import Index
-from rerank_cli.formats import replace_file, writing
 from rerank_cli.run.recovery.fingerprint import Fingerprint
+from rerank_cli.storage.files import replace_file, writing
 
 Scores = npt.NDArray[np.float32]
 

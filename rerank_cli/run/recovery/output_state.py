@@ -12,11 +12,11 @@ from pathlib import Path
 
 from rerank_cli.choices import Resume
 from rerank_cli.errors import RefusedError, RerankError
-from rerank_cli.formats import partial_of
 from rerank_cli.run.recovery import checkpoint
 from rerank_cli.run.recovery.checkpoint import Checkpoint
 from rerank_cli.run.recovery.fingerprint import Fingerprint, differences
 from rerank_cli.storage.lock import locked
+from rerank_cli.storage.paths import partial_of
 
 
 @dataclass(frozen=True, slots=True)

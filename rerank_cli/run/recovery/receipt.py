@@ -11,18 +11,17 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 
 from rerank_cli.choices import Resume
-from rerank_cli.engine.contract import ModelOptions
-from rerank_cli.formats import Stamp, discard_partial, final_path, input_files, stamp_of
+from rerank_cli.engine.options import ModelOptions
+from rerank_cli.formats import discard_partial, input_files
+from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import differences, settings
 from rerank_cli.run.recovery.output_state import Workplace
-
-if TYPE_CHECKING:
-    from rerank_cli.run.options import RunConfig
+from rerank_cli.storage.opening import Stamp, stamp_of
+from rerank_cli.storage.paths import final_path
 
 _ATTRIBUTE = "user.rerank.run"
 

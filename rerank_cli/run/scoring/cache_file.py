@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rerank_cli.errors import RefusedError
-from rerank_cli.formats import final_path
+from rerank_cli.storage.paths import final_path
 
 _MARK = 0x52524B43  # "RRKC", which SQLite keeps in the file's head for whoever made it
 _VERSION = 1

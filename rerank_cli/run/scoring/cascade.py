@@ -15,11 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import Logits, PairScores, deepest
-from rerank_cli.errors import UsageError
 from rerank_cli.records import Request
 from rerank_cli.run.chunks import Chunk
 from rerank_cli.run.scoring.cascade_quality import Agreement
@@ -27,29 +25,6 @@ from rerank_cli.run.scoring.local import ScoredSlice, Scoring
 from rerank_cli.run.stages import Slice, join, pair_texts, parts
 
 Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Cascade:
-    """Which model keeps how many candidates of a request; `sample` requests are looked into, None for a few."""
-
-    model: ModelOptions
-    keep: int
-    sample: int | None = None
-
-    @classmethod
-    def parse(cls, text: str, large: ModelOptions, sample: int | None) -> Cascade:
-        """`MODEL:KEEP`. The small model runs where the large one does, with its own lengths."""
-        name, _, keep = text.rpartition(":")
-        if not name or not keep.isascii() or not keep.isdigit() or int(keep) < 1:
-            raise UsageError(f"--cascade {text}: expected MODEL:KEEP, like mini:20")
-        small = ModelOptions(name, device=large.device, dtype=large.dtype, threads=large.threads)
-        return cls(small, int(keep), sample)
-
-    @property
-    def mark(self) -> str:
-        """For a fingerprint."""
-        return f"{self.model.name}:{self.keep}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ Scoring: TypeAlias = Callable[[Iterable[Slice]], Generator[ScoredSlice]]
 
 Raises StopRequested where somebody asked to stop before the last of them.
 """
+MakeScoring: TypeAlias = Callable[[Callable[[], bool]], Scoring]
+"""Makes the scoring of a run from a function that says whether to stop."""
 
 
 def in_this_process(session: Session, journal: Journal, tally: Tally, should_stop: Callable[[], bool]) -> Scoring:

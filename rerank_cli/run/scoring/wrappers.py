@@ -10,26 +10,23 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.engine.contract import ModelFacts, ModelOptions, RowNotes, Session, never
+from rerank_cli.engine.contract import ModelFacts, RowNotes, Session, never
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts, Prepared
-from rerank_cli.run.pipeline import MakeScoring
+from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import Fingerprint, cascade_settings, fingerprint
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.cache import CacheUse, ScoreCache, cached
 from rerank_cli.run.scoring.cache_file import CacheFile
 from rerank_cli.run.scoring.cascade import cascaded
 from rerank_cli.run.scoring.cascade_quality import Agreement, CascadeUse
-from rerank_cli.run.scoring.local import Scoring, in_this_process
+from rerank_cli.run.scoring.local import MakeScoring, Scoring, in_this_process
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.statistics import Tally
-
-if TYPE_CHECKING:
-    from rerank_cli.run.options import RunConfig
 
 _TURN = "wait for its turn"
 
@@ -83,7 +80,7 @@ class Shortcuts:
 
     def around(self, make: MakeScoring, facts: ModelFacts, mark: Fingerprint, slice_pairs: int) -> MakeScoring:
         """The scoring that `make` makes of the model with these facts, spared what can be."""
-        passages = self._config.model.cutting.in_passages
+        passages = self._config.model.in_passages
 
         def scoring(should_stop: Callable[[], bool]) -> Scoring:
             large = self._cached(make(should_stop), facts, mark, self._tally, passages=passages)

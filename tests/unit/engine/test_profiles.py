@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 from rerank_cli.models.prompts import profiles
-from rerank_cli.models.prompts.profiles import Profile, TruncationRule, fill, read_profile
+from rerank_cli.models.prompts.profiles import Profile, fill, read_profile
 
 
 def written(tmp_path, content, name="mine.json"):

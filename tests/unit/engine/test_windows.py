@@ -4,10 +4,10 @@ from fakes import FakeModel, reader
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_cli.choices import LongDocuments
 from rerank_cli.engine.prepare import PairTexts, prepare
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.engine.windows import Cutting
-from rerank_cli.models.options import LongDocuments
 from rerank_cli.models.prompts.pairs import Limits
 
 POOLED = [LongDocuments.MAX, LongDocuments.MEAN_TOP3]

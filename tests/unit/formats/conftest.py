@@ -4,7 +4,8 @@ import numpy as np
 import orjson
 import pytest
 
-from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions, open_sink, open_source
+from rerank_cli.choices import OutputFormat
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions, open_sink, open_source
 from rerank_cli.records import Candidate, Position, Ranking, Rejection, Request, Shape
 
 

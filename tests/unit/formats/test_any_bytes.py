@@ -31,16 +31,9 @@ from hostile import (
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from rerank_cli.choices import OutputFormat
 from rerank_cli.errors import RerankError
-from rerank_cli.formats import (
-    AnswerOptions,
-    ErrorsFile,
-    InputOptions,
-    OutputFormat,
-    OutputOptions,
-    open_sink,
-    open_source,
-)
+from rerank_cli.formats import AnswerOptions, ErrorsFile, InputOptions, OutputOptions, open_sink, open_source
 from rerank_cli.records import Ranking, Rejection, Request, Shape
 
 FIELDS = [f"{part}_field" for part in ("query", "documents", "text", "id", "doc_id")]

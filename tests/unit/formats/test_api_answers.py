@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_cli.formats.options import ScoreKind
-from rerank_cli.formats.writing.scores import sigmoid
+from rerank_cli.choices import ScoreKind
+from rerank_cli.ranking import sigmoid
 from rerank_cli.records import Candidate, Shape
 
 

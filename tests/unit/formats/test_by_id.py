@@ -8,8 +8,9 @@ import orjson
 import pytest
 from corpora import DOCUMENTS, QUERIES, TREC, beir_corpus, lines, options, placed, read, save, summary
 
+from rerank_cli.choices import RunValues
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.formats import RunValues, open_source
+from rerank_cli.formats import open_source
 from rerank_cli.formats.corpus import joining
 from rerank_cli.records import Shape
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rerank_cli.choices import ScoreKind
 from rerank_cli.formats import AnswerOptions, InputOptions, open_source
-from rerank_cli.formats.options import ScoreKind
 from rerank_cli.formats.writing.details import columns_of, details, names_of
 from rerank_cli.records import Ranking, Shape
 

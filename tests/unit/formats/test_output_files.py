@@ -13,16 +13,9 @@ import orjson
 import pytest
 import zstandard
 
+from rerank_cli.choices import OutputFormat
 from rerank_cli.errors import OutputError, RefusedError, UsageError
-from rerank_cli.formats import (
-    AnswerOptions,
-    ErrorsFile,
-    OutputFormat,
-    OutputOptions,
-    check_output,
-    open_sink,
-    refuse_existing,
-)
+from rerank_cli.formats import AnswerOptions, ErrorsFile, OutputOptions, check_output, open_sink, refuse_existing
 
 DECOMPRESS = {
     ".gz": gzip.decompress,
@@ -197,7 +190,8 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 from conftest import make_ranking
 from rerank_cli.errors import OutputError
-from rerank_cli.formats import AnswerOptions, OutputFormat, OutputOptions, open_sink
+from rerank_cli.choices import OutputFormat
+from rerank_cli.formats import AnswerOptions, OutputOptions, open_sink
 import pyarrow.parquet
 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 sink = open_sink(OutputOptions({path!r}, OutputFormat.API, AnswerOptions("m")), columns=None)

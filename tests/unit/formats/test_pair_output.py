@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rerank_cli.choices import ScoreKind
 from rerank_cli.errors import BadRecord
-from rerank_cli.formats.options import ScoreKind
 from rerank_cli.formats.writing.scores import strictly_decreasing
 from rerank_cli.records import Candidate, Ranking, Shape
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rerank_cli.choices import OutputFormat, ScoreKind
 from rerank_cli.errors import InputError
-from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions, open_sink, open_source
-from rerank_cli.formats.options import ScoreKind
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions, open_sink, open_source
 from rerank_cli.records import Ranking, Rejection, Request, Shape
 
 NESTED = pa.table(

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rerank_cli.choices import ScoreKind
 from rerank_cli.errors import InputError
-from rerank_cli.formats import ScoreKind
 from rerank_cli.formats.runs.reranked import RerankedFile
 from rerank_cli.records import Candidate, Shape
 

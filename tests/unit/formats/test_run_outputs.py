@@ -9,8 +9,9 @@ import pytest
 import pytrec_eval
 from ir_measures import read_trec_run
 
+from rerank_cli.choices import OutputFormat
 from rerank_cli.errors import BadRecord, UsageError
-from rerank_cli.formats import AnswerOptions, OutputFormat, OutputOptions, check_output
+from rerank_cli.formats import AnswerOptions, OutputOptions, check_output
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.runs.rankings import read_rankings
 from rerank_cli.records import Candidate, Shape

@@ -5,11 +5,12 @@ import zlib
 import numpy as np
 import pytest
 
-from rerank_cli.choices import ProgressMode
-from rerank_cli.engine.contract import ModelFacts, ModelOptions, Sizes, Work
+from rerank_cli.choices import OutputFormat, ProgressMode
+from rerank_cli.engine.contract import ModelFacts, Sizes, Work
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.windows import Windows
-from rerank_cli.formats import AnswerOptions, InputOptions, OutputFormat, OutputOptions
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run.job import run
 from rerank_cli.run.options import RunConfig
 

@@ -9,9 +9,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from instant import config, go, kill
 
-from rerank_cli.choices import Resume
+from rerank_cli.choices import OutputFormat, Resume
 from rerank_cli.errors import RefusedError
-from rerank_cli.formats import OutputFormat
 
 RECORDS = 40
 KINDS = ["out.jsonl", "out.jsonl.gz", "out.parquet"]

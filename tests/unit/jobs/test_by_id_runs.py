@@ -7,12 +7,12 @@ import orjson
 import pytest
 from instant import config, go, kill, names
 
-from rerank_cli.choices import OnError
+from rerank_cli.choices import OnError, OutputFormat
 from rerank_cli.errors import InputError, RefusedError, UsageError
-from rerank_cli.formats import ById, InputOptions, OutputFormat
+from rerank_cli.formats import ById, InputOptions
 from rerank_cli.formats.corpus import building as corpus_building
+from rerank_cli.run.checks import check
 from rerank_cli.run.job import run
-from rerank_cli.run.options import check
 
 DOCUMENTS, QUERIES = 80, 30
 

@@ -13,11 +13,11 @@ from rerank_cli.engine.contract import ModelFacts
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores
 from rerank_cli.errors import OutputError, RefusedError, UsageError
+from rerank_cli.run.options import Cascade
 from rerank_cli.run.recovery.fingerprint import fingerprint, score_settings
 from rerank_cli.run.scoring import cache_file
 from rerank_cli.run.scoring.cache import ScoreCache
 from rerank_cli.run.scoring.cache_file import CacheFile
-from rerank_cli.run.scoring.cascade import Cascade
 
 RECORDS = 40
 

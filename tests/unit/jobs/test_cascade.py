@@ -7,13 +7,13 @@ import orjson
 import pytest
 from instant import InstantSession, Killed, config
 
-from rerank_cli.choices import Fuse, OnError
-from rerank_cli.engine.contract import ModelFacts, ModelOptions, StopRequested
+from rerank_cli.choices import Fuse, OnError, OutputFormat
+from rerank_cli.engine.contract import ModelFacts, StopRequested
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import RefusedError, UsageError
-from rerank_cli.formats import OutputFormat
 from rerank_cli.ranking import Fusion
 from rerank_cli.run.job import run
-from rerank_cli.run.scoring.cascade import Cascade
+from rerank_cli.run.options import Cascade
 from rerank_cli.run.scoring.cascade_quality import Agreement
 
 KEEP = 3

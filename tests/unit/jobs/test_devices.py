@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.run.scoring.workers import devices
 from rerank_cli.run.scoring.workers.devices import device_list, open_workers

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from instant import config, go
 
-from rerank_cli.choices import Fuse, Normalize, OnError
+from rerank_cli.choices import Fuse, Normalize, OnError, OutputFormat, ScoreKind
 from rerank_cli.engine.results import PairScores
 from rerank_cli.errors import InputError
-from rerank_cli.formats import AnswerOptions, OutputFormat, ScoreKind
+from rerank_cli.formats import AnswerOptions
 from rerank_cli.ranking import Fusion, arrange, first_scores, normalized, rrf, weighted
 from rerank_cli.records import Candidate, Position, Rejection, Request, Shape
 from rerank_cli.run.stages import Scored, rank

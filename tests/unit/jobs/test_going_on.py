@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from instant import InstantSession, Killed, config, go, kill, names
 
-from rerank_cli.choices import OnError, Resume
-from rerank_cli.engine.contract import ModelOptions
+from rerank_cli.choices import OnError, OutputFormat, Resume
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import RefusedError
-from rerank_cli.formats import InputOptions, OutputFormat
-from rerank_cli.formats.reading import sources
+from rerank_cli.formats import InputOptions
+from rerank_cli.formats.reading import file_records
 from rerank_cli.run.job import run
 from rerank_cli.run.recovery import receipt as receipts
 from rerank_cli.run.recovery.output_state import Workplace
@@ -26,13 +26,13 @@ RECORDS = 60
 def begun_at(monkeypatch):
     """The places at which files were opened."""
     places = []
-    opened = sources.open_input
+    opened = file_records.open_input
 
     def spy(path, options, fields, start):
         places.append(start)
         return opened(path, options, fields, start)
 
-    monkeypatch.setattr(sources, "open_input", spy)
+    monkeypatch.setattr(file_records, "open_input", spy)
     return places
 
 

@@ -4,11 +4,11 @@ import orjson
 import pytest
 from instant import config, go, kill, names
 
-from rerank_cli.choices import Resume
+from rerank_cli.choices import OutputFormat, Resume
 from rerank_cli.errors import InputError, RefusedError, UsageError
 from rerank_cli.evaluation.command import Asked, worked_out
 from rerank_cli.evaluation.same_pass import Judges
-from rerank_cli.formats import AnswerOptions, OutputFormat
+from rerank_cli.formats import AnswerOptions
 
 RECORDS = 40
 

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rerank_cli.choices import MarginFrom, Sampling, TrainFormat
 from rerank_cli.errors import InputError, RefusedError, UsageError
 from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
 from rerank_cli.formats.runs.reranked import Result
-from rerank_cli.formats.writing.mined_rows import TrainFormat
 from rerank_cli.mining.mine import MineOptions, mine_file
-from rerank_cli.mining.negatives import MarginFrom, Mined, Reason, Rules, Sampling, mine
+from rerank_cli.mining.negatives import Mined, Reason, Rules, mine
 
 SCORES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
@@ -159,6 +159,15 @@ def test_a_corpus_may_be_a_table_of_either_kind(files, tmp_path):
     assert rows[0] == {"query": "query 1", "pos": ["a", "text nine"], "neg": ["b", "c"]}
 
 
+def test_a_corpus_may_be_a_folder(files, tmp_path):
+    (tmp_path / "parts").mkdir()
+    for n in (0, 1, 2, 9):
+        (tmp_path / "parts" / f"{n}.tsv").write_text(f"d{n}\ttext {n}\n")
+    corpora = (str(tmp_path / "parts"),)
+    rows, _ = written(files, "bare", queries=files["queries"], corpora=corpora, with_input=False)
+    assert rows[0]["pos"] == ["text 0", "text 9"]
+
+
 def test_scores_are_logits_where_there_are_any(files):
     rows, tally = written(files, "whole", scores=True)
     assert (rows[0]["pos_scores"], rows[0]["neg_scores"], tally.probabilities) == ([3.0], [2.0, 1.0], False)
@@ -194,8 +203,8 @@ def test_an_output_is_compressed_by_its_suffix(files):
     ("flag", "message"),
     [
         ("inputs", "the text of query `1` is not in the output. Fix: --input"),
-        ("queries", "expected an id and `text`"),
-        ("corpora", "is no text with an id (got id, results"),
+        ("queries", "query '1' of"),
+        ("corpora", "none of the documents that lack a text is there (looked up 1)"),
     ],
 )
 def test_what_is_missing_is_one_line_and_leaves_nothing(files, tmp_path, flag, message):

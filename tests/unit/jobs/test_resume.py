@@ -6,9 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from instant import InstantSession, config, go, kill, names
 
-from rerank_cli.choices import OnError, Resume
+from rerank_cli.choices import OnError, Quantize, Resume
 from rerank_cli.errors import InputError, RefusedError
-from rerank_cli.models.options import Quantize
 
 RECORDS = 60
 

@@ -108,7 +108,7 @@ def test_rows_of_pairs_are_taken_from_the_beginning(tmp_path):
 
 
 def test_a_source_that_cannot_go_to_a_place_is_sampled_from_its_beginning(tmp_path, monkeypatch):
-    monkeypatch.setattr("rerank_cli.formats.reading.sources.FileSource.go_to", lambda *_: False)
+    monkeypatch.setattr("rerank_cli.formats.reading.sources.RowSource.go_to", lambda *_: False)
     sample = sampled(write(tmp_path / "in.jsonl", 4000), 64)
     assert len(sample.stretches) == 1
     assert sample.beyond.records

@@ -10,9 +10,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rerank_cli.engine.contract import ModelOptions
 from rerank_cli.engine.lazy import uncollected
 from rerank_cli.engine.limits import find
+from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.run.scoring.workers.pool import Place, Workers
 from rerank_cli.run.scoring.workers.worker import Resizable

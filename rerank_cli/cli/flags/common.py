@@ -1,0 +1,22 @@
+"""Single flags that several commands share."""
+
+from __future__ import annotations
+
+from rerank_cli.cli.flags.declare import BY_ID, INPUT, PROGRESS, flag
+
+OVERWRITE = flag(False, "Replace an output that exists.")
+TOP_N = flag(None, "Keep the best N candidates of each query.", "N", min=1)
+LIMIT = flag(None, "Stop after N records.", "N", min=1, panel=INPUT)
+GIVEN = flag(None, "What was reranked: queries and texts that the output left out.", "CANDIDATES", long="--input")
+_QRELS_HELP = "Relevance judgements (qrels): TREC, MS MARCO, BEIR, MTEB or JSON lines."
+QRELS = flag(None, _QRELS_HELP, "FILE")
+NEEDED_QRELS = flag(..., _QRELS_HELP, "FILE")
+MEASURES = flag(None, "Measures of ir_measures [default: nDCG@10,RR@10,AP,R@100,P@10].", "M[,M]")
+NORMALIZE = flag(None, "How the scores of a query are scaled before weighting [default: minmax].")
+INDEX_DIR = flag(None, "Where the index of a large corpus is kept [default: beside it].", "DIR", panel=BY_ID)
+ID_FIELD = flag(None, "Field of the query id.", "FIELD", panel=INPUT)
+DOC_ID_FIELD = flag(None, "Field of a candidate's id.", "FIELD", panel=INPUT)
+AS_JSON = flag(False, "Print one JSON object instead of a table.", long="--json")
+QUIET = flag(False, "Print nothing on stderr unless something fails.", short="-q")
+VERBOSE = flag(False, "Print more on stderr.", short="-v", panel=PROGRESS)
+DEBUG = flag(False, "Show the traceback of an error.", panel=PROGRESS)

@@ -1,0 +1,112 @@
+"""A source of records over the rows of files; what rows mean is left to a `RecordReader`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.reading.file_rows import FileRows
+from rerank_cli.formats.reading.query_log import SeenQueries
+from rerank_cli.formats.reading.sorting import SortedRows
+from rerank_cli.formats.shapes.rows import Row
+from rerank_cli.records import Place, Record, Rejection, Shape
+from rerank_cli.storage.files import Committed
+from rerank_cli.storage.opening import Stamp
+
+
+class RecordReader(Protocol):
+    """Rows to records. With `grouped`, a record takes several rows, which must stand together."""
+
+    shape: Shape | None
+
+    @property
+    def grouped(self) -> bool: ...
+    def describe(self, kind: str, how: str) -> str:
+        """What is read, in one phrase, given the kind of the files and how they are read."""
+
+    def look(self, rows: Iterator[Row | Rejection]) -> Iterator[Row | Rejection]:
+        """Read the first rows to learn what they are; returns all rows."""
+
+    def key_of(self, row: Row) -> object:
+        """What rows are sorted by, None for a row without a key."""
+
+    def records(self, rows: Iterator[Row | Rejection], seen: SeenQueries, first: int) -> Iterator[Record]:
+        """The records in rows, the next of which has the number `first`; `seen` holds the queries of earlier ones."""
+
+    def close(self) -> None: ...
+
+
+class RowSource:
+    """See `Source`. `stamps` are those of all files that are read, the files of rows last."""
+
+    def __init__(
+        self, files: FileRows, reader: RecordReader, stamps: Sequence[Stamp | None], sort: bool = False
+    ) -> None:
+        """Opens the first file and looks at its first rows. Raises InputError."""
+        self.stamps = stamps
+        self._files = files
+        self._reader = reader
+        self._seen = SeenQueries()
+        self._records_before = 0
+        self._sorted = SortedRows(len(stamps) - 1) if sort else None
+        try:
+            self._rows = reader.look(files.rows())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def shape(self) -> Shape | None:
+        return self._reader.shape
+
+    @property
+    def columns(self) -> ArrowSchema | None:
+        return self._files.columns
+
+    @property
+    def description(self) -> str:
+        """What is read, in one phrase."""
+        return self._reader.describe(self._files.kind, ", sorted" if self._sorted else "")
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Bytes on disk of all files of rows, None if one of them has no size."""
+        return self._files.total_bytes
+
+    @property
+    def bytes_read(self) -> int:
+        return self._sorted.share_of(self._files.taken) if self._sorted else self._files.taken
+
+    def go_to(self, start: Place, records: int, shape: Shape | None, kept: Committed | None) -> bool:
+        """See `Source`."""
+        if None in self.stamps:
+            return False
+        before, self._reader.shape = self._reader.shape, shape
+        if self._reader.grouped and not (self._sorted or (kept and self._seen.take_up(kept))):
+            self._reader.shape = before
+            return False
+        self._records_before = records
+        self._rows = self._files.rows(None if self._sorted else start)
+        if self._sorted:
+            self._sorted.begin_at(start)
+        return True
+
+    def keep_memory_in(self, path: Path) -> None:
+        """See `Source`."""
+        if not self._sorted:
+            self._seen.keep_in(path)
+
+    def sync(self) -> Committed | None:
+        """See `Source`."""
+        return self._seen.sync()
+
+    def __iter__(self) -> Iterator[Record]:
+        rows = self._sorted.rows(self._rows, self._reader.key_of) if self._sorted else self._rows
+        return self._reader.records(rows, self._seen, self._records_before + 1)
+
+    def close(self) -> None:
+        """Close what is open; may be called in any state, also more than once."""
+        self._files.close()
+        self._reader.close()
