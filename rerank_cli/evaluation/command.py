@@ -12,7 +12,7 @@ from rerank_cli.evaluation.measures import DEFAULT, parse_measures
 from rerank_cli.evaluation.tuning import Tuning, tune
 from rerank_cli.formats import InputOptions
 from rerank_cli.formats.runs.qrels import Qrels, read_qrels
-from rerank_cli.formats.runs.rankings import Found, read_rankings
+from rerank_cli.formats.runs.results import Found, read_rankings
 from rerank_cli.formats.shapes.fields import names_from
 from rerank_cli.storage.paths import STREAM
 
@@ -62,14 +62,14 @@ def _judgements(asked: Asked) -> Qrels:
 
 def _names(asked: Asked, path: str, qrels: Qrels, say: Say) -> tuple[dict[str, list[str]], int]:
     found = _read(asked, path, qrels, say)
-    names = {query: [document.name for document in documents] for query, documents in found.rankings.items()}
+    names = {query: [result.id for result in results] for query, results in found.rankings.items()}
     return names, found.others
 
 
 def _read(asked: Asked, path: str, qrels: Qrels, say: Say) -> Found:
     fields = names_from(InputOptions((path,), id_field=asked.id_field, doc_id_field=asked.doc_id_field))
     found = read_rankings(path, qrels, fields)
-    names = {query: [document.name for document in documents] for query, documents in found.rankings.items()}
+    names = {query: [result.id for result in results] for query, results in found.rankings.items()}
     check_overlap(path, qrels, names, found.others)
     if remark := suspicion(qrels, names):
         say(f"{path}: {remark}")

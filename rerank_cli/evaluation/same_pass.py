@@ -20,7 +20,7 @@ from rerank_cli.errors import RefusedError
 from rerank_cli.evaluation.comparison import Evaluation, evaluate, suspicion
 from rerank_cli.evaluation.measures import DEFAULT, Measure, parse_measures
 from rerank_cli.formats.runs.qrels import Qrels, fingerprint_of, read_qrels
-from rerank_cli.formats.runs.rankings import as_first_ranked
+from rerank_cli.formats.runs.results import first_stage
 from rerank_cli.formats.shapes.fields import key_of
 from rerank_cli.formats.writing.scores import scores_of
 from rerank_cli.records import Outcome, Ranking
@@ -110,5 +110,5 @@ def _orders(outcome: Outcome) -> tuple[str, list[str], list[str]]:
     request = outcome.request
     names = [key_of(index if c.id is None else c.id) for index, c in enumerate(request.candidates)]
     order = scores_of(outcome, ScoreKind.RAW, best_first=True).order
-    before = [ranked.name for ranked in as_first_ranked(request.candidates)]
+    before = [result.id for result in first_stage(request.candidates)]
     return key_of(request.id), before, [names[index] for index in order]

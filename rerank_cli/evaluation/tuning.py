@@ -6,6 +6,7 @@ here. A weight that is chosen and measured on the same queries flatters itself: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from rerank_cli.display import shown
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation.measures import Measure, measure
 from rerank_cli.formats.runs.qrels import Qrels
-from rerank_cli.formats.runs.rankings import Ranked, Rankings
+from rerank_cli.formats.runs.results import Rankings, Result
 from rerank_cli.ranking import weighted
 
 WEIGHTS = tuple(step / 20 for step in range(21))
@@ -75,26 +76,27 @@ def tune(path: str, rankings: Rankings, qrels: Qrels, by: Measure, normalize: No
     by_weight = np.array(values)
     means = by_weight.mean(axis=1)
     curve = dict(zip(WEIGHTS, means.tolist(), strict=True))
-    raw = any(not 0 <= (document.score or 0) <= 1 for documents in rankings.values() for document in documents)
+    raw = any(not 0 <= document.score <= 1 for documents in rankings.values() for document in documents)
     return Tuning(by.name, normalize, curve, WEIGHTS[_best(means)], folds, _held_out(by_weight, folds), raw)
 
 
-def mix(documents: Sequence[Ranked], weight: float, normalize: Normalize) -> list[str]:
+def mix(documents: Sequence[Result], weight: float, normalize: Normalize) -> list[str]:
     """Document ids in the order of the mix; ties keep the reranker's order."""
-    ours = sorted(documents, key=lambda document: -(document.score or 0.0))
-    scores, first = (np.array([d[part] for d in ours], dtype=np.float64) for part in (1, 2))
+    ours = sorted(documents, key=lambda document: -document.score)
+    scores = np.array([document.score for document in ours], dtype=np.float64)
+    first = np.array([document.first_score for document in ours], dtype=np.float64)
     order = np.argsort(-weighted(scores, first, weight, normalize), kind="stable")
-    return [ours[place].name for place in order]
+    return [ours[place].id for place in order]
 
 
-def _check(path: str, query: str, documents: Sequence[Ranked]) -> None:
+def _check(path: str, query: str, documents: Sequence[Result]) -> None:
     where = f"{shown(path, 300)}: query {shown(query, 40)}"
-    if any(document.score is None for document in documents):
+    if any(math.isnan(document.score) for document in documents):
         raise InputError(f"{where} has documents without a relevance score. Fix: an output of rerank run")
-    if any(document.first is None for document in documents):
+    if any(document.first_score is None for document in documents):
         fix = "Fix: rerank candidates that have a `score`, with --format api or pairs"
         raise InputError(f"{where} has documents without a first-stage score. {fix}")
-    last = max((document.place for document in documents if document.place is not None), default=-1)
+    last = max((document.index for document in documents if document.index is not None), default=-1)
     if last >= len(documents):
         got = f"got {len(documents)}, the last is number {last + 1} of the input"
         raise InputError(f"{where} has lost candidates ({got}). Fix: an output without --top-n and --min-score")

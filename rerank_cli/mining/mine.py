@@ -20,7 +20,7 @@ from rerank_cli.formats import InputOptions, discard_partial, open_source
 from rerank_cli.formats.corpus.texts import DocumentTexts, query_texts
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.runs.rank_comparison import placed_queries
-from rerank_cli.formats.runs.reranked import RerankedFile, Result
+from rerank_cli.formats.runs.results import Result, RunFile
 from rerank_cli.formats.writing.mined_rows import Example, example_rows
 from rerank_cli.formats.writing.sinks import open_lines
 from rerank_cli.mining.negatives import Mined, Reason, Rules, mine
@@ -105,7 +105,7 @@ def examples(options: MineOptions, tally: MineTally, stack: ExitStack) -> Iterat
     """Queries with what to train on, in file order. Raises InputError; files are left to the stack."""
     qrels = read_qrels(options.qrels)
     queries = query_texts(options.queries, qrels) if options.queries else {}
-    answers = RerankedFile(options.path)
+    answers = RunFile(options.path)
     stack.callback(answers.close)
     source = open_source(InputOptions(options.inputs)) if options.inputs else None
     if source:

@@ -17,7 +17,7 @@ from rerank_cli.choices import MarginFrom, Sampling
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
-from rerank_cli.formats.runs.reranked import Result
+from rerank_cli.formats.runs.results import Result
 
 
 @dataclass(frozen=True, slots=True)

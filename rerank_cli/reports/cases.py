@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
-from rerank_cli.formats.runs.reranked import Result
+from rerank_cli.formats.runs.results import Result
 
 TOP = 10
 _SHOWN = 3

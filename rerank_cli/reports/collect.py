@@ -13,10 +13,9 @@ import orjson
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.runs.best_of_run import best_of_run
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.runs.rank_comparison import PlacedQuery, placed_queries
-from rerank_cli.formats.runs.reranked import RerankedFile
+from rerank_cli.formats.runs.results import RunFile, best_of_run
 from rerank_cli.reports.analysis import ROWS, Findings, Quality
 from rerank_cli.reports.cases import TOP, Case, case_of
 from rerank_cli.reports.quality import Qrels, check_library, measured
@@ -46,7 +45,7 @@ def findings(options: ReportOptions) -> Findings:
     found = Findings(options.output, summary=summary, baseline=options.baseline)
     found.quality = Quality(len(qrels)) if qrels else None
     with ExitStack() as stack:
-        answers = RerankedFile(options.output)
+        answers = RunFile(options.output)
         stack.callback(answers.close)
         source = open_source(InputOptions(options.inputs)) if options.inputs else None
         if source:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.formats.runs.reranked import Result
+from rerank_cli.formats.runs.results import Result
 
 T = TypeVar("T")
 WIDTH = 0.125

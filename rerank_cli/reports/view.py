@@ -15,7 +15,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery, placed_queries
-from rerank_cli.formats.runs.reranked import RerankedFile
+from rerank_cli.formats.runs.results import RunFile
 from rerank_cli.reports.cases import shorten
 from rerank_cli.reports.terminal import text_console
 
@@ -39,7 +39,7 @@ class ViewOptions:
 def queries(options: ViewOptions, stack: ExitStack) -> Iterator[tuple[PlacedQuery, Mapping[str, int]]]:
     """The queries to be shown with their judgements; InputError for files that cannot be used, before the first one."""
     qrels = read_qrels(options.qrels) if options.qrels else {}
-    answers = RerankedFile(options.path)
+    answers = RunFile(options.path)
     stack.callback(answers.close)
     source = open_source(InputOptions(options.inputs)) if options.inputs else None
     if source:

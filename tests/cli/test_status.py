@@ -4,9 +4,9 @@ import json
 import subprocess
 
 import pytest
-from rerank_cli.cli.flags.declare import duration
 from shell import RERANK, TINY, environment, is_one_line, json_lines, rerank, started, until
 
+from rerank_cli.cli.flags.declare import duration
 from rerank_cli.errors import UsageError
 
 SLOWLY = ["--chunk-pairs", "40", "--commit-interval", "0", "--threads", "1"]

@@ -27,9 +27,9 @@ def read_qrels(path: str) -> Qrels:
     """Query to document to relevance. InputError for a line that is none, or two that contradict each other."""
     table = open_table(path)
     found: Qrels = {}
-    with closing(table.rows) as rows:
+    with closing(table):
         width = 0
-        for position, row in rows:
+        for position, row in table.rows:
             if table.columns:
                 if not width and _is_header(row):
                     continue

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats.contract import Source
-from rerank_cli.formats.runs.reranked import Reranked, RerankedFile, Result
+from rerank_cli.formats.runs.results import QueryResults, Result, RunFile
 from rerank_cli.formats.shapes.fields import key_of
 from rerank_cli.records import Candidate, Request
 
@@ -41,14 +41,14 @@ class PlacedQuery:
     model: str | None = None
 
 
-def placed_queries(answers: RerankedFile, source: Source | None) -> Iterator[PlacedQuery]:
+def placed_queries(answers: RunFile, source: Source | None) -> Iterator[PlacedQuery]:
     """The queries of an output, with what its input tells of them: one pass over both, in step."""
     requests = (record for record in source if isinstance(record, Request)) if source else None
     for answer in answers:
         yield placed(answer, _request_of(answer, requests) if requests else None)
 
 
-def _request_of(answer: Reranked, requests: Iterator[Request]) -> Request:
+def _request_of(answer: QueryResults, requests: Iterator[Request]) -> Request:
     for request in requests:
         if answer.id in (key_of(request.id), request.query):
             return request
@@ -58,7 +58,7 @@ def _request_of(answer: Reranked, requests: Iterator[Request]) -> Request:
     )
 
 
-def placed(answer: Reranked, request: Request | None) -> PlacedQuery:
+def placed(answer: QueryResults, request: Request | None) -> PlacedQuery:
     """Give each result its first-stage rank, and texts from its request where there is one."""
     results = answer.results
     if request:
@@ -116,7 +116,7 @@ def _from_candidate(index: int, candidate: Candidate) -> Result:
     return Result(name, 0.0, index, None, candidate.score, title if isinstance(title, str) else None, text)
 
 
-def _filled(result: Result, candidates: Sequence[Result], by_id: dict[str, Result], answer: Reranked) -> Result:
+def _filled(result: Result, candidates: Sequence[Result], by_id: dict[str, Result], answer: QueryResults) -> Result:
     """A result with what is known of its candidate: found by its index, by its id where it has none."""
     if result.index is None:
         found = by_id.get(result.id)

@@ -7,7 +7,7 @@ compressed. A row that cannot be read is an InputError: judgements with holes wo
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -20,59 +20,50 @@ from rerank_cli.formats.reading.tsv import is_header, tsv_rows
 from rerank_cli.formats.shapes.fields import Names
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Place, Position, Rejection
-from rerank_cli.storage.opening import BOM, PARQUET_MAGIC, Opened, open_bytes
+from rerank_cli.storage.opening import BOM, PARQUET_MAGIC, Opened, open_bytes, stamp_of
 
 
 class Table(NamedTuple):
-    """`rows` hold an object each, or a list of strings where `columns` is true.
-
-    Who stops before their end closes them.
-    """
+    """`rows` hold an object each, or a list of strings where `columns` is true; to be closed."""
 
     name: str
     columns: bool
-    rows: Generator[tuple[Position, Json]]
+    rows: Iterator[tuple[Position, Json]]
+    close: Callable[[], None]
 
 
 def open_table(path: str) -> Table:
-    """Recognise a table by its first bytes. It is read while its rows are taken; InputError for what is none."""
+    """Recognise a table by its first bytes; it is read while its rows are taken. InputError if it is none."""
+    stamp_of(path)
     opened = open_bytes(path)
-    head = opened.content.peek().removeprefix(BOM).lstrip()
-    if head.startswith(PARQUET_MAGIC):
-        return Table(opened.name, False, _closing(opened, _parquet(opened)))
-    if head.startswith(b"{"):
-        return Table(opened.name, False, _closing(opened, _json(opened.content, opened.name)))
-    if not head or head.startswith(b"["):
-        opened.content.close()
-        raise InputError(
-            f"{opened.name}: {'is one JSON array' if head else 'is empty'} (expected rows of columns or JSON)"
-        )
-    return _text(opened)
+    close = opened.content.close
+    try:
+        head = opened.content.peek().removeprefix(BOM).lstrip()
+        if head.startswith(PARQUET_MAGIC):
+            source = ParquetInput(opened)
+            return Table(opened.name, False, map(_usable, source.rows(Place())), source.close)
+        if head.startswith(b"{"):
+            return Table(opened.name, False, _json(opened.content, opened.name), close)
+        if not head or head.startswith(b"["):
+            what = "is one JSON array" if head else "is empty"
+            raise InputError(f"{opened.name}: {what} (expected rows of columns or JSON)")
+        return _text(opened)
+    except BaseException:
+        close()
+        raise
 
 
 def _text(opened: Opened) -> Table:
     """Rows of columns, which the first line may name."""
     lines = numbered_lines(opened.content, opened.name)
     first = next(lines, None)
+    close = opened.content.close
     if first is not None and not isinstance(first, Rejection) and is_header(first[1]):
         columns = tuple(first[1].decode("utf-8", "replace").rstrip("\r\n").split("\t"))
         behind = Place(0, first[0].line, len(first[1]))
         rows = tsv_rows(opened.content, opened.name, Names(), behind, columns)
-        return Table(opened.name, False, _closing(opened, map(_usable, rows)))
-    return Table(opened.name, True, _closing(opened, _columns(chain([first] if first else [], lines))))
-
-
-def _closing(opened: Opened, rows: Iterator[tuple[Position, Json]]) -> Generator[tuple[Position, Json]]:
-    with opened.content:
-        yield from rows
-
-
-def _parquet(opened: Opened) -> Iterator[tuple[Position, Json]]:
-    source = ParquetInput(opened)
-    try:
-        yield from (_usable(row) for row in source.rows(Place()))
-    finally:
-        source.close()
+        return Table(opened.name, False, map(_usable, rows), close)
+    return Table(opened.name, True, _columns(chain([first] if first else [], lines)), close)
 
 
 def _json(content: io.BufferedReader, name: str) -> Iterator[tuple[Position, Json]]:

@@ -3,8 +3,8 @@
 import pytest
 
 from rerank_cli.errors import InputError
-from rerank_cli.formats.runs.best_of_run import best_of_run
 from rerank_cli.formats.runs.qrels import read_qrels
+from rerank_cli.formats.runs.results import best_of_run
 
 EXPECTED = {"1": {"d1": 2, "d2": 0}, "q": {"7": 1}}
 
@@ -46,5 +46,5 @@ def test_the_best_of_a_run_are_those_with_the_highest_scores_whatever_the_order(
 
 
 def test_what_is_no_run_is_one_line(write):
-    with pytest.raises(InputError, match=":1: is no line of a TREC run"):
+    with pytest.raises(InputError, match=":1: the score is not a number \\(got high"):
         best_of_run(write(b"a Q0 d1 1 high t\n"), 3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
 from rerank_cli.formats.runs.qrels import read_qrels
-from rerank_cli.formats.runs.rankings import Ranked, read_rankings
+from rerank_cli.formats.runs.results import Result, read_rankings
 from rerank_cli.formats.shapes.fields import Names
 
 
@@ -18,7 +18,7 @@ def read(path, *wanted, **fields):
 def order(path, *wanted, **fields):
     found = read(path, *wanted, **fields).rankings
     (documents,) = found.values()
-    return [document.name for document in documents]
+    return [document.id for document in documents]
 
 
 def answer(*names, **fields):
@@ -60,7 +60,7 @@ def test_rows_with_neither_stay_as_they_come(write):
 
 def test_a_run_may_be_sorted_in_any_way(write):
     found = read(write(b"q Q0 a 1 1 t\np Q0 x 1 1 t\nq Q0 b 2 2 t\n"), "q", "p").rankings
-    assert {query: [d.name for d in documents] for query, documents in found.items()} == {"q": ["b", "a"], "p": ["x"]}
+    assert {query: [d.id for d in documents] for query, documents in found.items()} == {"q": ["b", "a"], "p": ["x"]}
 
 
 def test_queries_that_are_not_wanted_are_counted_and_passed_over(write):
@@ -109,9 +109,9 @@ def test_the_input_of_a_run_without_scores_is_the_first_stage_as_it_comes(write)
 
 def test_both_scores_and_the_place_are_read(write):
     result = {"index": 4, "id": "a", "relevance_score": 0.5, "retrieval_score": 9}
-    assert read(write({"id": "q", "results": [result]})).rankings["q"] == [Ranked("a", 0.5, 9.0, 4)]
+    assert read(write({"id": "q", "results": [result]})).rankings["q"] == (Result("a", 0.5, 4, None, 9.0),)
     result = {"index": 4, "document": {"id": "a", "score": 9}, "relevance_score": 0.5}
-    assert read(write({"id": "q", "results": [result]})).rankings["q"] == [Ranked("a", 0.5, 9.0, 4)]
+    assert read(write({"id": "q", "results": [result]})).rankings["q"] == (Result("a", 0.5, 4, None, 9.0),)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_both_scores_and_the_place_are_read(write):
     [
         (b"q Q0 a 1 1\n", r":1: is no line of a run \(got 5 columns, expected 6 \(TREC\) or 3"),
         (b"q Q0 a 1 1 t\nq a 1\n", r":2: is no line of a run \(got 3 columns, expected 6\)"),
-        (b"q Q0 a 1 high t\n", r":1: the score is no number \(got high\)"),
+        (b"q Q0 a 1 high t\n", r":1: the score is not a number \(got high"),
         (b"q Q0 a 1 nan t\n", r":1: the score is not a number"),
         (b"q Q0 a 1 1 t\nq Q0 a 2 0 t\n", r"query q has document a more than once"),
         (b"q\ta\t0.5\n", r":1: the rank is no whole number from 1 \(got 0.5\). Fix: for scores"),
@@ -130,10 +130,10 @@ def test_both_scores_and_the_place_are_read(write):
         (b'{"results":[{"index":0}]}\n', r":1: the record has no id"),
         (b'{"docid":"a","rank":1}\n', r":1: the row has no query id \(got docid, rank\)"),
         (b'{"query_id":"q","rank":1}\n', r":1: the row has no document id"),
-        (b'{"query_id":"q","docid":"a","rank":"x"}\n', r":1: the rank is no number \(got x\)"),
+        (b'{"query_id":"q","docid":"a","rank":"x"}\n', r":1: the rank is not a number \(got x"),
         (b'{"query":"x","documents":[]}\n', r":1: `documents` is empty"),
-        (b'{"id":"q","results":[]}\n7\n', r":2: is no ranking \(got a number"),
-        (b'{"id":"q","results":[]}\n{"id":"q","results":[]}\n', r":2: query q comes again"),
+        (b'{"id":"q","results":[]}\n7\n', r":2: holds no ranking \(got a number"),
+        (b'{"id":"q","results":[]}\n{"id":"q","results":[]}\n', r":2: query q occurs twice"),
         (b'{"id":"q","results":[]}\n{"id":', r":2: the last line is cut off"),
         (b'{"q":{"a":1},\n"p":', r":1: broken JSON"),
         (b"[]", "is one JSON array"),

@@ -6,7 +6,7 @@ import pytest
 
 from rerank_cli.choices import ScoreKind
 from rerank_cli.errors import InputError
-from rerank_cli.formats.runs.reranked import RerankedFile
+from rerank_cli.formats.runs.results import RunFile
 from rerank_cli.records import Candidate, Shape
 
 DOCUMENTS = (
@@ -22,7 +22,7 @@ def answer(ranking):
 
 
 def reread(path):
-    file = RerankedFile(str(path))
+    file = RunFile(str(path))
     try:
         return list(file), file.rejected
     finally:
@@ -97,18 +97,23 @@ def test_rows_that_kept_their_own_columns(tmp_path):
     assert found[0].results[0].first_score == 8.0
 
 
+def test_a_run_that_is_one_object_is_read_as_eval_reads_it(write):
+    (found, _) = reread(write(b'{\n"q1":{"d1":0.5,"d2":0.7},\n"q2":{"d1":1}\n}\n'))
+    assert [(one.id, [r.id for r in one.results]) for one in found] == [("q1", ["d2", "d1"]), ("q2", ["d1"])]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b'{"query": "q", "documents": ["a"]}\n', "in.jsonl:1: holds no ranking (got query, documents"),
-        (b"[1]\n", "in.jsonl:1: holds no ranking"),
+        (b"[1]\n", "in.jsonl: is one JSON array"),
         (b"1 Q0 d 1\n", "got 4 columns"),
         (b"1 Q0 d 1 nan t\n", "got nan, expected a number"),
-        (b'{"results": [1]}\n', "no list of objects"),
+        (b'{"results": [1]}\n', "a result without `index` (got a number)"),
         (b'{"results": [{"index": 0}]}\n', "`relevance_score` cannot be used (got None, expected a number)"),
         (b'{"results": [{"index": 0, "relevance_score": true}]}\n', "got True, expected a number"),
         (b'{"results"\n', "in.jsonl:1: broken JSON"),
-        (b'{\n"q1":{"d1":0.5}\n}\n', "a run that is one JSON object is for rerank eval"),
+        (b"1 d 1\n", "in.jsonl:1: holds no scores (got a run with ranks"),
         (b'{"query_id": 1, "docid": [], "relevance_score": 1}\n', "document id cannot be used"),
     ],
 )
@@ -121,4 +126,4 @@ def test_what_no_run_wrote_is_one_line(write, content, message):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="there is no such file"):
-        RerankedFile(str(tmp_path / "none"))
+        RunFile(str(tmp_path / "none"))

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.corpus.texts import DOCUMENTS, texts_in
+from rerank_cli.formats.corpus.texts import DocumentTexts
 from rerank_cli.records import Ranking, Rejection, Shape
 
 RECORD = {
@@ -109,4 +109,6 @@ def test_json_lines_to_parquet_have_fixed_columns(only, rejection, save):
 
 def test_a_byte_order_mark_before_texts_by_id_does_no_harm(write):
     path = write(b'\xef\xbb\xbf{"_id":"d1","title":"A","text":"one"}\n', name="corpus.jsonl")
-    assert list(texts_in(path, DOCUMENTS)) == [("d1", "A one")]
+    texts = DocumentTexts((path,), None, print)
+    assert texts.find(["d1", "d2"]) == {"d1": "A one"}
+    texts.close()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.comparison import check_overlap, evaluate, suspicion
 from rerank_cli.evaluation.measures import DEFAULT, measure, parse_measures
-from rerank_cli.formats.runs.rankings import Ranked, by_score
+from rerank_cli.formats.runs.results import Result, by_score
 
 TREC = {"nDCG@10": "ndcg_cut_10", "AP": "map", "P@10": "P_10", "R@100": "recall_100", "RR": "recip_rank"}
 scores = st.dictionaries(st.sampled_from("abcdeABCDEäöü0123456789"), st.integers(0, 4), min_size=1, max_size=12)
@@ -58,8 +58,8 @@ def test_a_missing_library_is_one_line(monkeypatch):
 
 @given(scores, judgements)
 def test_figures_of_scores_are_those_that_trec_eval_gives_ties_and_all(found, judged):
-    order = by_score([Ranked(name) for name in found], [float(score) for score in found.values()])
-    ours = measure(parse_measures(",".join(TREC)), {"q": judged}, {"q": [document.name for document in order]})
+    order = by_score([Result(name) for name in found], [float(score) for score in found.values()])
+    ours = measure(parse_measures(",".join(TREC)), {"q": judged}, {"q": [document.id for document in order]})
     run = {name: float(score) for name, score in found.items()}
     theirs = pytrec_eval.RelevanceEvaluator({"q": judged}, set(TREC.values())).evaluate({"q": run})
     assert {TREC[name]: value for name, value in ours.means.items()} == theirs["q"]

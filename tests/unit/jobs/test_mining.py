@@ -9,7 +9,7 @@ import pytest
 from rerank_cli.choices import MarginFrom, Sampling, TrainFormat
 from rerank_cli.errors import InputError, RefusedError, UsageError
 from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
-from rerank_cli.formats.runs.reranked import Result
+from rerank_cli.formats.runs.results import Result
 from rerank_cli.mining.mine import MineOptions, mine_file
 from rerank_cli.mining.negatives import Mined, Reason, Rules, mine
 

@@ -12,7 +12,7 @@ from rerank_cli.evaluation.command import tuned as tuned_by
 from rerank_cli.evaluation.measures import measure, parse_measures
 from rerank_cli.evaluation.tuning import WEIGHTS, mix, tune
 from rerank_cli.formats import AnswerOptions
-from rerank_cli.formats.runs.rankings import Ranked
+from rerank_cli.formats.runs.results import Result
 from rerank_cli.ranking import Fusion
 
 (RR,) = parse_measures("RR")
@@ -21,8 +21,8 @@ from rerank_cli.ranking import Fusion
 def query(ours, first, relevant, noise=0.0):
     """Six documents whose relevant one has these scores, others around 0.5."""
     rng = random.Random(f"{ours}{first}{relevant}{noise}")
-    documents = [Ranked(f"d{i}", rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6), i) for i in range(6)]
-    documents[relevant] = Ranked(f"d{relevant}", ours, first, relevant)
+    documents = [Result(f"d{i}", rng.uniform(0.4, 0.6), i, first_score=rng.uniform(0.4, 0.6)) for i in range(6)]
+    documents[relevant] = Result(f"d{relevant}", ours, relevant, first_score=first)
     return documents, {f"d{relevant}": 1}
 
 
@@ -95,16 +95,16 @@ def test_too_few_queries_are_not_cross_validated():
 
 
 def test_ties_keep_the_order_of_the_output():
-    documents = [Ranked(name, 0.5, 1.0) for name in "cab"]
+    documents = [Result(name, 0.5, first_score=1.0) for name in "cab"]
     assert mix(documents, 0.5, Normalize.MINMAX) == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        ([Ranked("a", None, 1.0, 0)], "documents without a relevance score"),
-        ([Ranked("a", 1.0, None, 0)], r"without a first-stage score. Fix: rerank candidates that have a `score`"),
-        ([Ranked("a", 1.0, 1.0, 7)], r"lost candidates \(got 1, the last is number 8 of the input\)"),
+        ([Result("a", index=0, first_score=1.0)], "documents without a relevance score"),
+        ([Result("a", 1.0, 0)], r"without a first-stage score. Fix: rerank candidates that have a `score`"),
+        ([Result("a", 1.0, 7, first_score=1.0)], r"lost candidates \(got 1, the last is number 8 of the input\)"),
     ],
 )
 def test_an_output_that_cannot_be_mixed_again_is_refused(documents, message):

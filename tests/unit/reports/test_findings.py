@@ -61,7 +61,7 @@ def test_an_example_shows_the_first_passages_and_the_relevant_one(found):
 
 
 def test_an_output_without_answers_is_refused(found):
-    with pytest.raises(InputError, match="there are no answers in it"):
+    with pytest.raises(InputError, match="is empty"):
         found([])
 
 

@@ -6,7 +6,7 @@ from made import answer, document, request
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.runs.rank_comparison import placed_queries
-from rerank_cli.formats.runs.reranked import RerankedFile
+from rerank_cli.formats.runs.results import RunFile
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def placed(lines):
     def placed(answers, requests=None):
         with ExitStack() as stack:
             source = open_source(InputOptions((lines("in.jsonl", requests),))) if requests else None
-            file = RerankedFile(lines("out.jsonl", answers))
+            file = RunFile(lines("out.jsonl", answers))
             stack.callback(file.close)
             if source:
                 stack.callback(source.close)

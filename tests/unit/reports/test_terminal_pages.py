@@ -69,7 +69,7 @@ def test_one_query_alone(viewed):
 
 
 def test_an_empty_file_is_told(viewed):
-    with pytest.raises(InputError, match="no answers"):
+    with pytest.raises(InputError, match="is empty"):
         viewed([])
 
 
