@@ -19,7 +19,8 @@ from rerank_cli.engine.contract import ModelFacts, Sizes, StopRequested, Work
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.windows import Windows
 from rerank_cli.errors import BadRecord, ModelError
-from rerank_cli.run.scoring.workers.pool import Place, Workers
+from rerank_cli.run.scoring.workers.pool import Workers
+from rerank_cli.run.scoring.workers.transport import Place
 
 ROW = 7
 
@@ -141,7 +142,7 @@ def main():
 
     def opened(_):
         workers = at_work({"pause": 0.05}, {"pause": 0.05})
-        print(*[worker.process.pid for worker in workers._workers], flush=True)
+        print(*[worker.link.process.pid for worker in workers._workers], flush=True)
         return workers
 
     _, stop = run(config(sys.argv[1], sys.argv[2], chunk_pairs=30), opened)

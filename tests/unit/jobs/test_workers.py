@@ -20,7 +20,8 @@ from rerank_cli.errors import BadRecord, ModelError
 from rerank_cli.run.job import run
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.workers.messages import WorkerFailure
-from rerank_cli.run.scoring.workers.pool import Place, Workers
+from rerank_cli.run.scoring.workers.pool import Workers
+from rerank_cli.run.scoring.workers.transport import Place
 
 CHUNK = 30 * ROW
 CHUNKS = 8
@@ -249,12 +250,12 @@ def test_no_worker_outlives_its_job(job, signals):
 
 def test_without_a_worker_left_nothing_is_verified():
     with at_work({}) as workers:
-        workers._workers[0].process.kill()
+        workers._workers[0].link.process.kill()
         with pytest.raises(ModelError, match=r"no worker is left to verify with: worker 1 of 1 .* died of SIGKILL"):
             workers.score_plainly(PairTexts(["q"], ["p"], [0]))
 
 
 def test_a_worker_that_dies_while_it_verifies_leaves_that_to_the_next():
     with at_work({"at": "x", "way": "kill"}, {}) as workers:
-        os.kill(workers._workers[0].process.pid, signal.SIGKILL)
+        os.kill(workers._workers[0].link.process.pid, signal.SIGKILL)
         assert len(workers.score_plainly(PairTexts(["q"], ["p"], [0]))) == 1

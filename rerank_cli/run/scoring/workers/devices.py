@@ -14,8 +14,8 @@ from rerank_cli.engine.lazy import uncollected
 from rerank_cli.engine.limits import find
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.run.scoring.workers.pool import Place, Workers
-from rerank_cli.run.scoring.workers.worker import Resizable
+from rerank_cli.run.scoring.workers.pool import Workers
+from rerank_cli.run.scoring.workers.transport import Place, Resizable
 
 if TYPE_CHECKING:
     from rerank_cli.models.checkpoint import Checkpoint

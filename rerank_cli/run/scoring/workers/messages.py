@@ -1,7 +1,4 @@
-"""What a job and its worker processes say to each other, through one pipe each.
-
-Everything here can be pickled. A worker answers tasks in the order it was given them, row by row.
-"""
+"""Messages between a job and its workers. All can be pickled; a worker answers tasks in the order it got them."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ Scores = npt.NDArray[np.float32]
 
 
 class WorkerFailure(Exception):
-    """An exception of a worker that cannot be told here by its own class: `NameOfTheClass: message`."""
+    """An exception of a worker that cannot be raised here as its own class: `NameOfTheClass: message`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """To a worker: score these pairs; rows that the notes know are not scored again."""
+class Score:
+    """Order: score these pairs. Rows that `notes` holds are not scored again."""
 
     number: int
     texts: PairTexts
@@ -34,27 +31,27 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
-    """To a worker: score these pairs as the stock model does."""
+class ScorePlainly:
+    """Order: score these pairs with the stock model."""
 
     texts: PairTexts
 
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """To a worker, before its first task: plan rows of so many tokens, as all the others do."""
+    """Order, before the first task: plan rows of so many tokens, like the other workers."""
 
     batch_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """To a worker: finish the row at hand, and no more."""
+    """Order: finish the current row, then stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Figures of a worker since it began: what its device was given, and seconds by stage."""
+    """Figures of a worker since it started: what its device computed, and seconds by stage."""
 
     work: Work = field(default_factory=Work)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -62,7 +59,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The model is loaded."""
+    """Answer: the model is loaded."""
 
     facts: ModelFacts
     sizes: Sizes
@@ -70,7 +67,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class RowDone:
-    """A row of a task: the distinct pairs in it and their scores, as `contract.RowNotes` gets them."""
+    """Answer: a row of a task is scored, see `contract.RowNotes` for pairs and scores."""
 
     number: int
     pairs: Index
@@ -79,6 +76,8 @@ class RowDone:
 
 @dataclass(frozen=True, slots=True)
 class TaskDone:
+    """Answer: all rows of a task are scored."""
+
     number: int
     scores: PairScores
     report: Report
@@ -86,38 +85,40 @@ class TaskDone:
 
 @dataclass(frozen=True, slots=True)
 class PlainDone:
+    """Answer to `ScorePlainly`."""
+
     scores: Scores
 
 
 @dataclass(frozen=True, slots=True)
 class Halted:
-    """The last word of a worker that was told to halt."""
+    """Last answer of a worker that was told to halt."""
 
     report: Report
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The last word of a worker in which something was raised; the error has the traceback as a note."""
+    """Last answer of a worker that raised; the error has the traceback as a note."""
 
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceLost:
-    """The last word of a worker whose device takes no more work from this process."""
+    """Last answer of a worker whose device no longer works for this process."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A line of a worker's log."""
+class Logged:
+    """Answer: a line of the worker's log."""
 
     logger: str
     level: int
     text: str
 
 
-Order: TypeAlias = Task | Plain | Resize | Halt
-Answer: TypeAlias = Opened | RowDone | TaskDone | PlainDone | Halted | Failed | DeviceLost | Said
+Order: TypeAlias = Score | ScorePlainly | Resize | Halt
+Answer: TypeAlias = Opened | RowDone | TaskDone | PlainDone | Halted | Failed | DeviceLost | Logged

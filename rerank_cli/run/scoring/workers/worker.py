@@ -1,26 +1,15 @@
-"""A worker process: opens a model of its own, takes slices of texts from a pipe, answers row by row.
-
-It obeys that pipe alone: signals for the job's process group are ignored, and where the pipe ends, so does the worker.
-Nothing of it reaches the job's stdout; what it logs is sent to the job.
-"""
+"""A worker: opens a model, takes slices of texts from a channel, answers row by row."""
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import multiprocessing
-import os
 import pickle
 import queue
-import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from typing import Protocol
 
 from rerank_cli.engine.contract import Session, StopRequested
 from rerank_cli.engine.plan import Index
@@ -34,162 +23,132 @@ from rerank_cli.run.scoring.workers.messages import (
     Halt,
     Halted,
     Opened,
-    Order,
-    Plain,
     PlainDone,
     Report,
     Resize,
     RowDone,
-    Said,
+    Score,
+    ScorePlainly,
     Scores,
-    Task,
     TaskDone,
     WorkerFailure,
 )
+from rerank_cli.run.scoring.workers.transport import Channel, OpenSession, Resizable
 from rerank_cli.run.statistics import Tally
 from rerank_cli.run.threads import Ahead
 
 
-class Resizable(Session, Protocol):
-    """A session whose rows can be made of another size."""
+class Sender:
+    """Sends answers whole, from any thread; calls `orphaned` once there is no job to receive them."""
 
-    def resized(self, batch_tokens: int) -> Session: ...
+    def __init__(self, channel: Channel, orphaned: Callable[[], None]) -> None:
+        self._channel = channel
+        self.orphaned = orphaned
+        self._lock = threading.Lock()
+
+    def send(self, answer: Answer) -> None:
+        try:
+            with self._lock:
+                self._channel.send(answer)
+        except OSError:
+            self.orphaned()
 
 
-OpenSession = Callable[[], Resizable]
-HELD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}
-"""Signals that are the job's to obey. It holds them back while it starts a worker."""
+class _Orders:
+    """Receives orders on a thread of its own, so that the job never waits for a busy worker."""
 
-_OUR_LOG = "rerank_cli"
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, prctl(2)
+    def __init__(self, channel: Channel, orphaned: Callable[[], None]) -> None:
+        self.waiting: queue.SimpleQueue[Score | ScorePlainly | Resize] = queue.SimpleQueue()
+        self.halt = threading.Event()
+        threading.Thread(target=self._receive, args=(channel, orphaned), daemon=True).start()
+
+    def _receive(self, channel: Channel, orphaned: Callable[[], None]) -> None:
+        try:
+            while True:
+                order = channel.recv()
+                if isinstance(order, Halt):
+                    self.halt.set()
+                else:
+                    self.waiting.put(order)
+        except (EOFError, OSError):
+            orphaned()
 
 
-def work(pipe: Connection, open_session: OpenSession, log_level: int) -> None:
-    """Serve until the pipe ends; does not return."""
-    _settle()
-    mouth, ears = _Mouth(pipe), _Ears(pipe)
-    _log_to(mouth, log_level)
+def serve(channel: Channel, sender: Sender, open_session: OpenSession) -> None:
+    """Work until told to halt, or until something is raised; the last answer says which."""
+    orders = _Orders(channel, sender.orphaned)
     try:
         session = open_session()
-        mouth.say(Opened(session.facts, session.sizes))
-        mouth.say(Halted(_serve(session, ears, mouth)))
+        sender.send(Opened(session.facts, session.sizes))
+        sender.send(Halted(_work(session, orders, sender)))
     except Exception as error:  # raised again in the job
-        mouth.say(_last_word(error))
-    os._exit(0)  # threads of native libraries need no goodbye
+        sender.send(_last_answer(error))
 
 
-def _serve(session: Resizable, ears: _Ears, mouth: _Mouth) -> Report:
-    """Work off orders until told to halt: the next slice is tokenized while the device works on this one."""
-    tally, stop = Tally(), ears.halt.is_set
+def _work(session: Resizable, orders: _Orders, sender: Sender) -> Report:
+    """Score slice after slice; the next one is tokenized while the device works on this one."""
+    tally, stop = Tally(), orders.halt.is_set
     try:
-        with closing(Ahead(_prepared(ears, session, tally), until=stop)) as ready:
+        with closing(Ahead(_prepared(orders, session, tally), until=stop)) as ready:
             for order, prepared in tally.waiting("wait for rows", ready):
-                if isinstance(order, Plain) or prepared is None:
-                    mouth.say(PlainDone(session.score_plainly(order.texts)))
+                if isinstance(order, ScorePlainly) or prepared is None:
+                    sender.send(PlainDone(session.score_plainly(order.texts)))
                     continue
                 with tally.timing("score"):
-                    logits = session.score(prepared, stop, _ToldNotes(order.number, order.notes, mouth))
-                mouth.say(TaskDone(order.number, by_pair(prepared, logits), _report(session, tally)))
+                    logits = session.score(prepared, stop, _SentNotes(order.number, order.notes, sender))
+                sender.send(TaskDone(order.number, by_pair(prepared, logits), _report(session, tally)))
     except StopRequested:
         pass
     return _report(session, tally)
 
 
-def _prepared(ears: _Ears, session: Resizable, tally: Tally) -> Iterator[tuple[Task | Plain, Prepared | None]]:
+def _prepared(
+    orders: _Orders, session: Resizable, tally: Tally
+) -> Iterator[tuple[Score | ScorePlainly, Prepared | None]]:
     planner: Session = session
     while True:
-        order = ears.orders.get()
+        order = orders.waiting.get()
         if isinstance(order, Resize):
             planner = session.resized(order.batch_tokens)
-            continue
-        if isinstance(order, Plain):
+        elif isinstance(order, ScorePlainly):
             yield order, None
-            continue
-        with tally.timing("tokenize"):
-            prepared = planner.prepare(order.texts)
-        yield order, prepared
+        else:
+            with tally.timing("tokenize"):
+                prepared = planner.prepare(order.texts)
+            yield order, prepared
 
 
 def _report(session: Session, tally: Tally) -> Report:
     return Report(replace(session.work), dict(tally.seconds))
 
 
-class _Mouth:
-    """What is said goes out whole, whichever thread says it; without a job to hear it, the process ends."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._one_at_a_time = threading.Lock()
-
-    def say(self, answer: Answer) -> None:
-        try:
-            with self._one_at_a_time:
-                self._pipe.send(answer)
-        except OSError:
-            os._exit(0)
-
-
-class _Ears:
-    """Takes what comes as it comes, so that the job never waits for a busy worker, and hears when the job is gone."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self.orders: queue.SimpleQueue[Task | Plain | Resize] = queue.SimpleQueue()
-        self.halt = threading.Event()
-        threading.Thread(target=self._listen, args=(pipe,), daemon=True).start()
-
-    def _listen(self, pipe: Connection) -> None:
-        try:
-            while True:
-                order: Order = pipe.recv()
-                if isinstance(order, Halt):
-                    self.halt.set()
-                else:
-                    self.orders.put(order)
-        except (EOFError, OSError):
-            os._exit(0)
-
-
 @dataclass(frozen=True, slots=True)
-class _ToldNotes:
-    """Notes of one task: known rows came with it, and the job is told of every other one."""
+class _SentNotes:
+    """`contract.RowNotes` of one task: known rows came with it, the job is told of every other one."""
 
     number: int
     carried: CarriedNotes
-    mouth: _Mouth
+    sender: Sender
 
     def known(self, pairs: Index) -> Scores | None:
         return self.carried.known(pairs)
 
     def done(self, pairs: Index, scores: Scores) -> None:
-        self.mouth.say(RowDone(self.number, pairs, scores))
+        self.sender.send(RowDone(self.number, pairs, scores))
 
 
-def _settle() -> None:
-    """Leave signals and stdout to the job, and die with it, if need be by the kernel's hand."""
-    for number in HELD:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
-    os.dup2(2, 1)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:
-        os._exit(0)
-
-
-def _last_word(error: Exception) -> Failed | DeviceLost:
-    """A lost device is no fault of the work; all else is raised in the job, by its own class where it has one."""
+def _last_answer(error: Exception) -> Failed | DeviceLost:
+    """A lost device is no fault of the task. Any other error is raised in the job, as its own class if it has one."""
     lost = getattr(sys.modules.get("torch"), "AcceleratorError", None)
-    said = f"{type(error).__name__}: {error}"
+    described = f"{type(error).__name__}: {error}"
     if lost is not None and isinstance(error, lost):
-        return DeviceLost(said.splitlines()[0])
-    portable = _same_elsewhere(error)
-    told = error if portable else WorkerFailure(said)
-    told.add_note("".join(traceback.format_exception(error)).rstrip())
-    return Failed(told)
+        return DeviceLost(described.splitlines()[0])
+    portable = error if _survives_pickling(error) else WorkerFailure(described)
+    portable.add_note("".join(traceback.format_exception(error)).rstrip())
+    return Failed(portable)
 
 
-def _same_elsewhere(error: Exception) -> bool:
+def _survives_pickling(error: Exception) -> bool:
     """Whether it is one of ours or Python's, and comes out of a pickle as it was."""
     if type(error).__module__.partition(".")[0] not in {"builtins", "rerank_cli"}:
         return False
@@ -198,19 +157,3 @@ def _same_elsewhere(error: Exception) -> bool:
     except (TypeError, ValueError, AttributeError, pickle.PickleError):
         return False
     return type(copy) is type(error) and str(copy) == str(error)
-
-
-class _Log(logging.Handler):
-    def __init__(self, mouth: _Mouth) -> None:
-        super().__init__()
-        self._mouth = mouth
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._mouth.say(Said(record.name, record.levelno, record.getMessage()))
-
-
-def _log_to(mouth: _Mouth, level: int) -> None:
-    logger = logging.getLogger(_OUR_LOG)
-    logger.handlers = [_Log(mouth)]
-    logger.propagate = False
-    logger.setLevel(level)

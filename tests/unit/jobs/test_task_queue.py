@@ -9,7 +9,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.records import Position, Rejection
 from rerank_cli.run.chunks import Chunk
 from rerank_cli.run.recovery.journal import Journal
-from rerank_cli.run.scoring.workers.task_queue import Handout
+from rerank_cli.run.scoring.workers.task_queue import TaskQueue
 from rerank_cli.run.stages import Slice
 from rerank_cli.run.threads import Ahead
 from rerank_cli.run.trace import Reached
@@ -25,8 +25,8 @@ def parts(count, fails=False):
         raise InputError("torn")
 
 
-def handout(slices, window=4):
-    return Handout(Ahead(slices), Journal(None, {}, lambda: 0), window)
+def task_queue(slices, window=4):
+    return TaskQueue(Ahead(slices), Journal(None, {}, lambda: 0), window)
 
 
 def take(hand):
@@ -43,20 +43,20 @@ def numbers(finished):
 
 
 def test_slices_leave_in_order_whichever_is_scored_first():
-    hand = handout(parts(3))
-    errands = [take(hand) for _ in range(3)]
+    hand = task_queue(parts(3))
+    tasks = [take(hand) for _ in range(3)]
     left = []
     for number in (2, 0, 1):
-        errands[number].scores = SCORES
+        tasks[number].scores = SCORES
         left.append(numbers(hand.finished()))
     assert left == [[], [0], [1, 2]]
 
 
 def test_no_more_is_handed_out_than_the_window_holds():
-    hand = handout(parts(10))
+    hand = task_queue(parts(10))
     first, *others = [take(hand) for _ in range(4)]
-    for errand in others:
-        errand.scores = SCORES
+    for task in others:
+        task.scores = SCORES
     assert numbers(hand.finished()) == []
     assert not hand.has_room
     assert hand.take() is None
@@ -67,29 +67,29 @@ def test_no_more_is_handed_out_than_the_window_holds():
 
 
 def test_what_comes_back_goes_out_again_before_anything_new_though_the_window_is_full():
-    hand = handout(parts(10))
-    errands = [take(hand) for _ in range(4)]
-    hand.give_back(errands[1:3])
+    hand = task_queue(parts(10))
+    tasks = [take(hand) for _ in range(4)]
+    hand.give_back(tasks[1:3])
     assert hand.has_room
-    assert [hand.take(), hand.take(), hand.take()] == [errands[1], errands[2], None]
-    assert hand.first is errands[0]
+    assert [hand.take(), hand.take(), hand.take()] == [tasks[1], tasks[2], None]
+    assert hand.first is tasks[0]
 
 
 def test_an_error_of_the_input_waits_for_the_slices_before_it():
-    hand = handout(parts(2, fails=True))
-    errands = [take(hand), take(hand)]
+    hand = task_queue(parts(2, fails=True))
+    tasks = [take(hand), take(hand)]
     time.sleep(0.2)
     assert hand.take() is None
     assert not hand.over()
-    for errand in errands:
-        errand.scores = SCORES
+    for task in tasks:
+        task.scores = SCORES
     assert numbers(hand.finished()) == [0, 1]
     with pytest.raises(InputError, match="torn"):
         hand.over()
 
 
 def test_it_is_over_when_the_input_is_and_all_is_passed_on():
-    hand = handout(parts(1))
+    hand = task_queue(parts(1))
     take(hand).scores = SCORES
     assert not hand.over()
     assert numbers(hand.finished()) == [0]
@@ -99,4 +99,4 @@ def test_it_is_over_when_the_input_is_and_all_is_passed_on():
 
 
 def test_the_place_of_a_slice_is_named_by_its_first_and_last_line():
-    assert take(handout(parts(1))).place == "in.jsonl:1 to 2"
+    assert take(task_queue(parts(1))).place == "in.jsonl:1 to 2"
