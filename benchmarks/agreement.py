@@ -135,10 +135,10 @@ def by_trec_eval(qrels: Qrels, scores: Scores) -> Figures:
 
 
 def by_ranx(qrels: Qrels, scores: Scores) -> Figures:
-    from ranx import Qrels as Judged
+    from ranx import Qrels as LoadedQrels
     from ranx import Run, evaluate
 
-    found = evaluate(Judged(qrels), Run(scores), list(IN_RANX), make_comparable=True)
+    found = evaluate(LoadedQrels(qrels), Run(scores), list(IN_RANX), make_comparable=True)
     return {ours: float(found[name]) for ours, name in zip(MEASURES, IN_RANX, strict=True)}
 
 

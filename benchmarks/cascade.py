@@ -79,10 +79,10 @@ class Trials:
             output = replace(self._plan.output, path=str(self._output(keep)))
             plan = replace(self._plan, output=output, cascade=cascade)
             summary, _ = run(plan, lambda options: self._sessions[options.name])
-            if not summary.tally.finished or summary.tally.scoring_since is None:
+            if not summary.stats.finished or summary.stats.scoring_since is None:
                 raise SystemExit("interrupted")
             if counts:
-                seconds.append(time.monotonic() - summary.tally.scoring_since)
+                seconds.append(time.monotonic() - summary.stats.scoring_since)
             else:
                 self.last[keep] = summary
 

@@ -101,11 +101,11 @@ def measure(
             begun = time.perf_counter()
             summary, _ = run(plan, lambda _: session)
             spent = time.perf_counter() - begun
-            if not summary.tally.finished:
+            if not summary.stats.finished:
                 raise SystemExit("interrupted")
             if number:
                 seconds[name].append(spent)
-                commits[name].append(summary.tally.seconds.get("commit", 0.0))
+                commits[name].append(summary.stats.seconds.get("commit", 0.0))
     return seconds, commits
 
 

@@ -106,7 +106,7 @@ def _run(folder: Path) -> int:
     output = OutputOptions(str(folder / "out.jsonl"), OutputFormat.API, AnswerOptions("instant"), overwrite=True)
     config = RunConfig(ModelOptions("instant"), given(folder), output, progress=ProgressMode.OFF)
     summary, _ = run(config, lambda _: InstantSession())
-    return summary.tally.pairs
+    return summary.stats.pairs
 
 
 def given(folder: Path) -> InputOptions:

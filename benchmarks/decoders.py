@@ -28,7 +28,7 @@ from rerank_cli.engine.attention import PACKED, register
 from rerank_cli.engine.memory import keep_freed_blocks
 from rerank_cli.engine.packing import pack_causal
 from rerank_cli.engine.scorer import Scorer
-from rerank_cli.models.answer_head import Readout
+from rerank_cli.models.answer_head import AnswerHead
 from rerank_cli.models.decoders.causal import PackedDecoder
 from rerank_cli.models.decoders.layered import Cutoffs, LayeredDecoder
 from rerank_cli.models.packed_row import TokenRow
@@ -81,8 +81,8 @@ def _built(config: tf.PretrainedConfig) -> PreTrainedModel:
     return tf.AutoModel.from_config(config, attn_implementation=PACKED).eval().requires_grad_(False)
 
 
-def readout(width: int) -> Readout:
-    return Readout(torch.randn(1, width))
+def readout(width: int) -> AnswerHead:
+    return AnswerHead(torch.randn(1, width))
 
 
 def rows(length: int, budget: int, *, share: bool, spread: float = 0.5) -> list[TokenRow]:

@@ -103,7 +103,7 @@ def child(given: str, written: str) -> None:
     summary, _ = run(config, lambda _: InstantSession())
     seconds = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    pairs = summary.tally.pairs
+    pairs = summary.stats.pairs
     print(orjson.dumps({"pairs": pairs, "peak_mb": peak, "pairs_per_second": round(pairs / seconds)}).decode())
 
 

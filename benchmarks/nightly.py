@@ -125,9 +125,9 @@ class Nights:
         output = replace(plan.output, path=str(self._output(name)))
         summary, _ = run(replace(plan, output=output), lambda _: self._session)
         self.last[name] = summary
-        if not summary.tally.finished or summary.tally.scoring_since is None:
+        if not summary.stats.finished or summary.stats.scoring_since is None:
             raise SystemExit("interrupted")
-        return time.monotonic() - summary.tally.scoring_since
+        return time.monotonic() - summary.stats.scoring_since
 
     def _command(self, cache: str | None) -> float:
         """Seconds of the whole command."""
@@ -156,7 +156,7 @@ class Nights:
 
 
 def report(args: argparse.Namespace, nights: Nights, worst: float) -> None:
-    pairs = nights.last[WITHOUT].tally.pairs
+    pairs = nights.last[WITHOUT].stats.pairs
     use = nights.last[FILLED].cache
     if use is None:
         raise SystemExit("no cache was used")

@@ -156,8 +156,8 @@ def child(given: str, written: str, dies_after: str) -> None:
     (session,) = sessions
     assert session.first is not None
     found = {
-        "pairs": summary.tally.pairs,
-        "done_before": summary.tally.resumed_records / summary.tally.records,
+        "pairs": summary.stats.pairs,
+        "done_before": summary.stats.resumed_records / summary.stats.records,
         "open_to_score": round(session.first - session.opened, 3),
         "start_to_score": round(session.first - begun, 3),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,

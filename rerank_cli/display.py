@@ -33,7 +33,7 @@ def names(items: Iterable[object], most: int = 12) -> str:
     return ", ".join(all_names[:most]) + (", …" if len(all_names) > most else "") if all_names else "no fields"
 
 
-def loosely(raw: bytes) -> str:
+def excerpt(raw: bytes) -> str:
     """A record's bytes as text, whatever they are, cut to a readable length."""
     text = raw[: 4 * _RAW_LIMIT].decode("utf-8", "replace").rstrip("\r\n")
     return text[:_RAW_LIMIT] + ("…" if len(text) > _RAW_LIMIT or len(raw) > 4 * _RAW_LIMIT else "")

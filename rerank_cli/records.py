@@ -101,7 +101,7 @@ class Request:
 class Rejection:
     """A record that could not be read or scored: a stable `code`, and a `message` for a person.
 
-    `raw` is the record as it was read, decoded loosely and cut to a readable length.
+    `raw` is the record as it was read, decoded excerpt and cut to a readable length.
     """
 
     position: Position

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from rerank_cli.benchmarking.analysis import Estimate, Limit, estimate, limit_of
 from rerank_cli.benchmarking.input_sample import InputSample, take_pairs, take_sample
 from rerank_cli.benchmarking.row_size_search import Resizable, Trials, choose_texts, plan_trials, try_sizes
-from rerank_cli.benchmarking.sample_run import Costed, Rehearsal, rehearse
+from rerank_cli.benchmarking.sample_run import Costed, SampleRun, run_sample
 from rerank_cli.engine.contract import ModelFacts, Session
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
@@ -69,7 +69,7 @@ class Report:
     load: float
     first_score: float
     peak: Peak
-    passed: Rehearsal
+    passed: SampleRun
     limit: Limit
     trials: Trials
     estimate: Estimate | None
@@ -129,7 +129,7 @@ def bench(config: BenchConfig, open_model: OpenModel) -> Report:
             source, itertools.chain(first, records), config.input, pairs, patience=_FIRST_LOOK * config.seconds
         )
         config.notify(f"scoring a sample of {sample.pairs:,} pairs")
-        passed = rehearse(session, sample, folder, stop)
+        passed = run_sample(session, sample, folder, stop)
         trials = _trials(session, sample, passed, config, device)
         return Report(
             machine=device.machine,
@@ -194,7 +194,7 @@ def _fitting(session: Session, texts: PairTexts, seconds: float) -> int:
 
 
 def _trials(
-    session: Measurable, sample: InputSample, passed: Rehearsal, config: BenchConfig, device: _Device
+    session: Measurable, sample: InputSample, passed: SampleRun, config: BenchConfig, device: _Device
 ) -> Trials:
     default = session.facts.batch_tokens
     pace = passed.tokens / passed.times.device
@@ -210,7 +210,7 @@ def _trials(
     return try_sizes(session, texts, plan, default, device.is_crowded)
 
 
-def _estimate(sample: InputSample, passed: Rehearsal) -> Estimate | None:
+def _estimate(sample: InputSample, passed: SampleRun) -> Estimate | None:
     if not sample.total_bytes:
         return None
     measured = sample.measured

@@ -19,14 +19,14 @@ from rerank_cli.engine.contract import RowNotes, Session, Work, never
 from rerank_cli.engine.prepare import PairTexts, PlannedRow, Prepared
 from rerank_cli.formats import AnswerOptions, OutputOptions, open_sink
 from rerank_cli.run.chunks import cut
-from rerank_cli.run.committer import Ledger
+from rerank_cli.run.committer import Committer
 from rerank_cli.run.pipeline import stream
 from rerank_cli.run.record_guards import guarded
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.local import in_this_process
 from rerank_cli.run.stages import rank_chunk
-from rerank_cli.run.statistics import Tally
-from rerank_cli.run.trace import Trace
+from rerank_cli.run.statistics import RunStatistics
+from rerank_cli.run.trace import InputHash
 
 if TYPE_CHECKING:
     from rerank_cli.engine.profiling.flops import Costs, Flops
@@ -41,7 +41,7 @@ class Costed(Session, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class SampleRun:
     """What was found, in chunks of `chunk_pairs`.
 
     `tokens` are those of all pairs, `computed` those worked out with padding, `real` the same without; `texts` are
@@ -69,23 +69,23 @@ class Rehearsal:
         return 1 - self.real / self.computed if self.computed else 0.0
 
 
-def rehearse(session: Costed, sample: InputSample, folder: Path, stop: Callable[[], bool] = never) -> Rehearsal:
+def run_sample(session: Costed, sample: InputSample, folder: Path, stop: Callable[[], bool] = never) -> SampleRun:
     """Read, tokenize, score and write the sample as a run would, and note who waits for whom."""
-    probe, tally, before = _Probe(session), Tally(), replace(session.work)
+    probe, stats, before = _Probe(session), RunStatistics(), replace(session.work)
     chunk_pairs = min(session.sizes.chunk_pairs, max(_SMALLEST_CHUNK, sample.pairs // 4))
     output = OutputOptions(str(folder / "sample.jsonl"), OutputFormat.API, AnswerOptions(session.facts.name))
     sink = open_sink(output, columns=None, shape=sample.shape)
-    ledger = Ledger(sink, None, tally, lambda _: None, partial(rank_chunk, top_n=None), OnError.SKIP)
+    ledger = Committer(sink, None, stats, lambda _: None, partial(rank_chunk, top_n=None), OnError.SKIP)
     journal = Journal(None, {}, lambda: 0)
-    records = guarded(sample.read(), OnError.SKIP, None, tally)
+    records = guarded(sample.read(), OnError.SKIP, None, stats)
     begun, cpu_before = time.perf_counter(), time.process_time()
     try:
-        scoring = partial(in_this_process, probe, journal, tally)
-        stream(cut(records, chunk_pairs, lambda: 0, Trace()), chunk_pairs, scoring, ledger, journal, tally, stop)
+        scoring = partial(in_this_process, probe, journal, stats)
+        stream(cut(records, chunk_pairs, lambda: 0, InputHash()), chunk_pairs, scoring, ledger, journal, stats, stop)
     finally:
         sink.abandon()
     cpu = time.process_time() - cpu_before
-    seconds, work, spans = tally.seconds, session.work, [span for span in probe.spans if span[2]]
+    seconds, work, spans = stats.seconds, session.work, [span for span in probe.spans if span[2]]
     lead_in = spans[0][0] - begun
     times = Times(
         wall=spans[-1][1] - spans[0][0],
@@ -97,13 +97,13 @@ def rehearse(session: Costed, sample: InputSample, folder: Path, stop: Callable[
         read=seconds["read"],
         write=seconds["write"] + seconds.get("commit", 0.0),
     )
-    return Rehearsal(
+    return SampleRun(
         times=times,
         chunk_pairs=chunk_pairs,
-        pairs=tally.pairs,
-        tokens=tally.tokens,
-        truncated=tally.truncated,
-        duplicates=tally.duplicates,
+        pairs=stats.pairs,
+        tokens=stats.tokens,
+        truncated=stats.truncated,
+        duplicates=stats.duplicates,
         texts=probe.texts,
         rows=work.rows - before.rows,
         real=work.tokens - before.tokens,

@@ -28,7 +28,7 @@ def mine(
     margin_from: MarginFrom = flag(MarginFrom.LOWEST, "Which positive of a query both are measured from."),
     max_score: float | None = flag(None, "A passage that scores higher is no negative: it may be relevant.", "X"),
     min_score: float | None = flag(None, "A passage that scores lower is no negative: it is too easy.", "X"),
-    min_relevance: int = flag(1, "Judged at least N is a positive.", "N", min=1),
+    min_relevance: int = flag(1, "LoadedQrels at least N is a positive.", "N", min=1),
     sampling: Sampling = flag(Sampling.TOP, "Take the best ranked that qualify, or a random sample."),
     seed: int = flag(0, "Seed of the random sample.", "N"),
     format: TrainFormat = flag(TrainFormat.TRAIN, "FlagEmbedding's train, or columns of sentence-transformers."),
@@ -60,10 +60,10 @@ def mine(
     sides = tuple(given or ()), queries, tuple(corpus or ())
     notify = (lambda _: None) if quiet else say
     options = MineOptions(reranked, qrels, output, rules, *sides, format, scores, overwrite, index_dir, notify)
-    tally = mine_file(options, claim_stdout() if output == "-" else None)
+    counts = mine_file(options, claim_stdout() if output == "-" else None)
     if not quiet:
-        say(tally.line())
-        if tally.probabilities:
+        say(counts.line())
+        if counts.probabilities:
             say("pos_scores and neg_scores are probabilities; a run with --scores both gives logits")
 
 

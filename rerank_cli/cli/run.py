@@ -149,7 +149,7 @@ def run(
     if outcome.nothing_to_do:
         measured = ", rerank eval measures it" if plan.judges else ""
         notify(f"{output}: complete already, nothing to do (--overwrite does it again{measured})")
-    if outcome.tally.records:
+    if outcome.stats.records:
         notify(outcome.line())
     if outcome.interrupted and outcome.model and (output != "-" or checkpoint):
         notify(f"stopped by {outcome.interrupted}, work kept; the same command goes on from here")
@@ -157,7 +157,7 @@ def run(
         die_of(stop.signal)
     if outcome.interrupted:
         raise typer.Exit(EXIT_STOPPED)
-    if outcome.tally.rejected:
+    if outcome.stats.rejected:
         raise typer.Exit(EXIT_REJECTED)
 
 

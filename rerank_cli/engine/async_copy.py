@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class HostCopy:
     """Scores that are there once `arrived` has happened; without one they are fetched when they are asked for."""
 
     scores: Tensor
@@ -31,13 +31,13 @@ class Fetch:
         return False
 
 
-def fetch(scores: Tensor) -> Fetch:
+def fetch(scores: Tensor) -> HostCopy:
     """Start the copy, and do not wait: into pinned memory, which nothing else may use until it has been read."""
     if scores.device.type != "cuda":
-        return Fetch(scores)
+        return HostCopy(scores)
     home = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
     home.copy_(scores, non_blocking=True)
     # Blocking, since the tokenizer has better use for the core than a spinning wait.
     arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(scores.device))
-    return Fetch(home, arrived)
+    return HostCopy(home, arrived)

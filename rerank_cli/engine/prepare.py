@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from rerank_cli.engine.packing import pack, pack_causal
 from rerank_cli.engine.plan import Index, plan_rows, plan_shared, row_budget
-from rerank_cli.engine.windows import Cutting, Windows
+from rerank_cli.engine.windows import PassageRule, Windows
 from rerank_cli.errors import UsageError
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.prompts.pairs import Fit, Ids, Limits, PairRule, PairTemplate, fit_lengths
@@ -72,7 +72,7 @@ class PairReader:
     tokenizer: TextTokenizer
     rule: PairRule
     limits: Limits
-    cutting: Cutting = field(default_factory=Cutting)
+    cutting: PassageRule = field(default_factory=PassageRule)
     share: bool = False
 
 

@@ -1,7 +1,7 @@
 """Rows side by side on a CPU: a lane is a thread that works one row at a time on one core.
 
 Threads that share a row wait for each other at the end of every operation, which costs most where the machine is busy
-with something else. Lanes wait for nobody, and as one thread works a whole row, scores do not depend on how many there
+with something else. RowWorkers wait for nobody, and as one thread works a whole row, scores do not depend on how many there
 are, to the last bit.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 
-class Lanes:
+class RowWorkers:
     """`count` threads, each with one thread of torch's own; they end with the process."""
 
     def __init__(self, count: int) -> None:
@@ -53,7 +53,7 @@ def _alone(work: Callable[[T], Tensor], on: T) -> Tensor:
     return work(on)
 
 
-def keep_to_themselves(backbone: nn.Module) -> bool:
+def is_thread_safe(backbone: nn.Module) -> bool:
     """Whether several threads may run the model at once: some rotary embeddings change with the row they are given."""
     changing = {"dynamic", "longrope"}
     kinds = [getattr(module, "rope_type", None) for module in backbone.modules()]

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rerank_cli.engine.async_copy import Fetch, fetch
+from rerank_cli.engine.async_copy import HostCopy, fetch
 from rerank_cli.engine.contract import RowNotes, StopRequested, Work, never
 from rerank_cli.engine.prepare import PlannedRow, Prepared
-from rerank_cli.engine.row_workers import Lanes, Pending
+from rerank_cli.engine.row_workers import Pending, RowWorkers
 from rerank_cli.errors import ModelError
 from rerank_cli.models.families import CrossEncoder
 from rerank_cli.models.packed_row import TokenRow
@@ -30,15 +30,15 @@ class Scorer:
     """Scores prepared pairs with one model.
 
     `rescue`, if given, loads the same model in fp32: scores that come out non-finite are computed again with it. With
-    `lanes` rows run side by side, without they run one after the other, and scores are fetched one row late.
+    `workers` rows run side by side, without they run one after the other, and scores are fetched one row late.
     """
 
     def __init__(
-        self, model: CrossEncoder, rescue: Callable[[], CrossEncoder] | None = None, lanes: Lanes | None = None
+        self, model: CrossEncoder, rescue: Callable[[], CrossEncoder] | None = None, workers: RowWorkers | None = None
     ) -> None:
         self._model = model
         self._rescue = rescue
-        self._lanes = lanes
+        self._workers = workers
         self._ceiling: int | None = None
         self._counting = Lock()
         self.work = Work()
@@ -48,8 +48,8 @@ class Scorer:
         return self._model
 
     def of(self, model: CrossEncoder) -> Scorer:
-        """The same for another model, in the same lanes, counted by itself."""
-        return Scorer(model, lanes=self._lanes)
+        """The same for another model, in the same workers, counted by itself."""
+        return Scorer(model, workers=self._workers)
 
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
@@ -61,8 +61,8 @@ class Scorer:
         """
         layers = len(self._model.layers)
         logits = np.empty((prepared.distinct_pairs, layers) if layers > 1 else prepared.distinct_pairs, np.float32)
-        under_way = deque[tuple[PlannedRow, Fetch | Pending]]()
-        ahead = 2 * self._lanes.count if self._lanes else 1
+        under_way = deque[tuple[PlannedRow, HostCopy | Pending]]()
+        ahead = 2 * self._workers.count if self._workers else 1
         try:
             for row in prepared.rows:
                 known = notes.known(row.pairs) if notes else None
@@ -87,9 +87,9 @@ class Scorer:
         self._mend(prepared, logits)
         return logits[prepared.distinct]
 
-    def _start(self, row: TokenRow) -> Fetch | Pending:
-        if self._lanes:
-            return self._lanes.start(partial(self._run, self._model), row)
+    def _start(self, row: TokenRow) -> HostCopy | Pending:
+        if self._workers:
+            return self._workers.start(partial(self._run, self._model), row)
         return fetch(self._run(self._model, row))
 
     def _run(self, model: CrossEncoder, row: TokenRow) -> torch.Tensor:
@@ -141,7 +141,9 @@ def _not_finite(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return ~finite if finite.ndim == 1 else ~np.logical_and.reduce(finite, axis=1)
 
 
-def _collect(logits: npt.NDArray[np.float32], row: PlannedRow, scores: Fetch | Pending, notes: RowNotes | None) -> None:
+def _collect(
+    logits: npt.NDArray[np.float32], row: PlannedRow, scores: HostCopy | Pending, notes: RowNotes | None
+) -> None:
     """Put a row's scores in their place, and tell of them."""
     logits[row.pairs] = scores.wait()
     if notes:

@@ -23,9 +23,9 @@ from rerank_cli.engine.memory import keep_freed_blocks
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairReader, PairTexts, Prepared, prepare
 from rerank_cli.engine.row_size import rows_for
-from rerank_cli.engine.row_workers import Lanes, keep_to_themselves
+from rerank_cli.engine.row_workers import RowWorkers, is_thread_safe
 from rerank_cli.engine.scorer import Scorer
-from rerank_cli.engine.windows import Cutting
+from rerank_cli.engine.windows import PassageRule
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.compiled import CompiledModel, compiled
 from rerank_cli.models.encoders.cpu_blocks import work_in_place
@@ -81,7 +81,7 @@ class ModelSession:
         return prepared.windows.pool(self._scorer.of(self._plain()).score(prepared))[0]
 
     def resized(self, batch_tokens: int) -> ModelSession:
-        """The same model, fed rows of another size."""
+        """The same model, with rows of another size."""
         facts = replace(self.facts, batch_tokens=batch_tokens)
         return ModelSession(facts, self.sizes, self._reader, self._scorer, self._plain)
 
@@ -149,15 +149,15 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     )
     exact = dtype == torch.float32 and options.quantize is Quantize.NONE
     rescue = None if exact else lambda: load(torch.float32)
-    cutting = Cutting(options.long_documents, options.stride)
+    cutting = PassageRule(options.long_documents, options.stride)
     reader = PairReader(tokenizer, reading.rule, limits, cutting, options.share_prefix and model.packed)
-    return ModelSession(facts, sizes, reader, Scorer(model, rescue, _lanes(model, device)), load_plain)
+    return ModelSession(facts, sizes, reader, Scorer(model, rescue, _workers(model, device)), load_plain)
 
 
-def _lanes(model: CrossEncoder, device: torch.device) -> Lanes | None:
+def _workers(model: CrossEncoder, device: torch.device) -> RowWorkers | None:
     """One for each of torch's threads on a CPU, None where a row is better worked by all of them."""
     count = torch.get_num_threads()
-    return Lanes(count) if device.type == "cpu" and count > 1 and keep_to_themselves(model.backbone) else None
+    return RowWorkers(count) if device.type == "cpu" and count > 1 and is_thread_safe(model.backbone) else None
 
 
 def limit_threads(threads: int | None) -> None:

@@ -18,7 +18,7 @@ Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Cutting:
+class PassageRule:
     """How long documents are read. `stride` is tokens from one passage's start to the next's, None for 3/4 of it."""
 
     pooling: LongDocuments = LongDocuments.TRUNCATE

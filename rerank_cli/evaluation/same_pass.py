@@ -28,30 +28,30 @@ from rerank_cli.storage.files import Committed, write_all, writing
 
 
 @dataclass(frozen=True, slots=True)
-class Judges:
+class QrelsOptions:
     """What a run is judged by: a file of judgements, and names of measures."""
 
     qrels: str
     measures: str = DEFAULT
 
-    def ready(self) -> Judged:
+    def ready(self) -> LoadedQrels:
         """Read and understood, so that whatever is wrong with it shows before a model is loaded."""
-        return Judged(parse_measures(self.measures), read_qrels(self.qrels))
+        return LoadedQrels(parse_measures(self.measures), read_qrels(self.qrels))
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LoadedQrels:
     measures: Sequence[Measure]
     qrels: Qrels
 
 
-class Judging:
+class SamePassEvaluation:
     """Takes outcomes in order. Without a `path` what it keeps is kept in memory.
 
     With `kept`, an earlier run's file is taken up behind that point; RefusedError if it is not that.
     """
 
-    def __init__(self, judged: Judged, path: Path | None, kept: Committed | None, output: str) -> None:
+    def __init__(self, judged: LoadedQrels, path: Path | None, kept: Committed | None, output: str) -> None:
         self._measures, self._qrels = judged.measures, judged.qrels
         self._path = path
         self._mark = fingerprint_of(judged.qrels)

@@ -16,7 +16,7 @@ from rerank_cli.formats import Source
 from rerank_cli.records import Rejection, Request
 from rerank_cli.run.chunks import cut
 from rerank_cli.run.stages import pair_texts
-from rerank_cli.run.trace import Trace
+from rerank_cli.run.trace import InputHash
 
 BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _CHUNK_PAIRS = 4096
@@ -48,7 +48,7 @@ def check_input(source: Source, model: TokenizerOnly, limit: int | None) -> Repo
     """Read the input to its end (or `limit` records), tokenize it, count."""
     report = Report()
     records = itertools.islice(source, limit)
-    for chunk in cut(records, _CHUNK_PAIRS, lambda: 0, Trace()):
+    for chunk in cut(records, _CHUNK_PAIRS, lambda: 0, InputHash()):
         report.records += len(chunk.records)
         for record in chunk.records:
             if isinstance(record, Rejection):

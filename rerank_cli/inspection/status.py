@@ -10,7 +10,7 @@ from typing import Any
 
 from rerank_cli.errors import InputError
 from rerank_cli.run.recovery.checkpoint import Checkpoint, load
-from rerank_cli.run.recovery.output_state import Workplace
+from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.run.recovery.receipt import signed
 from rerank_cli.storage.lock import holder
 from rerank_cli.storage.paths import final_path
@@ -53,7 +53,7 @@ class Status:
 
 def status_of(output: str, checkpoint: str | None = None) -> Status:
     """Look at an output. InputError if there is nothing of that name, RefusedError if its checkpoint is damaged."""
-    place = Workplace.of(output, checkpoint)
+    place = OutputState.of(output, checkpoint)
     who = holder(place.lock) if place.lock else None
     saved = load(place.checkpoint) if place.checkpoint else None
     final = final_path(output)

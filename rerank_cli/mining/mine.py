@@ -19,12 +19,12 @@ from rerank_cli.errors import InputError, RefusedError
 from rerank_cli.formats import InputOptions, discard_partial, open_source
 from rerank_cli.formats.corpus.texts import DocumentTexts, query_texts
 from rerank_cli.formats.runs.qrels import read_qrels
-from rerank_cli.formats.runs.rank_comparison import placed_queries
+from rerank_cli.formats.runs.rank_comparison import compare_ranks
 from rerank_cli.formats.runs.results import Result, RunFile
 from rerank_cli.formats.writing.mined_rows import Example, example_rows
 from rerank_cli.formats.writing.sinks import open_lines
 from rerank_cli.mining.negatives import Mined, Reason, Rules, mine
-from rerank_cli.run.recovery.output_state import Workplace
+from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.storage.paths import partial_of
 
 _BATCH = 1000
@@ -54,7 +54,7 @@ class MineOptions:
 
 
 @dataclass(slots=True)
-class MineTally:
+class MiningCounts:
     """What was found and what was left out. `probabilities` is whether written scores are no logits."""
 
     queries: int = 0
@@ -77,19 +77,21 @@ class MineTally:
         return ", ".join(parts)
 
 
-def mine_file(options: MineOptions, stdout: BinaryIO | None) -> MineTally:
+def mine_file(options: MineOptions, stdout: BinaryIO | None) -> MiningCounts:
     """Write the output whole, or not at all. Raises what opening and reading raise, and RefusedError.
 
     What cannot be taken up again is not left behind: a failure leaves no part of the output.
     """
-    checkpoint = Workplace.of(options.output, None).checkpoint
+    checkpoint = OutputState.of(options.output, None).checkpoint
     if checkpoint and checkpoint.exists():
         raise RefusedError(f"{checkpoint}: an unfinished run writes to {shown(options.output, 300)}. Fix: another -o")
-    tally = MineTally()
+    counts = MiningCounts()
     with ExitStack() as stack:
         sink = open_lines(options.output, options.read, options.overwrite, stdout)
         try:
-            rows = (row for example in examples(options, tally, stack) for row in example_rows(example, options.format))
+            rows = (
+                row for example in examples(options, counts, stack) for row in example_rows(example, options.format)
+            )
             while batch := list(islice(rows, _BATCH)):
                 sink.write(batch)
             sink.publish()
@@ -98,10 +100,10 @@ def mine_file(options: MineOptions, stdout: BinaryIO | None) -> MineTally:
             if partial_of(options.output):
                 discard_partial(options.output)
             raise
-    return tally
+    return counts
 
 
-def examples(options: MineOptions, tally: MineTally, stack: ExitStack) -> Iterator[Example]:
+def examples(options: MineOptions, counts: MiningCounts, stack: ExitStack) -> Iterator[Example]:
     """Queries with what to train on, in file order. Raises InputError; files are left to the stack."""
     qrels = read_qrels(options.qrels)
     queries = query_texts(options.queries, qrels) if options.queries else {}
@@ -110,46 +112,46 @@ def examples(options: MineOptions, tally: MineTally, stack: ExitStack) -> Iterat
     source = open_source(InputOptions(options.inputs)) if options.inputs else None
     if source:
         stack.callback(source.close)
-    chosen = _chosen((mine(q, qrels.get(q.id, {}), options.rules) for q in placed_queries(answers, source)), tally)
+    chosen = _chosen((mine(q, qrels.get(q.id, {}), options.rules) for q in compare_ranks(answers, source)), counts)
     if options.corpora:
         texts = DocumentTexts(options.corpora, options.index_folder, options.notify)
         stack.callback(texts.close)
         chosen = _with_texts(chosen, texts)
     for mined in chosen:
-        example = _example(mined, mined.query or queries.get(mined.id), options, tally)
+        example = _example(mined, mined.query or queries.get(mined.id), options, counts)
         if example:
             yield example
 
 
-def _chosen(found: Iterable[Mined | Reason], tally: MineTally) -> Iterator[Mined]:
+def _chosen(found: Iterable[Mined | Reason], counts: MiningCounts) -> Iterator[Mined]:
     for one in found:
-        tally.queries += 1
+        counts.queries += 1
         if isinstance(one, Reason):
-            tally.skipped[one] += 1
+            counts.skipped[one] += 1
         else:
             yield one
 
 
-def _example(mined: Mined, query: str | None, options: MineOptions, tally: MineTally) -> Example | None:
+def _example(mined: Mined, query: str | None, options: MineOptions, counts: MiningCounts) -> Example | None:
     if query is None:
         what = f"{shown(options.path, 300)}: the text of query `{shown(mined.id)}` is not in the output"
         raise InputError(f"{what}. Fix: --input CANDIDATES, or --queries FILE")
     positives = [one for one in mined.positives if one.text is not None and not (options.scores and _unscored(one))]
-    tally.lost_positives += len(mined.positives) - len(positives)
+    counts.lost_positives += len(mined.positives) - len(positives)
     reason = None if positives else Reason.NO_TEXT
     if options.format is TrainFormat.N_TUPLES and not mined.full:
         reason = reason or Reason.TOO_FEW
     if reason:
-        tally.skipped[reason] += 1
+        counts.skipped[reason] += 1
         return None
-    tally.used += 1
-    tally.positives += len(positives)
-    tally.negatives += len(mined.negatives)
-    tally.short += not mined.full
+    counts.used += 1
+    counts.positives += len(positives)
+    counts.negatives += len(mined.negatives)
+    counts.short += not mined.full
     texts = [_text(one, options) for one in positives], [_text(one, options) for one in mined.negatives]
     if not options.scores:
         return Example(query, *texts)
-    tally.probabilities = tally.probabilities or any(one.logit is None and 0 <= one.score <= 1 for one in positives)
+    counts.probabilities = counts.probabilities or any(one.logit is None and 0 <= one.score <= 1 for one in positives)
     return Example(query, *texts, [_score(one) for one in positives], [_score(one) for one in mined.negatives])
 
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 from rerank_cli.choices import MarginFrom, Sampling
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
-from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
+from rerank_cli.formats.runs.rank_comparison import Placed, RankComparison
 from rerank_cli.formats.runs.results import Result
 
 
@@ -65,7 +65,7 @@ class Reason(StrEnum):
     TOO_FEW = "with too few negatives for --format n-tuples"
 
 
-def mine(query: PlacedQuery, judged: Mapping[str, int], rules: Rules) -> Mined | Reason:
+def mine(query: RankComparison, judged: Mapping[str, int], rules: Rules) -> Mined | Reason:
     """Positives and hard negatives of a query, or why there are none."""
     wanted = [name for name, relevance in judged.items() if relevance >= rules.min_relevance]
     if not wanted:

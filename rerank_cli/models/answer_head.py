@@ -19,7 +19,7 @@ _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.
 
 
 @dataclass(frozen=True, slots=True)
-class Readout:
+class AnswerHead:
     """Rows of a head, fp32 [r, H], and what is made of their r products.
 
     The score is the first product less the second, if there is one, divided by `divide_by`. Before that a product is
@@ -44,9 +44,9 @@ class Readout:
         return score / self.divide_by
 
 
-def answer_readout(
+def head_of_answers(
     checkpoint: Checkpoint, config: Any, answers: Sequence[int], divide_by: float, device: torch.device
-) -> Readout:
+) -> AnswerHead:
     """Of a causal language model: the logits of these tokens, without those of all others.
 
     Source: FlagEmbedding's decoder rerankers take `logits[:, -1, yes]`; the product with one row is the same number.
@@ -56,7 +56,7 @@ def answer_readout(
     if not names:
         raise ModelError(f"{checkpoint.name}: weights lack the head ({_HEAD}) and the embeddings it could be tied to")
     bias = files.rows("lm_head.bias", None)[list(answers)] if "lm_head.bias" in files else None
-    return Readout(
+    return AnswerHead(
         files.rows(names[0], list(answers)).float().to(device),
         None if bias is None else bias.float().to(device),
         scale=_scale(config),
@@ -65,11 +65,11 @@ def answer_readout(
     )
 
 
-def readout_of(model: PreTrainedModel, answers: Sequence[int], divide_by: float) -> Readout:
+def head_of_model(model: PreTrainedModel, answers: Sequence[int], divide_by: float) -> AnswerHead:
     """The same of a causal language model that is loaded whole."""
     head: Any = model.get_output_embeddings()
     bias = getattr(head, "bias", None)
-    return Readout(
+    return AnswerHead(
         head.weight[list(answers)].float(),
         None if bias is None else bias[list(answers)].float(),
         scale=_scale(model.config),
@@ -83,11 +83,11 @@ def _scale(config: Any) -> float:
     return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
 
 
-def label_readout(checkpoint: Checkpoint, device: torch.device) -> Readout:
+def head_of_label(checkpoint: Checkpoint, device: torch.device) -> AnswerHead:
     """Of a decoder with a classification head of one label: `score.weight`, [1, H]."""
-    return Readout(TensorFiles(checkpoint).read("score.weight").float().to(device))
+    return AnswerHead(TensorFiles(checkpoint).read("score.weight").float().to(device))
 
 
-def layer_readout(files: TensorFiles, name: str, cap: float | None, device: torch.device) -> Readout:
+def head_of_layer(files: TensorFiles, name: str, cap: float | None, device: torch.device) -> AnswerHead:
     """A layer's own scalar head, [1, H]."""
-    return Readout(files.read(name).float().to(device), cap=cap)
+    return AnswerHead(files.read(name).float().to(device), cap=cap)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rerank_cli.models.families import CrossEncoder
-from rerank_cli.models.inputs import Fed, Frame, Placement, has_kernel
+from rerank_cli.models.inputs import Frame, ModelInputs, Placement, has_kernel
 from rerank_cli.models.packed_row import TokenRow
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ class Packed(CrossEncoder, Protocol):
 
     causal: bool
 
-    def feed(self, row: TokenRow, frame: Frame | None = None) -> Fed: ...
+    def model_inputs(self, row: TokenRow, frame: Frame | None = None) -> ModelInputs: ...
 
-    def compute(self, fed: Fed) -> Tensor: ...
+    def compute(self, inputs: ModelInputs) -> Tensor: ...
 
 
 def compiled(model: CrossEncoder, frame: Frame, placement: Placement, backend: str = "inductor") -> CrossEncoder:
@@ -78,7 +78,7 @@ class CompiledModel:
     def __init__(self, model: Packed, frame: Frame, backend: str) -> None:
         self._model = model
         self._frame = frame
-        self._compute: Callable[[Fed], Tensor] = torch.compile(model.compute, fullgraph=True, backend=backend)
+        self._compute: Callable[[ModelInputs], Tensor] = torch.compile(model.compute, fullgraph=True, backend=backend)
         self.max_positions = model.max_positions
         self.parameters = model.parameters
         self.layers = model.layers
@@ -95,7 +95,7 @@ class CompiledModel:
     def score(self, row: TokenRow) -> Tensor:
         if not self._suits(row):
             return self._model.score(row)
-        return self._compute(self._model.feed(row, self._frame))[: row.sequences]
+        return self._compute(self._model.model_inputs(row, self._frame))[: row.sequences]
 
     def computed(self, row: TokenRow) -> int:
         return self._frame.tokens if self._suits(row) else self._model.computed(row)
@@ -104,10 +104,10 @@ class CompiledModel:
     def try_out(self) -> None:
         """Compile, and score a made-up row both ways. RuntimeError where the scores differ by more than rounding."""
         row = self._probe()
-        fed = self._model.feed(row, self._frame)
-        for tensor in _free_lengths(fed):
+        inputs = self._model.model_inputs(row, self._frame)
+        for tensor in _free_lengths(inputs):
             torch._dynamo.mark_dynamic(tensor, 0)
-        found = self._compute(fed)[: row.sequences]
+        found = self._compute(inputs)[: row.sequences]
         if not torch.allclose(found, self._model.score(row), atol=_AGREE, rtol=0.05, equal_nan=True):
             raise RuntimeError("the compiled model does not score as the plain one does")
 
@@ -132,8 +132,8 @@ class CompiledModel:
         return TokenRow(ids, np.zeros_like(ids), lengths, parents)
 
 
-def _free_lengths(fed: Fed) -> list[Tensor]:
+def _free_lengths(inputs: ModelInputs) -> list[Tensor]:
     """Tensors whose length goes by the number of sequences, or of keys."""
-    packing = fed.packing
+    packing = inputs.packing
     free = [packing.offsets, packing.scored_offsets, packing.score_at]
     return free if packing.keys is None else [*free, packing.keys.index, packing.keys.offsets]

@@ -48,7 +48,7 @@ class Recipe:
 
 
 def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
-    """The model, fed packed rows wherever that is possible. ModelError in one line where it cannot be had.
+    """The model, fed packed rows where possible. ModelError in one line where it cannot be had.
 
     Only the family's own classes are imported: those of language models take seconds.
     """

@@ -62,7 +62,7 @@ class Packing:
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
+class ModelInputs:
     """A packed row on the device: `ids`, `positions` and `types` are int32 [1, T]."""
 
     ids: Tensor
@@ -82,9 +82,9 @@ class Frame:
     longest: int
 
 
-def feed(
+def model_inputs(
     row: TokenRow, device: torch.device, *, causal: bool, first_position: int = 0, frame: Frame | None = None
-) -> Fed:
+) -> ModelInputs:
     """Scores are read from each sequence's last token if `causal`, from its first one else.
 
     All that the device needs goes there in one copy. With a frame the row is filled up, and what tells rows apart is in
@@ -119,7 +119,7 @@ def feed(
         keys=keys,
         kernel=kernel,
     )
-    return Fed(there["ids"][None], there["positions"][None], there["types"][None], packing)
+    return ModelInputs(there["ids"][None], there["positions"][None], there["types"][None], packing)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
+from rerank_cli.formats.runs.rank_comparison import Placed, RankComparison
 from rerank_cli.formats.runs.results import Result
 
 TOP = 10
@@ -62,7 +62,7 @@ class Measured:
         return self.after[measure] - self.before[measure] if self.before else None
 
 
-def case_of(query: PlacedQuery, judged: Mapping[str, int], baseline: Sequence[str] | None) -> Case:
+def case_of(query: RankComparison, judged: Mapping[str, int], baseline: Sequence[str] | None) -> Case:
     """The case of a query; a `baseline` order takes the place of the first stage's."""
     flags = [place.result.truncated for place in query.results]
     lengths = [len(place.result.text or "") + len(place.result.title or "") for place in query.results]
@@ -84,7 +84,7 @@ def case_of(query: PlacedQuery, judged: Mapping[str, int], baseline: Sequence[st
     )
 
 
-def _first_order(query: PlacedQuery, baseline: Sequence[str] | None) -> tuple[Result, ...] | None:
+def _first_order(query: RankComparison, baseline: Sequence[str] | None) -> tuple[Result, ...] | None:
     if baseline is None:
         return query.before
     known = {result.id: result for result in query.before or [place.result for place in query.results]}
@@ -102,7 +102,7 @@ def _left(first: Sequence[Result], ranks: Mapping[str, Placed], judged: Mapping[
     return tuple(passages)
 
 
-def _right(query: PlacedQuery, judged: Mapping[str, int], ranks: Mapping[str, int] | None) -> tuple[Passage, ...]:
+def _right(query: RankComparison, judged: Mapping[str, int], ranks: Mapping[str, int] | None) -> tuple[Passage, ...]:
     chosen = _worth_showing([place.result.id for place in query.results], judged)
     places = [query.results[number] for number in chosen]
     return tuple(

@@ -14,7 +14,7 @@ from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.runs.qrels import read_qrels
-from rerank_cli.formats.runs.rank_comparison import PlacedQuery, placed_queries
+from rerank_cli.formats.runs.rank_comparison import RankComparison, compare_ranks
 from rerank_cli.formats.runs.results import RunFile, best_of_run
 from rerank_cli.reports.analysis import ROWS, Findings, Quality
 from rerank_cli.reports.cases import TOP, Case, case_of
@@ -50,7 +50,7 @@ def findings(options: ReportOptions) -> Findings:
         source = open_source(InputOptions(options.inputs)) if options.inputs else None
         if source:
             stack.callback(source.close)
-        _gather(found, placed_queries(answers, source), qrels, baseline)
+        _gather(found, compare_ranks(answers, source), qrels, baseline)
         found.rejected = answers.rejected
     if not found.queries:
         raise InputError(f"{shown(options.output, 300)}: there are no answers in it")
@@ -59,7 +59,7 @@ def findings(options: ReportOptions) -> Findings:
 
 
 def _gather(
-    found: Findings, queries: Iterable[PlacedQuery], qrels: Qrels, baseline: Mapping[str, Sequence[str]] | None
+    found: Findings, queries: Iterable[RankComparison], qrels: Qrels, baseline: Mapping[str, Sequence[str]] | None
 ) -> None:
     waiting: list[Case] = []
     for query in queries:
@@ -74,7 +74,7 @@ def _gather(
     _measure(found, waiting, qrels)
 
 
-def _count(found: Findings, query: PlacedQuery, judged: Mapping[str, int]) -> None:
+def _count(found: Findings, query: RankComparison, judged: Mapping[str, int]) -> None:
     found.queries += 1
     found.pairs += len(query.results)
     if query.tokens is not None:

@@ -14,7 +14,7 @@ from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.runs.qrels import read_qrels
-from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery, placed_queries
+from rerank_cli.formats.runs.rank_comparison import Placed, RankComparison, compare_ranks
 from rerank_cli.formats.runs.results import RunFile
 from rerank_cli.reports.cases import shorten
 from rerank_cli.reports.terminal import text_console
@@ -36,7 +36,7 @@ class ViewOptions:
     top: int = 10
 
 
-def queries(options: ViewOptions, stack: ExitStack) -> Iterator[tuple[PlacedQuery, Mapping[str, int]]]:
+def queries(options: ViewOptions, stack: ExitStack) -> Iterator[tuple[RankComparison, Mapping[str, int]]]:
     """The queries to be shown with their judgements; InputError for files that cannot be used, before the first one."""
     qrels = read_qrels(options.qrels) if options.qrels else {}
     answers = RunFile(options.path)
@@ -44,12 +44,12 @@ def queries(options: ViewOptions, stack: ExitStack) -> Iterator[tuple[PlacedQuer
     source = open_source(InputOptions(options.inputs)) if options.inputs else None
     if source:
         stack.callback(source.close)
-    return _chosen(placed_queries(answers, source), qrels, options)
+    return _chosen(compare_ranks(answers, source), qrels, options)
 
 
 def _chosen(
-    found: Iterable[PlacedQuery], qrels: Mapping[str, Mapping[str, int]], options: ViewOptions
-) -> Iterator[tuple[PlacedQuery, Mapping[str, int]]]:
+    found: Iterable[RankComparison], qrels: Mapping[str, Mapping[str, int]], options: ViewOptions
+) -> Iterator[tuple[RankComparison, Mapping[str, int]]]:
     any_shown = False
     for query in found:
         if options.query in (None, query.id):
@@ -64,7 +64,7 @@ def _chosen(
         raise InputError(f"{shown(options.path, 300)}: {what}")
 
 
-def text_of(query: PlacedQuery, judged: Mapping[str, int], top: int, colour: bool) -> str:
+def text_of(query: RankComparison, judged: Mapping[str, int], top: int, colour: bool) -> str:
     """One query: its text, then a line a passage, and an empty line. As wide as the terminal, if there is one."""
     console = text_console(colour, _PLAIN_WIDTH)
     with console.capture() as captured:
@@ -72,7 +72,7 @@ def text_of(query: PlacedQuery, judged: Mapping[str, int], top: int, colour: boo
     return captured.get()
 
 
-def _print(query: PlacedQuery, judged: Mapping[str, int], top: int, console: Console) -> None:
+def _print(query: RankComparison, judged: Mapping[str, int], top: int, console: Console) -> None:
     text = shown(shorten(query.query or "", _LONGEST), _LONGEST)
     name = Text.assemble((shown(query.id, 60), "cyan"), "  ", (text, "bold"))
     console.print(name, no_wrap=True, overflow="ellipsis")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rerank_cli.records import Record, Request
-from rerank_cli.run.trace import Reached, Trace
+from rerank_cli.run.trace import InputHash, InputPosition
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,12 @@ class Chunk:
     records: Sequence[Record]
     pairs: int
     bytes_read: int
-    reached: Reached
+    reached: InputPosition
 
 
-def cut(records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], int], trace: Trace) -> Iterator[Chunk]:
+def cut(
+    records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], int], trace: InputHash
+) -> Iterator[Chunk]:
     """Close a chunk before the request that would take it over `chunk_pairs`; a larger one is a chunk of its own.
 
     Records without pairs (rejections) count as one, so that a file of nothing else is cut too.

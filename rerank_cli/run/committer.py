@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from rerank_cli.choices import OnError
 from rerank_cli.errors import InputError
-from rerank_cli.evaluation.same_pass import Judging
+from rerank_cli.evaluation.same_pass import SamePassEvaluation
 from rerank_cli.formats import ErrorsFile, Sink
 from rerank_cli.records import Outcome, Rejection
 from rerank_cli.run.stages import Scored
-from rerank_cli.run.statistics import Tally
-from rerank_cli.run.trace import Reached
+from rerank_cli.run.statistics import RunStatistics
+from rerank_cli.run.trace import InputPosition
 from rerank_cli.storage.files import Committed
 
 
@@ -24,13 +24,13 @@ from rerank_cli.storage.files import Committed
 class Entry:
     """A point to go on from: where the input was, and how much of output, quarantine and judged orders is durable."""
 
-    reached: Reached
+    reached: InputPosition
     output: Committed
     quarantine: int
     judged: Committed | None = None
 
 
-class Ledger:
+class Committer:
     """Takes scored chunks in order. `rank` makes outcomes of one; `record` is told every commit, after it is safe.
 
     Commits are `patience` seconds apart, or as far as the output finds worth its while. `committed` counts the chunks
@@ -41,22 +41,22 @@ class Ledger:
         self,
         sink: Sink,
         quarantine: ErrorsFile | None,
-        tally: Tally,
+        stats: RunStatistics,
         record: Callable[[Entry], None],
         rank: Callable[[Scored], list[Outcome]],
         on_error: OnError,
         patience: float | None = None,
-        judging: Judging | None = None,
+        judging: SamePassEvaluation | None = None,
     ) -> None:
         self._sink = sink
         self._judging = judging
         self._quarantine = quarantine
-        self._tally = tally
+        self._tally = stats
         self._record = record
         self._rank = rank
         self._on_error = on_error
         self._patience = sink.patience if patience is None else patience
-        self._reached: Reached | None = None
+        self._reached: InputPosition | None = None
         self._taken = 0
         self.committed = 0
         self._committed_at = time.monotonic()
@@ -102,12 +102,12 @@ class Ledger:
             raise InputError(f"{unscored[0]}. Fix: --on-error skip, or emit")
 
 
-def _count(tally: Tally, scored: Scored, rejected: int) -> None:
-    tally.records += len(scored.chunk.records)
-    tally.rejected += rejected
-    tally.pairs += scored.chunk.pairs
-    tally.tokens += int(scored.pairs.tokens.sum())
-    tally.truncated += int(scored.pairs.truncated.sum())
-    tally.duplicates += scored.pairs.duplicates
-    tally.chunks += 1
-    tally.bytes_done = scored.chunk.bytes_read
+def _count(stats: RunStatistics, scored: Scored, rejected: int) -> None:
+    stats.records += len(scored.chunk.records)
+    stats.rejected += rejected
+    stats.pairs += scored.chunk.pairs
+    stats.tokens += int(scored.pairs.tokens.sum())
+    stats.truncated += int(scored.pairs.truncated.sum())
+    stats.duplicates += scored.pairs.duplicates
+    stats.chunks += 1
+    stats.bytes_done = scored.chunk.bytes_read

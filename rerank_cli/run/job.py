@@ -19,13 +19,13 @@ from rerank_cli.engine.contract import Session
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import RefusedError, RerankError
 from rerank_cli.evaluation.comparison import Evaluation
-from rerank_cli.evaluation.same_pass import Judged, Judging
+from rerank_cli.evaluation.same_pass import LoadedQrels, SamePassEvaluation
 from rerank_cli.formats import ErrorsFile, Sink, Source, input_files, open_sink, open_source, refuse_existing
 from rerank_cli.ranking import demanding
 from rerank_cli.records import Record
 from rerank_cli.run.checks import check, check_shape
 from rerank_cli.run.chunks import cut
-from rerank_cli.run.committer import Entry, Ledger
+from rerank_cli.run.committer import Committer, Entry
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.pipeline import stream
 from rerank_cli.run.progress import say, showing, snapshot
@@ -33,15 +33,15 @@ from rerank_cli.run.record_guards import after, guarded, look_ahead
 from rerank_cli.run.recovery.checkpoint import Checkpoint
 from rerank_cli.run.recovery.fingerprint import Fingerprint, fingerprint, settings
 from rerank_cli.run.recovery.journal import Journal
-from rerank_cli.run.recovery.output_state import Workplace
+from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.run.recovery.receipt import complete, identity, receipt, sign
 from rerank_cli.run.scoring.workers.pool import Workers
-from rerank_cli.run.scoring.wrappers import Shortcuts
+from rerank_cli.run.scoring.wrappers import ScoringWrappers
 from rerank_cli.run.signals import Stop, die_of, listening
 from rerank_cli.run.stages import rank_chunk
-from rerank_cli.run.statistics import Tally
+from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary, write_summary
-from rerank_cli.run.trace import Trace
+from rerank_cli.run.trace import InputHash
 from rerank_cli.run.verify import Sample, Verdict
 
 OpenModel = Callable[[ModelOptions], Session | Workers]
@@ -58,15 +58,15 @@ def run(config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None
     job = _Job(config, open_model, revision_of)
     try:
         with ExitStack() as stack:
-            status = partial(say, job.tally, ProgressMode.PLAIN)
+            status = partial(say, job.stats, ProgressMode.PLAIN)
             stack.enter_context(listening(job.stop, _announce, status, job.let_go))
             job.hold(stack)
             job.work(stack)
     except RerankError as error:
-        if job.tally.chunks and job.place.keeps:
-            config.notify(f"{job.tally.records:,} records are kept; once this is mended, the same command goes on")
+        if job.stats.chunks and job.place.keeps:
+            config.notify(f"{job.stats.records:,} records are kept; once this is mended, the same command goes on")
         if config.summary:
-            write_summary(Summary(job.tally, failure=str(error)), config.summary)
+            write_summary(Summary(job.stats, failure=str(error)), config.summary)
         raise
     summary = job.summary()
     if config.summary and not summary.nothing_to_do:
@@ -79,15 +79,15 @@ class _Job:
 
     def __init__(self, config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None) -> None:
         self.config = config
-        self.tally = Tally()
+        self.stats = RunStatistics()
         self.stop = Stop(config.max_duration)
-        self.place = Workplace.of(config.output.path, config.checkpoint)
+        self.place = OutputState.of(config.output.path, config.checkpoint)
         self._open_model = open_model
         self._revision_of = revision_of
         self._session: Session | Workers | None = None
         self._point: Checkpoint | None = None
         self._verdict: Verdict | None = None
-        self._shortcuts: Shortcuts | None = None
+        self._shortcuts: ScoringWrappers | None = None
         self._evaluation: Evaluation | None = None
         self._nothing_to_do = False
         self._held = False
@@ -109,11 +109,11 @@ class _Job:
 
     def work(self, stack: ExitStack) -> None:
         """Open everything, stream the records through, publish."""
-        config, tally = self.config, self.tally
+        config, stats = self.config, self.stats
         rejected_before = complete(config, self.place, self._revision_of)
         if rejected_before is not None:
             self._nothing_to_do = True
-            tally.rejected = rejected_before
+            stats.rejected = rejected_before
             return
         refuse_existing(config.output)
         saved = self._point = self.place.saved(config.resume)
@@ -123,8 +123,8 @@ class _Job:
         source = self._open_source(stack)
         records, trace = self._records(source, saved)
         check_shape(config, source.shape)
-        shortcuts = self._shortcuts = Shortcuts(config, tally, stack)
-        stack.enter_context(showing(tally, config.progress, config.progress_interval))
+        shortcuts = self._shortcuts = ScoringWrappers(config, stats, stack)
+        stack.enter_context(showing(stats, config.progress, config.progress_interval))
         session = self._session = self._load(stack)
         shortcuts.load(self._open_model)
         chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
@@ -139,33 +139,33 @@ class _Job:
         record = self._recorder(source, mark)
         judging = self._open_judging(judged, saved, stack)
         rank = partial(rank_chunk, top_n=config.top_n, fusion=config.fusion, kind=config.output.answers.scores)
-        ledger = Ledger(sink, quarantine, tally, record, rank, config.on_error, config.commit_interval, judging)
-        tally.scoring_since = time.monotonic()
+        ledger = Committer(sink, quarantine, stats, record, rank, config.on_error, config.commit_interval, judging)
+        stats.scoring_since = time.monotonic()
         self.stop.patient = True
         chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
         journal = Journal(self.place.journal, mark, lambda: ledger.committed)
         if journal.kept:
             config.notify(f"{journal.kept:,} scores of a chunk that was not finished are kept")
         sample = Sample(config.verify) if config.verify else None
-        plain = shortcuts.plain(session, journal, tally)
+        plain = shortcuts.plain(session, journal, stats)
         scoring = shortcuts.around(plain, session.facts, mark, chunk_pairs)
-        if stream(chunks, chunk_pairs, scoring, ledger, journal, tally, self.stop, sample):
-            if sample and tally.pairs:
-                with tally.timing("verify scores"):
+        if stream(chunks, chunk_pairs, scoring, ledger, journal, stats, self.stop, sample):
+            if sample and stats.pairs:
+                with stats.timing("verify scores"):
                     self._verdict = sample.verify(session, config.verify_tolerance)
             if judging:
-                with tally.timing("measure"):
+                with stats.timing("measure"):
                     self._measure(judging)
-            with tally.timing("write"):
+            with stats.timing("write"):
                 self._publish(sink, source, [session.facts.revision, *shortcuts.revisions])
-            tally.finished = True
+            stats.finished = True
 
     def summary(self) -> Summary:
         session = self._session
-        interrupted = None if self.tally.finished or self._nothing_to_do else self.stop.reason
+        interrupted = None if self.stats.finished or self._nothing_to_do else self.stop.reason
         facts, work = (session.facts, session.work) if session else (None, None)
         return Summary(
-            self.tally,
+            self.stats,
             facts,
             work,
             interrupted,
@@ -182,27 +182,27 @@ class _Job:
         stack.callback(lambda: None if self.stop() else source.close())
         if self.place.queries:
             source.keep_memory_in(self.place.queries)
-        self.tally.total_bytes = source.total_bytes
+        self.stats.total_bytes = source.total_bytes
         self.config.notify(source.description)
         return source
 
-    def _records(self, source: Source, saved: Checkpoint | None) -> tuple[Iterator[Record], Trace]:
+    def _records(self, source: Source, saved: Checkpoint | None) -> tuple[Iterator[Record], InputHash]:
         """The records that are left to do, of which the first few have been read, and the hash of those before."""
-        config, tally = self.config, self.tally
-        records, trace, left = iter(source), Trace(), config.limit
+        config, stats = self.config, self.stats
+        records, trace, left = iter(source), InputHash(), config.limit
         if saved:
             if config.limit is not None:
                 left = _left(config.limit, saved.records)
             config.notify(f"going on after {saved.records:,} records")
-            with tally.timing("verify"):
+            with stats.timing("verify"):
                 records, trace = after(saved, source, config.output.path)
-            tally.go_on_from(saved.counts)
+            stats.go_on_from(saved.counts)
         records = demanding(records, config.fusion, config.on_error)
-        records = guarded(itertools.islice(records, left), config.on_error, config.max_errors, tally)
+        records = guarded(itertools.islice(records, left), config.on_error, config.max_errors, stats)
         return look_ahead(records, live=source.total_bytes is None), trace
 
     def _load(self, stack: ExitStack) -> Session | Workers:
-        with self.tally.timing("load"):
+        with self.stats.timing("load"):
             session = self._open_model(self.config.model)
         if isinstance(session, Workers):
             stack.enter_context(session)
@@ -233,7 +233,7 @@ class _Job:
         stack.callback(quarantine.close)
         return sink, quarantine
 
-    def _judged(self, saved: Checkpoint | None) -> Judged | None:
+    def _judged(self, saved: Checkpoint | None) -> LoadedQrels | None:
         """Measures and judgements, if they are asked for, from the first record on."""
         if self.config.judges is None:
             return None
@@ -242,15 +242,19 @@ class _Job:
             raise RefusedError(f"{self.config.output.path}: begun without --qrels. {fix}")
         return self.config.judges.ready()
 
-    def _open_judging(self, judged: Judged | None, saved: Checkpoint | None, stack: ExitStack) -> Judging | None:
+    def _open_judging(
+        self, judged: LoadedQrels | None, saved: Checkpoint | None, stack: ExitStack
+    ) -> SamePassEvaluation | None:
         """What keeps the orders to be measured, behind what an earlier run had kept."""
         if judged is None:
             return None
-        judging = Judging(judged, self.place.judged, saved.judged if saved else None, self.config.output.path)
+        judging = SamePassEvaluation(
+            judged, self.place.judged, saved.judged if saved else None, self.config.output.path
+        )
         stack.callback(judging.close)
         return judging
 
-    def _measure(self, judging: Judging) -> None:
+    def _measure(self, judging: SamePassEvaluation) -> None:
         self._evaluation, remark = judging.evaluate()
         for said in (remark, self._evaluation.line if self._evaluation else None):
             if said:
@@ -264,7 +268,7 @@ class _Job:
                 return
             self._point = Checkpoint(
                 fingerprint=mark,
-                records=self.tally.records,
+                records=self.stats.records,
                 reached=entry.reached,
                 stamps=source.stamps,
                 shape=source.shape,
@@ -272,8 +276,8 @@ class _Job:
                 output=entry.output,
                 quarantine=entry.quarantine,
                 judged=entry.judged,
-                counts=self.tally.counts(),
-                progress=snapshot(self.tally),
+                counts=self.stats.counts(),
+                progress=snapshot(self.stats),
             )
             self.place.keep(self._point)
 
@@ -285,7 +289,7 @@ class _Job:
         if whole:
             found = receipt(self.config, revisions, source.stamps)
             if found:
-                sign(whole, found, self.tally.rejected)
+                sign(whole, found, self.stats.rejected)
             if self._point:
                 self.place.keep(replace(self._point, sealed=identity(whole), receipt=found))
         sink.publish()

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from rerank_cli.choices import OnError, ProgressMode, Resume
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import UsageError
-from rerank_cli.evaluation.same_pass import Judges
+from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.formats import InputOptions, OutputOptions
 from rerank_cli.ranking import PLAIN, Fusion
 
@@ -48,7 +48,7 @@ class RunConfig:
     resume: Resume = Resume.AUTO
     top_n: int | None = None
     fusion: Fusion = PLAIN
-    judges: Judges | None = None
+    judges: QrelsOptions | None = None
     limit: int | None = None
     chunk_pairs: int | None = None
     commit_interval: float | None = None

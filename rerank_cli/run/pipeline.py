@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 
 from rerank_cli.engine.contract import StopRequested
 from rerank_cli.run.chunks import Chunk
-from rerank_cli.run.committer import Ledger
+from rerank_cli.run.committer import Committer
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.local import MakeScoring
 from rerank_cli.run.stages import Scored, join, slices
-from rerank_cli.run.statistics import Tally
+from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead, Behind
 from rerank_cli.run.verify import Sample
 
@@ -19,9 +19,9 @@ def stream(
     chunks: Iterable[Chunk],
     slice_pairs: int,
     scoring: MakeScoring,
-    ledger: Ledger,
+    ledger: Committer,
     journal: Journal,
-    tally: Tally,
+    stats: RunStatistics,
     stop: Callable[[], bool],
     sample: Sample | None = None,
 ) -> bool:
@@ -32,12 +32,12 @@ def stream(
     """
     writer = Behind[Scored](ledger.take)
     cut_ahead = Ahead(chunks)
-    scored = scoring(lambda: stop() or writer.failed)(slices(tally.waiting("wait for input", cut_ahead), slice_pairs))
+    scored = scoring(lambda: stop() or writer.failed)(slices(stats.waiting("wait for input", cut_ahead), slice_pairs))
     try:
         for whole in join(scored):
             if sample:
                 sample.take(whole)
-            with tally.timing("wait for output"):
+            with stats.timing("wait for output"):
                 writer.put(whole)
         return True
     except StopRequested:

@@ -10,22 +10,22 @@ from rerank_cli.errors import InputError, RefusedError
 from rerank_cli.formats import Source
 from rerank_cli.records import Record, Rejection
 from rerank_cli.run.recovery.checkpoint import Checkpoint
-from rerank_cli.run.statistics import Tally
-from rerank_cli.run.trace import Trace
+from rerank_cli.run.statistics import RunStatistics
+from rerank_cli.run.trace import InputHash
 
 _FIRST_LOOK = 32
 
 
-def after(saved: Checkpoint, source: Source, output: str) -> tuple[Iterator[Record], Trace]:
+def after(saved: Checkpoint, source: Source, output: str) -> tuple[Iterator[Record], InputHash]:
     """The records behind a checkpoint; RefusedError if those before it are not the ones it was made of.
 
     Inputs that are by all signs the same are read from the last finished record on, which is compared with what was
     noted of it. Others (a stream, a file that was written to) are read from the beginning, and all records compared.
     """
     reached = saved.reached
-    skip, trace = saved.records, Trace()
+    skip, trace = saved.records, InputHash()
     if _go_to(source, saved):
-        skip, trace = reached.skip, Trace(reached.before)
+        skip, trace = reached.skip, InputHash(reached.before)
     records = iter(source)
     passed = 0
     for record in itertools.islice(records, skip):
@@ -49,11 +49,13 @@ def _go_to(source: Source, saved: Checkpoint) -> bool:
     return source.go_to(place, saved.records - saved.reached.skip, saved.shape, saved.memory)
 
 
-def guarded(records: Iterator[Record], on_error: OnError, max_errors: int | None, tally: Tally) -> Iterator[Record]:
+def guarded(
+    records: Iterator[Record], on_error: OnError, max_errors: int | None, stats: RunStatistics
+) -> Iterator[Record]:
     """Hold bad records to `--on-error` and `--max-errors` as they are read; those of an earlier run count."""
-    bad = tally.rejected
+    bad = stats.rejected
     while True:
-        with tally.timing("read"):
+        with stats.timing("read"):
             record = next(records, None)
         if record is None:
             return

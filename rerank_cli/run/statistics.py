@@ -15,7 +15,7 @@ _COUNTED = ("records", "rejected", "pairs", "tokens", "truncated", "duplicates",
 
 
 @dataclass(slots=True)
-class Tally:
+class RunStatistics:
     """Counts of finished chunks. Each field has one writing thread; readers may be a chunk behind.
 
     `seconds` is time spent at work by stage; stages overlap, so that they add up to more than `elapsed`.

@@ -14,7 +14,7 @@ from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.evaluation.comparison import Evaluation
 from rerank_cli.run.scoring.cache import CacheUse
 from rerank_cli.run.scoring.cascade_quality import CascadeUse
-from rerank_cli.run.statistics import Tally
+from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.verify import Verdict
 from rerank_cli.storage.files import append_to_special, replace_file
 from rerank_cli.storage.paths import final_path, is_special
@@ -31,7 +31,7 @@ class Summary:
     `evaluation` is what `--qrels` measured.
     """
 
-    tally: Tally
+    stats: RunStatistics
     model: ModelFacts | None = None
     work: Work | None = None
     interrupted: str | None = None
@@ -47,25 +47,25 @@ class Summary:
         """`finished`, `rejected` (finished, with bad records), `failed`, `max-duration`, or the name of a signal."""
         if self.failure:
             return "failed"
-        return self.interrupted or ("rejected" if self.tally.rejected else "finished")
+        return self.interrupted or ("rejected" if self.stats.rejected else "finished")
 
     def as_json(self) -> dict[str, Any]:
-        tally, work = self.tally, self.work
+        stats, work = self.stats, self.work
         padding = 0.0 if not work or not work.computed else 1 - work.tokens / work.computed
         return {
             "exit_reason": self.exit_reason,
             "error": self.failure,
-            "records": tally.records,
-            "resumed_records": tally.resumed_records,
-            "pairs": tally.pairs,
-            "tokens": tally.tokens,
-            "truncated_pairs": tally.truncated,
-            "duplicate_pairs": tally.duplicates,
-            "rejected": tally.rejected,
-            "chunks": tally.chunks,
-            "seconds": {"total": round(tally.elapsed, 3)} | {k: round(v, 3) for k, v in sorted(tally.seconds.items())},
-            "pairs_per_second": round(tally.pairs_per_second, 2),
-            "tokens_per_second": round(tally.tokens_per_second, 1),
+            "records": stats.records,
+            "resumed_records": stats.resumed_records,
+            "pairs": stats.pairs,
+            "tokens": stats.tokens,
+            "truncated_pairs": stats.truncated,
+            "duplicate_pairs": stats.duplicates,
+            "rejected": stats.rejected,
+            "chunks": stats.chunks,
+            "seconds": {"total": round(stats.elapsed, 3)} | {k: round(v, 3) for k, v in sorted(stats.seconds.items())},
+            "pairs_per_second": round(stats.pairs_per_second, 2),
+            "tokens_per_second": round(stats.tokens_per_second, 1),
             "padding_ratio": round(padding, 4),
             "rows": work.rows if work else 0,
             "out_of_memory_splits": work.out_of_memory if work else 0,
@@ -80,16 +80,16 @@ class Summary:
 
     def line(self) -> str:
         """Records, pairs, rate and whatever a person must know, on one line."""
-        tally = self.tally
-        done = f"{_count(tally.records, 'record')}, {_count(tally.pairs, 'pair')} in {tally.elapsed:.1f} s"
-        parts = [done, f"{tally.pairs_per_second:,.0f} pairs/s"]
-        if tally.truncated:
-            parts.append(f"{_count(tally.truncated, 'pair')} truncated")
-        if tally.duplicates:
-            parts.append(f"{_count(tally.duplicates, 'duplicate')} not scored again")
+        stats = self.stats
+        done = f"{_count(stats.records, 'record')}, {_count(stats.pairs, 'pair')} in {stats.elapsed:.1f} s"
+        parts = [done, f"{stats.pairs_per_second:,.0f} pairs/s"]
+        if stats.truncated:
+            parts.append(f"{_count(stats.truncated, 'pair')} truncated")
+        if stats.duplicates:
+            parts.append(f"{_count(stats.duplicates, 'duplicate')} not scored again")
         parts += [shortcut.line for shortcut in (self.cache, self.cascade) if shortcut]
-        if tally.rejected:
-            parts.append(f"{_count(tally.rejected, 'record')} rejected")
+        if stats.rejected:
+            parts.append(f"{_count(stats.rejected, 'record')} rejected")
         if self.verdict:
             parts.append(self.verdict.line)
         return ", ".join(parts)

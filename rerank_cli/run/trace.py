@@ -12,7 +12,7 @@ from rerank_cli.records import Place, Record, Rejection
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class InputPosition:
     """A point between two records. `digest` stands for all records before it.
 
     To come there without those: read from `place` on, where the digest was `before`, and pass over `skip` records.
@@ -24,7 +24,7 @@ class Reached:
     skip: int = 0
 
 
-class Trace:
+class InputHash:
     """A chained hash over the content of records, in order, from `digest` on."""
 
     def __init__(self, digest: str = "") -> None:
@@ -39,8 +39,8 @@ class Trace:
         self._skip += 1
         self._digest = hashlib.blake2b(self._digest + _content(record), digest_size=16).digest()
 
-    def reached(self) -> Reached:
-        return Reached(self._digest.hex(), self._place, self._before.hex(), self._skip)
+    def reached(self) -> InputPosition:
+        return InputPosition(self._digest.hex(), self._place, self._before.hex(), self._skip)
 
 
 def _content(record: Record) -> bytes:

@@ -22,7 +22,7 @@ from instant import InstantSession, config
 
 from rerank_cli.choices import OnError, OutputFormat
 from rerank_cli.evaluation.measures import measure, parse_measures
-from rerank_cli.evaluation.same_pass import Judges
+from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.evaluation.significance import compare
 from rerank_cli.run.job import run
 
@@ -108,7 +108,7 @@ def content(path):
 @pytest.mark.parametrize(("name", "given", "options"), JOBS)
 def test_a_run_killed_at_any_step_goes_on_to_the_same_output_and_leaves_nothing(inputs, tmp_path, name, given, options):
     rng = random.Random(7)
-    judges = {"judges": Judges(str(inputs / "qrels"), "RR")} if options.get("measured") else {}
+    judges = {"judges": QrelsOptions(str(inputs / "qrels"), "RR")} if options.get("measured") else {}
     options = {key: value for key, value in options.items() if key != "measured"} | judges
 
     def job(folder):

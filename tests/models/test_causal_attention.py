@@ -8,7 +8,7 @@ import torch
 
 from rerank_cli.engine import attention
 from rerank_cli.models import inputs as feeding
-from rerank_cli.models.inputs import feed
+from rerank_cli.models.inputs import model_inputs
 from rerank_cli.models.packed_row import TokenRow
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 8
@@ -52,7 +52,7 @@ def written_out(row, query, key, value, window=None, softcap=None, scaling=SIZE*
 @pytest.mark.parametrize("softcap", [None, 1.5])
 @pytest.mark.parametrize("one_query", [False, True])
 def test_attention_over_runs(row, window, softcap, one_query):
-    packing = feed(row, CPU, causal=True).packing
+    packing = model_inputs(row, CPU, causal=True).packing
     query, key, value = states(row)
     expected = written_out(row, query, key, value, window, softcap)
     asked = query[:, packing.score_at] if one_query else query
@@ -66,7 +66,7 @@ def test_attention_over_runs(row, window, softcap, one_query):
 def keys_of(row, monkeypatch):
     """What CUDA gets, made on the CPU."""
     monkeypatch.setattr(feeding, "has_kernel", lambda _: True)
-    return feeding.feed(row, CPU, causal=True).packing.keys
+    return feeding.model_inputs(row, CPU, causal=True).packing.keys
 
 
 # torch 2.10 knows no windows: such attention goes over runs there.
@@ -80,7 +80,7 @@ def test_the_variable_length_kernel_is_called_with_the_layout_it_documents(
     monkeypatch, row, window, one_query, version
 ):
     """The kernel itself needs a GPU: here a stand-in with its documented contract checks what we hand it."""
-    packing = feed(row, CPU, causal=True).packing
+    packing = model_inputs(row, CPU, causal=True).packing
     if row.parents is not None:
         packing = dataclasses.replace(packing, keys=keys_of(row, monkeypatch))
     query, key, value = states(row)

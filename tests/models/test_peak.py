@@ -1,7 +1,7 @@
 import torch
 
 from rerank_cli.engine.profiling import peak
-from rerank_cli.engine.row_workers import Lanes
+from rerank_cli.engine.row_workers import RowWorkers
 
 
 def test_the_peak_is_the_best_of_all_products(monkeypatch):
@@ -28,10 +28,10 @@ def test_a_product_on_every_lane_counts_for_as_many(monkeypatch):
     (product, *_) = peak._products(32, torch.device("cpu"), torch.float32)
     runs = []
     counted = peak._Product(product.operations, lambda: runs.append(product.run()))
-    lanes = peak._side_by_side(counted, Lanes(3))
-    lanes.run()
+    workers = peak._side_by_side(counted, RowWorkers(3))
+    workers.run()
     assert len(runs) == 3
-    assert lanes.operations == 3 * product.operations == 3 * 2 * 32**3
+    assert workers.operations == 3 * product.operations == 3 * 2 * 32**3
 
 
 def test_threads_are_as_before_afterwards(monkeypatch):

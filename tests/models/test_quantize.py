@@ -10,6 +10,7 @@ from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import UsageError
 from rerank_cli.models.quantization import int8 as quantize_int8
+from rerank_cli.models.quantization.apply import block_linears
 from rerank_cli.models.quantization.fp8 import FLOAT8, Float8Linear, quantize_fp8, to_float8
 from rerank_cli.models.quantization.int8 import Int8Linear
 from rerank_cli.run.verify import kendall_tau
@@ -91,7 +92,7 @@ def test_linears_of_the_blocks_are_quantized_but_for_a_trimmed_last_one_and_odd_
     model = open_session(ModelOptions(str(checkpoint("xlm-roberta")), device="cpu", dtype="bf16"))._scorer._model
     blocks = model.backbone.encoder.layer
     blocks[0].output.dense = torch.nn.Linear(96, 47)
-    assert quantize_fp8(model.backbone) == 2 * 6 - 1
+    assert quantize_fp8(block_linears(model.backbone)) == 2 * 6 - 1
     assert isinstance(blocks[1].attention.self.query, Float8Linear)
     assert not any(isinstance(module, Float8Linear) for module in [*blocks[2].modules(), *model._head.modules()])
 
@@ -102,7 +103,7 @@ def test_a_quantized_model_ranks_nearly_as_the_exact_one(checkpoint, family):
     session = open_session(ModelOptions(str(checkpoint(family)), device="cpu", dtype="bf16"))
     prepared = session.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts)))
     exact = session.score(prepared)
-    assert quantize_fp8(session._scorer._model.backbone) > 0
+    assert quantize_fp8(block_linears(session._scorer._model.backbone)) > 0
     found = session.score(prepared)
     print(f"worst |Δ| {np.abs(found - exact).max():.2g} of {np.ptp(exact):.2g}, τ {kendall_tau(found, exact):.3f}")
     assert (found != exact).any()

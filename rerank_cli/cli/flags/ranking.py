@@ -26,7 +26,7 @@ def ranking(
 ) -> dict[str, Any]:
     """Fusion and evaluation, as fields of RunConfig."""
     from rerank_cli.evaluation.measures import DEFAULT
-    from rerank_cli.evaluation.same_pass import Judges
+    from rerank_cli.evaluation.same_pass import QrelsOptions
     from rerank_cli.ranking import Fusion
 
     for name, value, other, there in (
@@ -41,4 +41,4 @@ def ranking(
         raise UsageError("--fuse-weight and --min-score need a number (got nan)")
     weight = 0.5 if fuse_weight is None else fuse_weight
     fusion = Fusion(fuse, fuse_k or 60, weight, normalize or Normalize.MINMAX, min_score)
-    return {"fusion": fusion, "judges": None if qrels is None else Judges(qrels, measures or DEFAULT)}
+    return {"fusion": fusion, "judges": None if qrels is None else QrelsOptions(qrels, measures or DEFAULT)}

@@ -155,8 +155,8 @@ def _head(model: PackedEncoder | PackedDecoder | LayeredDecoder) -> int:
     parts = cast("Any", model)
     if isinstance(model, PackedEncoder):
         return sum(weight.numel() for weight in parts._head.parameters() if weight.dim() == 2)
-    readouts = [parts._readout] if isinstance(model, PackedDecoder) else parts._readouts.values()
-    return sum(readout.rows.numel() for readout in readouts)
+    heads = [parts._head] if isinstance(model, PackedDecoder) else parts._heads.values()
+    return sum(head.rows.numel() for head in heads)
 
 
 def pairs_seen(row: TokenRow, reach: int | None, causal: bool) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rerank_cli.engine.row_workers import Lanes
+from rerank_cli.engine.row_workers import RowWorkers
 
 _SMALLEST, _LARGEST = 1024, 8192
 _LONG_ENOUGH = 0.01
@@ -54,8 +54,8 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, threads: int | None = 
         side = _side(device, dtype)
         products = _products(side, device, dtype)
         if device.type == "cpu" and torch.get_num_threads() > 1:
-            lanes = Lanes(torch.get_num_threads())
-            products += [_side_by_side(product, lanes) for product in _products(_SMALLEST, device, dtype)]
+            workers = RowWorkers(torch.get_num_threads())
+            products += [_side_by_side(product, workers) for product in _products(_SMALLEST, device, dtype)]
         rates = [max(_rate(product, device) for _ in range(2)) for product in products]
         finalists = sorted(range(len(products)), key=lambda place: -rates[place])[:_FINALISTS]
         best = rates[finalists[0]]
@@ -82,7 +82,7 @@ def _products(side: int, device: torch.device, dtype: torch.dtype) -> list[_Prod
     return [product for shape in shapes for product in _ways(*shape, device, dtype)]
 
 
-def _side_by_side(product: _Product, lanes: Lanes) -> _Product:
+def _side_by_side(product: _Product, workers: RowWorkers) -> _Product:
     """The same on each lane."""
 
     def work(_: None) -> Tensor:
@@ -90,11 +90,11 @@ def _side_by_side(product: _Product, lanes: Lanes) -> _Product:
         return torch.empty(0)
 
     def run() -> Tensor:
-        for begun in [lanes.start(work, None) for _ in range(lanes.count)]:
+        for begun in [workers.start(work, None) for _ in range(workers.count)]:
             begun.wait()
         return torch.empty(0)
 
-    return _Product(lanes.count * product.operations, run)
+    return _Product(workers.count * product.operations, run)
 
 
 def _ways(rows: int, inner: int, outer: int, device: torch.device, dtype: torch.dtype) -> Iterator[_Product]:

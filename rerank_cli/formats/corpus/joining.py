@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.corpus.documents import Documents, Found
-from rerank_cli.formats.runs.by_id import Entry, Listing
+from rerank_cli.formats.runs.by_id import Entry, RunQuery
 from rerank_cli.formats.shapes.documents import full_text
 from rerank_cli.formats.shapes.fields import INSTRUCTION, Names, first, key_of, without
 from rerank_cli.formats.shapes.requests import find_query, optional
@@ -52,14 +52,14 @@ class Join:
         self._queries.documents.close()
         self._corpus.documents.close()
 
-    def records(self, listings: Iterable[Listing | Rejection]) -> Iterator[Record]:
+    def records(self, listings: Iterable[RunQuery | Rejection]) -> Iterator[Record]:
         """The same records, however many are looked up at a time."""
         for batch in _batches(listings):
             yield from self._joined(batch)
 
-    def _joined(self, batch: list[Listing | Rejection]) -> Iterator[Record]:
+    def _joined(self, batch: list[RunQuery | Rejection]) -> Iterator[Record]:
         for part in self._parts(batch):
-            listings = [item for item in part if isinstance(item, Listing)]
+            listings = [item for item in part if isinstance(item, RunQuery)]
             queries = self._queries.documents.find([key_of(listing.query_id) for listing in listings])
             found = self._corpus.documents.find([key_of(e.id) for listing in listings for e in listing.entries])
             texts = {key: self._text(key, document) for key, document in found.items()}
@@ -69,14 +69,14 @@ class Join:
                 else:
                     yield from self._records(item, queries[key_of(item.query_id)], texts)
 
-    def _parts(self, batch: list[Listing | Rejection]) -> Iterator[list[Listing | Rejection]]:
+    def _parts(self, batch: list[RunQuery | Rejection]) -> Iterator[list[RunQuery | Rejection]]:
         """The batch in parts whose documents fit the memory; one query's always do."""
-        keys = [key_of(e.id) for item in batch if isinstance(item, Listing) for e in item.entries]
+        keys = [key_of(e.id) for item in batch if isinstance(item, RunQuery) for e in item.entries]
         sizes = iter(self._corpus.documents.sizes(keys))
-        part: list[Listing | Rejection] = []
+        part: list[RunQuery | Rejection] = []
         held = 0
         for item in batch:
-            size = sum(next(sizes) for _ in item.entries) if isinstance(item, Listing) else 0
+            size = sum(next(sizes) for _ in item.entries) if isinstance(item, RunQuery) else 0
             if part and held + size > _BATCH_BYTES:
                 yield part
                 part, held = [], 0
@@ -93,7 +93,7 @@ class Join:
                 return BadRecord(error.code, f"document {shown(repr(key))} of {self._corpus.name}: {error}")
         return document or BadRecord("missing_document", _missing("document", key, self._corpus))
 
-    def _records(self, listing: Listing, query: Found, texts: dict[str, Text]) -> Iterator[Record]:
+    def _records(self, listing: RunQuery, query: Found, texts: dict[str, Text]) -> Iterator[Record]:
         try:
             request = self._request(listing, query)
         except BadRecord as error:
@@ -110,7 +110,7 @@ class Join:
         if candidates:
             yield replace(request, candidates=tuple(candidates))
 
-    def _request(self, listing: Listing, query: Found) -> Request:
+    def _request(self, listing: RunQuery, query: Found) -> Request:
         """Without candidates yet. Raises BadRecord."""
         key, side = key_of(listing.query_id), self._queries
         if query is None:
@@ -134,14 +134,14 @@ class Join:
         )
 
 
-def _batches(listings: Iterable[Listing | Rejection]) -> Iterator[list[Listing | Rejection]]:
+def _batches(listings: Iterable[RunQuery | Rejection]) -> Iterator[list[RunQuery | Rejection]]:
     """Some thousand candidates at a time; what was read before the run breaks off comes before the error."""
-    batch: list[Listing | Rejection] = []
+    batch: list[RunQuery | Rejection] = []
     pairs = 0
     try:
         for listing in listings:
             batch.append(listing)
-            pairs += len(listing.entries) if isinstance(listing, Listing) else 1
+            pairs += len(listing.entries) if isinstance(listing, RunQuery) else 1
             if pairs >= _BATCH_PAIRS:
                 full, batch, pairs = batch, [], 0
                 yield full
@@ -151,7 +151,7 @@ def _batches(listings: Iterable[Listing | Rejection]) -> Iterator[list[Listing |
     yield batch
 
 
-def _rejected(entry: Entry, listing: Listing, error: BadRecord) -> Rejection:
+def _rejected(entry: Entry, listing: RunQuery, error: BadRecord) -> Rejection:
     position = replace(entry.row.position, place=listing.row.position.place)
     return Rejection(position, error.code, str(error), listing.query_id, entry.row.excerpt())
 

@@ -19,7 +19,7 @@ from rerank_cli.formats.corpus.texts import QUERY_TEXT
 from rerank_cli.formats.options import ById, InputOptions
 from rerank_cli.formats.reading.file_rows import FileRows, Input, names_of
 from rerank_cli.formats.reading.grouping import Grouping
-from rerank_cli.formats.reading.query_log import SeenQueries
+from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.reading.sources import RowSource
 from rerank_cli.formats.runs.by_id import RunReader
 from rerank_cli.formats.runs.files import open_run
@@ -89,7 +89,7 @@ class RunRecords:
         """Read the first row: then the first file is open."""
         return chain(list(islice(rows, 1)), rows)
 
-    def records(self, rows: Iterator[Row | Rejection], seen: SeenQueries, first: int) -> Iterator[Record]:  # noqa: ARG002
+    def records(self, rows: Iterator[Row | Rejection], seen: QueryLog, first: int) -> Iterator[Record]:  # noqa: ARG002
         """See `RecordReader`; every record has an id."""
         return self._join.records(Grouping(self._reader, seen, self._paths).records(rows))
 

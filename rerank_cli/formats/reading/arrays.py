@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterator
 
-from rerank_cli.display import loosely
+from rerank_cli.display import excerpt
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.reading.lines import MAX_LINE, decode_line
 from rerank_cli.formats.shapes.rows import Row
@@ -132,10 +132,10 @@ def _row(position: Position, raw: bytes) -> Row | Rejection:
     try:
         return Row(position, decode_line(raw + b"\n"), raw)
     except BadRecord as error:
-        return Rejection(position, error.code, str(error), raw=loosely(raw))
+        return Rejection(position, error.code, str(error), raw=excerpt(raw))
 
 
 def _broken(position: Position, begun: bytes) -> Rejection:
     what = "goes on in a way that is no JSON" if begun.strip() else "ends too early"
     message = f"the JSON array {what} (element {position.line}); nothing behind that can be read"
-    return Rejection(position, "torn_array", message, raw=loosely(begun))
+    return Rejection(position, "torn_array", message, raw=excerpt(begun))

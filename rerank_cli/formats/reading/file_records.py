@@ -16,7 +16,7 @@ from rerank_cli.formats.reading.file_rows import FileRows, Input, names_of
 from rerank_cli.formats.reading.grouping import Grouping
 from rerank_cli.formats.reading.inputs import check_kinds, open_input
 from rerank_cli.formats.reading.parquet_columns import shape_of
-from rerank_cli.formats.reading.query_log import SeenQueries
+from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.reading.sources import RowSource
 from rerank_cli.formats.shapes.detection import detect, other_shape
 from rerank_cli.formats.shapes.fields import Names, an_id, first, names_from
@@ -85,7 +85,7 @@ class FileRecords:
         self._heed_columns()
         return chain(seen, map(_raise, failures), rows)
 
-    def records(self, rows: Iterator[Row | Rejection], seen: SeenQueries, first: int) -> Iterator[Record]:
+    def records(self, rows: Iterator[Row | Rejection], seen: QueryLog, first: int) -> Iterator[Record]:
         """See `RecordReader`."""
         for number, record in enumerate(self._records(rows, seen), first):
             yield record if record.id is not None else replace(record, id=f"rerank-{number}")
@@ -105,7 +105,7 @@ class FileRecords:
             self.shape = detect(row.value, self._fields)
         return self.shape is not None
 
-    def _records(self, rows: Iterator[Row | Rejection], seen: SeenQueries) -> Iterator[Record]:
+    def _records(self, rows: Iterator[Row | Rejection], seen: QueryLog) -> Iterator[Record]:
         """Rows before the first that shows a shape are read as `rerank`."""
         for row in rows:
             if self._show(row):
@@ -113,7 +113,7 @@ class FileRecords:
                 return
             yield self._record(row, Shape.RERANK)
 
-    def _shaped(self, rows: Iterator[Row | Rejection], seen: SeenQueries) -> Iterator[Record]:
+    def _shaped(self, rows: Iterator[Row | Rejection], seen: QueryLog) -> Iterator[Record]:
         if self.shape is Shape.PAIRS:
             yield from Grouping(self._pairs, seen, names_of(self._options.paths)).records(rows)
             return

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord
-from rerank_cli.formats.reading.query_log import SeenQueries
+from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.shapes.fields import Id
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Position, Rejection
@@ -56,7 +56,7 @@ class Reader(Protocol[ItemT, MadeT]):
 class Grouping(Generic[ItemT, MadeT]):
     """Rows in, groups out. Keeps one group, and in `seen` where each earlier one began; `paths` names the inputs."""
 
-    def __init__(self, reader: Reader[ItemT, MadeT], seen: SeenQueries, paths: Sequence[str]) -> None:
+    def __init__(self, reader: Reader[ItemT, MadeT], seen: QueryLog, paths: Sequence[str]) -> None:
         self._reader = reader
         self._seen = seen
         self._paths = paths

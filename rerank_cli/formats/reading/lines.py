@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from rerank_cli.display import loosely
+from rerank_cli.display import excerpt
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Place, Position, Rejection
@@ -38,11 +38,11 @@ def numbered_lines(
         if offset == len(line) and line.startswith(BOM):
             line = line[len(BOM) :]
         if len(line) > MAX_LINE and not line.endswith(b"\n"):
-            excerpt = loosely(line[:4096])
+            raw = excerpt(line[:4096])
             del line
             offset += _pass_over(content)
             message = f"the line is too long (got more than {MAX_LINE >> 20} MiB)"
-            yield Rejection(position, "line_too_long", message, raw=excerpt)
+            yield Rejection(position, "line_too_long", message, raw=raw)
         elif not line.isspace() and line:
             yield position, line
 
@@ -67,7 +67,7 @@ def json_rows(content: io.BufferedReader, name: str, start: Place = _BEGINNING) 
         try:
             yield Row(position, decode_line(line), line)
         except BadRecord as error:
-            yield Rejection(position, error.code, str(error), raw=loosely(line))
+            yield Rejection(position, error.code, str(error), raw=excerpt(line))
 
 
 def decode_line(line: bytes) -> Json:

@@ -24,7 +24,7 @@ _RECENT = 1 << 17
 Entries: TypeAlias = "npt.NDArray[np.void]"
 
 
-class SeenQueries:
+class QueryLog:
     """The first place of every query. `log`, once it is given a file, holds it on disk too.
 
     `first` may run on another thread than `sync`.

@@ -15,7 +15,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import BinaryIO, cast
 
-from rerank_cli.formats.reading.query_log import SeenQueries
+from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Position, Rejection
 from rerank_cli.storage.files import writing
@@ -64,7 +64,7 @@ class SortedRows:
 
 def _coded(rows: Iterable[Row | Rejection], key_of: KeyOf, count: Callable[[], None]) -> Iterator[Coded]:
     """Each row with a number to sort it by: file and line where its key was met first."""
-    seen = SeenQueries()
+    seen = QueryLog()
     for row in rows:
         count()
         place = row.position.place or Place()

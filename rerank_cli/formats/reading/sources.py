@@ -8,7 +8,7 @@ from typing import Protocol
 
 from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.reading.file_rows import FileRows
-from rerank_cli.formats.reading.query_log import SeenQueries
+from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.reading.sorting import SortedRows
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Record, Rejection, Shape
@@ -32,7 +32,7 @@ class RecordReader(Protocol):
     def key_of(self, row: Row) -> object:
         """What rows are sorted by, None for a row without a key."""
 
-    def records(self, rows: Iterator[Row | Rejection], seen: SeenQueries, first: int) -> Iterator[Record]:
+    def records(self, rows: Iterator[Row | Rejection], seen: QueryLog, first: int) -> Iterator[Record]:
         """The records in rows, the next of which has the number `first`; `seen` holds the queries of earlier ones."""
 
     def close(self) -> None: ...
@@ -48,7 +48,7 @@ class RowSource:
         self.stamps = stamps
         self._files = files
         self._reader = reader
-        self._seen = SeenQueries()
+        self._seen = QueryLog()
         self._records_before = 0
         self._sorted = SortedRows(len(stamps) - 1) if sort else None
         try:

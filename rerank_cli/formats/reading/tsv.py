@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import suppress
 
-from rerank_cli.display import loosely
+from rerank_cli.display import excerpt
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.reading.lines import numbered_lines
 from rerank_cli.formats.shapes.fields import DOC_ID, FIRST_SCORE, QUERY, QUERY_ID, TEXT, Names
@@ -48,7 +48,7 @@ def tsv_rows(
                     continue
             yield Row(position, _row(columns, cells), line)
         except BadRecord as error:
-            yield Rejection(position, error.code, str(error), raw=loosely(line))
+            yield Rejection(position, error.code, str(error), raw=excerpt(line))
 
 
 def _cells(line: bytes) -> list[str]:

@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     row: Row
 
 
-class Named(NamedTuple):
+class QueryCandidates(NamedTuple):
     """A row, understood: candidates of one query."""
 
     key: tuple[bool, Id]
@@ -39,7 +39,7 @@ class Named(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class RunQuery:
     """A query and its candidates. `row` is the first that names the query."""
 
     query_id: str | int | float
@@ -60,7 +60,7 @@ class _Group:
     def position(self) -> Position:
         return self.row.position
 
-    def add(self, item: Named, row: Row) -> None:  # noqa: ARG002 - as Group has it
+    def add(self, item: QueryCandidates, row: Row) -> None:  # noqa: ARG002 - as Group has it
         if len(item.entries) == 1 and (key := key_of(item.entries[0].id)) not in self.known:
             self.known.add(key)
             self.entries += item.entries
@@ -72,14 +72,14 @@ class _Group:
         self.known |= keys
         self.entries += item.entries
 
-    def _keys(self, item: Named) -> list[str]:
+    def _keys(self, item: QueryCandidates) -> list[str]:
         return [*self.known, *(key_of(entry.id) for entry in item.entries)]
 
-    def made(self) -> Listing:
+    def made(self) -> RunQuery:
         ordered = self.entries
         if all(entry.score is not None for entry in ordered):
             ordered = sorted(ordered, key=lambda entry: -(entry.score or 0.0))
-        return Listing(self.query_id, ordered[: self.depth], self.row)
+        return RunQuery(self.query_id, ordered[: self.depth], self.row)
 
 
 class RunReader:
@@ -92,19 +92,19 @@ class RunReader:
         self._as_named = not (query_id or doc_id)
         self.documents = (*self._doc_id, *_LISTS)
 
-    def understand(self, row: Row) -> Named:
+    def understand(self, row: Row) -> QueryCandidates:
         """Raises BadRecord."""
         if type(row.value) is RunRow and self._as_named:
             query, document, score = row.value.values()
-            return Named((False, query), query, (Entry(document, score, row),))
+            return QueryCandidates((False, query), query, (Entry(document, score, row),))
         record = an_object(row.value)
         query_id = an_id(first(record, self.query_id).value, "query id")
         if query_id is None:
             got = f"got {names(record)}; expected {quoted(PAIR_QUERY_ID)}"
             raise BadRecord("missing_query_id", f"there is no id of a query ({got}). Fix: --id-field")
-        return Named((False, key_of(query_id)), query_id, self._entries(record, row))
+        return QueryCandidates((False, key_of(query_id)), query_id, self._entries(record, row))
 
-    def begin(self, item: Named, position: Position) -> _Group:  # noqa: ARG002 - as Reader has it
+    def begin(self, item: QueryCandidates, position: Position) -> _Group:  # noqa: ARG002 - as Reader has it
         return _Group(item.key, item.query_id, item.entries[0].row, self._depth)
 
     def id_of(self, row: Row) -> Id:

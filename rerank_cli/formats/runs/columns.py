@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rerank_cli.choices import RunValues
-from rerank_cli.display import loosely, shown
+from rerank_cli.display import excerpt, shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.reading.lines import numbered_lines
 from rerank_cli.formats.shapes.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID
@@ -97,7 +97,7 @@ def run_rows(content: io.BufferedReader, name: str, columns: RunColumns, start: 
         try:
             yield Row(position, columns.row(line), line)
         except BadRecord as error:
-            yield Rejection(position, error.code, str(error), raw=loosely(line))
+            yield Rejection(position, error.code, str(error), raw=excerpt(line))
 
 
 def a_score(cell: bytes | str | float) -> float:

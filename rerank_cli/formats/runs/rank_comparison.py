@@ -27,7 +27,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedQuery:
+class RankComparison:
     """`results` best first; `before`, all candidates in the first stage's order, is None unless all are known.
 
     Candidates that the output left out (`--top-n`) are in `before` if the input is at hand, with no score of their own.
@@ -41,7 +41,7 @@ class PlacedQuery:
     model: str | None = None
 
 
-def placed_queries(answers: RunFile, source: Source | None) -> Iterator[PlacedQuery]:
+def compare_ranks(answers: RunFile, source: Source | None) -> Iterator[RankComparison]:
     """The queries of an output, with what its input tells of them: one pass over both, in step."""
     requests = (record for record in source if isinstance(record, Request)) if source else None
     for answer in answers:
@@ -58,7 +58,7 @@ def _request_of(answer: QueryResults, requests: Iterator[Request]) -> Request:
     )
 
 
-def placed(answer: QueryResults, request: Request | None) -> PlacedQuery:
+def placed(answer: QueryResults, request: Request | None) -> RankComparison:
     """Give each result its first-stage rank, and texts from its request where there is one."""
     results = answer.results
     if request:
@@ -73,7 +73,7 @@ def placed(answer: QueryResults, request: Request | None) -> PlacedQuery:
         found = [ranks.get(_key(result)) for result in results]
     else:
         found = [None if result.index is None else result.index + 1 for result in results]
-    return PlacedQuery(
+    return RankComparison(
         answer.id,
         answer.query or (request.query if request else None),
         tuple(Placed(result, rank, first) for rank, (result, first) in enumerate(zip(results, found, strict=True), 1)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from rerank_cli.display import loosely
+from rerank_cli.display import excerpt
 from rerank_cli.records import Json, Position
 
 
@@ -20,7 +20,7 @@ class Row:
 
     def excerpt(self) -> str:
         """The row as text for a person to recognise."""
-        return loosely(self.raw if self.raw is not None else plain_json(self.value))
+        return excerpt(self.raw if self.raw is not None else plain_json(self.value))
 
 
 def plain_json(value: Json) -> bytes:

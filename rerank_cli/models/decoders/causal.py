@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from rerank_cli.models.answer_head import Readout, answer_readout, label_readout, readout_of
+from rerank_cli.models.answer_head import AnswerHead, head_of_answers, head_of_label, head_of_model
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.inputs import Fed, Frame, Placement, feed, padded
+from rerank_cli.models.inputs import Frame, ModelInputs, Placement, model_inputs, padded
 from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import load_stock, merge_adapter, stock_config
 from rerank_cli.models.packed_row import TokenRow
@@ -35,21 +35,21 @@ class Answers:
 def load_decoder(checkpoint: Checkpoint, placement: Placement, answers: Answers) -> PackedDecoder | PaddedDecoder:
     """The backbone without its head, and the rows of the head that matter.
 
-    A type that is not among the tested ones is fed packed rows only if probe sequences score the same both ways.
+    A type that is not among the tested ones gets packed rows only if probe sequences score the same both ways.
     """
     config = stock_config(checkpoint)
     if checkpoint.adapter is not None:
         return _load_adapted(checkpoint, placement, answers)
     if answers.ids:
-        readout = answer_readout(checkpoint, config, answers.ids, answers.divide_by, placement.device)
+        head = head_of_answers(checkpoint, config, answers.ids, answers.divide_by, placement.device)
     else:
-        readout = label_readout(checkpoint, placement.device)
+        head = head_of_label(checkpoint, placement.device)
     if placement.attention is None:
-        return PaddedDecoder(load_stock(AutoModel, checkpoint, placement, None), placement.device, readout)
-    packed = PackedDecoder(load_stock(AutoModel, checkpoint, placement, placement.attention), placement.device, readout)
+        return PaddedDecoder(load_stock(AutoModel, checkpoint, placement, None), placement.device, head)
+    packed = PackedDecoder(load_stock(AutoModel, checkpoint, placement, placement.attention), placement.device, head)
     if config.model_type in _PACKED_AND_TESTED:
         return packed
-    plain = PaddedDecoder(load_stock(AutoModel, checkpoint, placement, None), placement.device, readout)
+    plain = PaddedDecoder(load_stock(AutoModel, checkpoint, placement, None), placement.device, head)
     return packed if _agree(packed, plain) else plain
 
 
@@ -61,7 +61,7 @@ def _load_adapted(checkpoint: Checkpoint, placement: Placement, answers: Answers
     attention = placement.attention if checkpoint.config.get("model_type") in _PACKED_AND_TESTED else None
     model = merge_adapter(load_stock(AutoModelForCausalLM, checkpoint, placement, attention), checkpoint)
     kind = PackedDecoder if attention else PaddedDecoder
-    return kind(model.base_model, placement.device, readout_of(model, answers.ids, answers.divide_by))
+    return kind(model.base_model, placement.device, head_of_model(model, answers.ids, answers.divide_by))
 
 
 class _Decoder:
@@ -69,12 +69,12 @@ class _Decoder:
 
     layers: tuple[int, ...] = ()
 
-    def __init__(self, backbone: PreTrainedModel, device: torch.device, readout: Readout) -> None:
+    def __init__(self, backbone: PreTrainedModel, device: torch.device, head: AnswerHead) -> None:
         self.parameters = backbone.num_parameters()
         self.max_positions = positions_of(backbone.config)
         self._backbone = backbone
         self._device = device
-        self._readout = readout
+        self._head = head
 
     @property
     def backbone(self) -> nn.Module:
@@ -82,29 +82,29 @@ class _Decoder:
 
 
 class PackedDecoder(_Decoder):
-    """Feeds one row of concatenated sequences, beginnings shared; the readout sees last states alone."""
+    """Feeds one row of concatenated sequences, beginnings shared; the head sees last states alone."""
 
     packed = True
     causal = True
 
-    def __init__(self, backbone: PreTrainedModel, device: torch.device, readout: Readout) -> None:
-        super().__init__(backbone, device, readout)
+    def __init__(self, backbone: PreTrainedModel, device: torch.device, head: AnswerHead) -> None:
+        super().__init__(backbone, device, head)
         self._trimmed = trim_last_layer(backbone)
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
         """fp32 [n]."""
-        return self.compute(self.feed(row))
+        return self.compute(self.model_inputs(row))
 
-    def feed(self, row: TokenRow, frame: Frame | None = None) -> Fed:
-        return feed(row, self._device, causal=True, frame=frame)
+    def model_inputs(self, row: TokenRow, frame: Frame | None = None) -> ModelInputs:
+        return model_inputs(row, self._device, causal=True, frame=frame)
 
-    def compute(self, fed: Fed) -> Tensor:
+    def compute(self, inputs: ModelInputs) -> Tensor:
         """fp32 [n], by what is on the device alone."""
         found = self._backbone(
-            input_ids=fed.ids, position_ids=fed.positions, packing=fed.packing, use_cache=False
+            input_ids=inputs.ids, position_ids=inputs.positions, packing=inputs.packing, use_cache=False
         ).last_hidden_state[0]
-        return self._readout(found if self._trimmed else found[fed.packing.score_at])
+        return self._head(found if self._trimmed else found[inputs.packing.score_at])
 
     def computed(self, row: TokenRow) -> int:
         return row.tokens
@@ -121,7 +121,7 @@ class PaddedDecoder(_Decoder):
         batch = padded(row.unshared(), self._device, pad=0)
         ids, mask = batch["input_ids"], batch["attention_mask"]
         states = self._backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return self._readout(states[torch.arange(len(states), device=self._device), mask.sum(dim=1) - 1])
+        return self._head(states[torch.arange(len(states), device=self._device), mask.sum(dim=1) - 1])
 
     def computed(self, row: TokenRow) -> int:
         return int(row.sequence_lengths.max()) * row.sequences

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rerank_cli.errors import UsageError
-from rerank_cli.models.answer_head import Readout
+from rerank_cli.models.answer_head import AnswerHead
 from rerank_cli.models.decoders.causal import positions_of
-from rerank_cli.models.inputs import Packing, feed, to_device
+from rerank_cli.models.inputs import Packing, model_inputs, to_device
 from rerank_cli.models.packed_row import TokenRow
 
 
@@ -60,7 +60,7 @@ class Compression:
 class LayeredDecoder:
     """Feeds one packed row through a stock Llama or Gemma 2 backbone that has the blocks up to the top cutoff alone.
 
-    `readouts` has one readout a cutoff layer, in their order.
+    `heads` has one head a cutoff layer, in their order.
     """
 
     packed = True
@@ -70,7 +70,7 @@ class LayeredDecoder:
         backbone: PreTrainedModel,
         device: torch.device,
         cutoffs: Cutoffs,
-        readouts: Sequence[Readout],
+        heads: Sequence[AnswerHead],
         compression: Compression | None = None,
     ) -> None:
         self.parameters = backbone.num_parameters()
@@ -78,7 +78,7 @@ class LayeredDecoder:
         self.layers = cutoffs.layers
         self._backbone = cast("Any", backbone)
         self._device = device
-        self._readouts = dict(zip(cutoffs.layers, readouts, strict=True))
+        self._heads = dict(zip(cutoffs.layers, heads, strict=True))
         self._compression = compression or Compression()
 
     @property
@@ -89,19 +89,19 @@ class LayeredDecoder:
     def score(self, row: TokenRow) -> Tensor:
         """fp32 [n] for one cutoff layer, [n, layers] for several."""
         backbone, top = self._backbone, self.layers[-1]
-        fed = feed(row, self._device, causal=True)
-        states = backbone.embed_tokens(fed.ids)
-        packing, rotary = fed.packing, backbone.rotary_emb(states, fed.positions)
+        inputs = model_inputs(row, self._device, causal=True)
+        states = backbone.embed_tokens(inputs.ids)
+        packing, rotary = inputs.packing, backbone.rotary_emb(states, inputs.positions)
         found = []
         for block in range(top + 1):
-            if block in self._readouts:
-                found.append(self._readouts[block](backbone.norm(states[0, packing.score_at])))
+            if block in self._heads:
+                found.append(self._heads[block](backbone.norm(states[0, packing.score_at])))
             if block == top:
                 break
             if self._compression.at(block):
                 row, states = compress(row, states, self._compression.ratio)
-                fed = feed(row, self._device, causal=True)
-                packing, rotary = fed.packing, backbone.rotary_emb(states, fed.positions)
+                inputs = model_inputs(row, self._device, causal=True)
+                packing, rotary = inputs.packing, backbone.rotary_emb(states, inputs.positions)
             states = _states(self._run(backbone.layers[block], states, rotary, packing))
         return found[0] if len(found) == 1 else torch.stack(found, dim=1)
 

@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
 from rerank_cli.errors import ModelError
-from rerank_cli.models.answer_head import layer_readout
+from rerank_cli.models.answer_head import head_of_layer
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.layered import Cutoffs, LayeredDecoder, PlainLayeredDecoder, choose_cutoffs
 from rerank_cli.models.inputs import Placement
@@ -42,7 +42,7 @@ def load_layerwise(checkpoint: Checkpoint, placement: Placement, options: Family
     _fold(backbone, files, config)
     several = config.get("head_multi", True)
     names = [f"lm_head.{k - config['start_layer']}" if several else "lm_head" for k in cutoffs.layers]
-    heads = [layer_readout(files, f"{name}.linear_head.weight", None, placement.device) for name in names]
+    heads = [head_of_layer(files, f"{name}.linear_head.weight", None, placement.device) for name in names]
     kind = PlainLayeredDecoder if placement.attention is None else LayeredDecoder
     return kind(backbone, placement.device, cutoffs, heads)
 

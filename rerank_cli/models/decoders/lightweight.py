@@ -14,7 +14,7 @@ from transformers import Gemma2Config, Gemma2Model
 
 from rerank_cli.choices import LayerHeads
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.models.answer_head import layer_readout
+from rerank_cli.models.answer_head import head_of_layer
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.layered import Compression, Cutoffs, LayeredDecoder, PlainLayeredDecoder, choose_cutoffs
 from rerank_cli.models.inputs import Placement
@@ -44,7 +44,7 @@ def load_lightweight(checkpoint: Checkpoint, placement: Placement, options: Fami
     backbone = load_stock(Gemma2Model, checkpoint, placement, placement.attention or "eager", gemma)
     files, cap = TensorFiles(checkpoint), gemma.final_logit_softcapping
     names = [f"lm_head.{number}.linear_head.weight" for number in _heads(cutoffs, checkpoint, options)]
-    heads = [layer_readout(files, name, cap, placement.device) for name in names]
+    heads = [head_of_layer(files, name, cap, placement.device) for name in names]
     kind = PlainLayeredDecoder if placement.attention is None else LayeredDecoder
     return kind(backbone, placement.device, cutoffs, heads, compression(options, cutoffs, checkpoint.name))
 

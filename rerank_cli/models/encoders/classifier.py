@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.inputs import Fed, Frame, Packing, Placement, feed, padded
+from rerank_cli.models.inputs import Frame, ModelInputs, Packing, Placement, model_inputs, padded
 from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import load_stock, stock_config
 from rerank_cli.models.packed_row import TokenRow
@@ -28,7 +28,7 @@ _PACKED_AND_TESTED = {"bert", "roberta", "xlm-roberta", "camembert", "electra", 
 def load_encoder(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder | PaddedEncoder:
     """Load the weights straight in the target dtype and choose how the model is fed.
 
-    A type that is not among the tested ones is fed packed rows only if two probe sequences score the same both ways.
+    A type that is not among the tested ones gets packed rows only if two probe sequences score the same both ways.
     """
     config = stock_config(checkpoint)
     stock = AutoModelForSequenceClassification
@@ -83,16 +83,16 @@ class PackedEncoder:
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
-        return self.compute(self.feed(row))
+        return self.compute(self.model_inputs(row))
 
-    def feed(self, row: TokenRow, frame: Frame | None = None) -> Fed:
-        return feed(row, self._device, causal=False, first_position=self._position_start, frame=frame)
+    def model_inputs(self, row: TokenRow, frame: Frame | None = None) -> ModelInputs:
+        return model_inputs(row, self._device, causal=False, first_position=self._position_start, frame=frame)
 
-    def compute(self, fed: Fed) -> Tensor:
+    def compute(self, inputs: ModelInputs) -> Tensor:
         """fp32 [n], by what is on the device alone."""
-        types = {"token_type_ids": fed.types} if self._types else {}
-        found = self._backbone(input_ids=fed.ids, position_ids=fed.positions, **types, packing=fed.packing)
-        return cast("Tensor", self._head(self._pool(found.last_hidden_state[0], fed.packing)))
+        types = {"token_type_ids": inputs.types} if self._types else {}
+        found = self._backbone(input_ids=inputs.ids, position_ids=inputs.positions, **types, packing=inputs.packing)
+        return cast("Tensor", self._head(self._pool(found.last_hidden_state[0], inputs.packing)))
 
     def computed(self, row: TokenRow) -> int:
         return row.tokens

@@ -1,6 +1,6 @@
 """Which linear layers of a model are quantized, and by what.
 
-Those inside the blocks alone: embeddings, head and readout keep the model's dtype, and so does a trimmed last layer,
+Those inside the blocks alone: embeddings, head and head keep the model's dtype, and so does a trimmed last layer,
 which is nearly free and stands next to the score.
 """
 

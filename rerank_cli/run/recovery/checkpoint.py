@@ -16,7 +16,7 @@ import orjson
 from rerank_cli.errors import RefusedError
 from rerank_cli.records import Place, Shape
 from rerank_cli.run.recovery.fingerprint import Fingerprint
-from rerank_cli.run.trace import Reached
+from rerank_cli.run.trace import InputPosition
 from rerank_cli.storage.files import Committed, replace_file
 from rerank_cli.storage.opening import Stamp
 from rerank_cli.storage.paths import successor_of
@@ -30,14 +30,14 @@ class Checkpoint:
 
     `records` are finished and in the output. `reached` is where the input was then, `stamps` and `shape` what the
     inputs were, `memory` how much of the file counts that their reader keeps. `output` and `quarantine` say how much of
-    those files counts, `judged` how much of the orders that are kept to be measured. `counts` are the tally's figures
+    those files counts, `judged` how much of the orders that are kept to be measured. `counts` are the stats's figures
     at that point, `progress` what they meant to a person. `sealed` is the identity of the finished file, if there is
     one, `receipt` tells its run from others.
     """
 
     fingerprint: Fingerprint
     records: int
-    reached: Reached
+    reached: InputPosition
     stamps: Sequence[Stamp | None]
     shape: Shape | None
     memory: Committed | None
@@ -94,7 +94,7 @@ def remove(path: Path) -> None:
 def _restored(values: dict[str, Any]) -> Checkpoint:
     reached = values["reached"]
     place = reached["place"] and Place(**reached["place"])
-    values["reached"] = Reached(**(reached | {"place": place}))
+    values["reached"] = InputPosition(**(reached | {"place": place}))
     values["stamps"] = [stamp and Stamp(**stamp) for stamp in values["stamps"]]
     values["shape"] = values["shape"] and Shape(values["shape"])
     values["memory"] = values["memory"] and Committed(**values["memory"])

@@ -20,7 +20,7 @@ from rerank_cli.storage.paths import partial_of
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class OutputState:
     """Where a run's unfinished work lies; each path is None where there is no such file.
 
     `queries` is where the input's reader keeps what it knows of the queries behind it, `journal` holds scores of a
@@ -36,7 +36,7 @@ class Workplace:
     judged: Path | None
 
     @classmethod
-    def of(cls, output: str, checkpoint: str | None = None) -> Workplace:
+    def of(cls, output: str, checkpoint: str | None = None) -> OutputState:
         partial = partial_of(output)
         own = Path(checkpoint) if checkpoint else None
         beside = partial.with_suffix("") if partial else None

@@ -19,7 +19,7 @@ from rerank_cli.engine.options import ModelOptions
 from rerank_cli.formats import discard_partial, input_files
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import differences, settings
-from rerank_cli.run.recovery.output_state import Workplace
+from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.storage.opening import Stamp, stamp_of
 from rerank_cli.storage.paths import final_path
 
@@ -67,7 +67,7 @@ def identity(path: Path) -> list[int]:
     return [info.st_dev, info.st_ino, info.st_size]
 
 
-def complete(config: RunConfig, place: Workplace, revision_of: Callable[[ModelOptions], str] | None) -> int | None:
+def complete(config: RunConfig, place: OutputState, revision_of: Callable[[ModelOptions], str] | None) -> int | None:
     """If an earlier run of the same command wrote the output that exists: how many records it rejected. Else None.
 
     Puts away what that run left if it was killed before it could.

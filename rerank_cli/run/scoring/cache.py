@@ -28,7 +28,7 @@ from rerank_cli.run.recovery.fingerprint import Fingerprint, score_settings
 from rerank_cli.run.scoring.cache_file import CacheFile
 from rerank_cli.run.scoring.local import ScoredSlice, Scoring
 from rerank_cli.run.stages import Slice
-from rerank_cli.run.statistics import Tally
+from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Behind
 
 _RULES = 1  # of how a pair becomes a score; a change that moves scores counts it up
@@ -158,7 +158,7 @@ class ScoreCache:
         return {key: value[:size] for key, value in entries.items()}
 
 
-def cached(scoring: Scoring, cache: ScoreCache, tally: Tally) -> Scoring:
+def cached(scoring: Scoring, cache: ScoreCache, stats: RunStatistics) -> Scoring:
     """The same scoring, given no pair that the cache knows."""
 
     def score(slices: Iterable[Slice]) -> Generator[ScoredSlice]:
@@ -166,13 +166,13 @@ def cached(scoring: Scoring, cache: ScoreCache, tally: Tally) -> Scoring:
 
         def unknown() -> Iterator[Slice]:
             for part in slices:
-                with tally.timing("look up"):
+                with stats.timing("look up"):
                     known = cache.look_up(part.texts)
                 waiting.append((part, known))
                 yield replace(part, texts=known.rest, left=part.left + known.mark)
 
         def keep(new: tuple[Known, PairScores]) -> None:
-            with tally.timing("keep scores"):
+            with stats.timing("keep scores"):
                 cache.put(*new)
 
         with closing(Behind(keep)) as writer, closing(scoring(unknown())) as scored:

@@ -14,7 +14,7 @@ from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.results import PairScores, by_pair
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.stages import Slice
-from rerank_cli.run.statistics import Tally
+from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead
 
 ScoredSlice: TypeAlias = tuple[Slice, PairScores]
@@ -27,14 +27,16 @@ MakeScoring: TypeAlias = Callable[[Callable[[], bool]], Scoring]
 """Makes the scoring of a run from a function that says whether to stop."""
 
 
-def in_this_process(session: Session, journal: Journal, tally: Tally, should_stop: Callable[[], bool]) -> Scoring:
+def in_this_process(
+    session: Session, journal: Journal, stats: RunStatistics, should_stop: Callable[[], bool]
+) -> Scoring:
     """Score with one model: the next slice is tokenized while the device works on this one."""
 
     def score(slices: Iterable[Slice]) -> Generator[ScoredSlice]:
-        with closing(Ahead(_prepared(slices, session, tally), until=should_stop)) as ready:
-            for part, prepared in tally.waiting("wait for rows", ready):
+        with closing(Ahead(_prepared(slices, session, stats), until=should_stop)) as ready:
+            for part, prepared in stats.waiting("wait for rows", ready):
                 notes = journal.notes(part.chunk.reached.digest, part.part, part.left)
-                with tally.timing("score"):
+                with stats.timing("score"):
                     logits = session.score(prepared, should_stop, notes)
                 yield part, by_pair(prepared, logits)
             if not ready.exhausted:
@@ -43,8 +45,8 @@ def in_this_process(session: Session, journal: Journal, tally: Tally, should_sto
     return score
 
 
-def _prepared(slices: Iterable[Slice], session: Session, tally: Tally) -> Iterator[tuple[Slice, Prepared]]:
+def _prepared(slices: Iterable[Slice], session: Session, stats: RunStatistics) -> Iterator[tuple[Slice, Prepared]]:
     for part in slices:
-        with tally.timing("tokenize"):
+        with stats.timing("tokenize"):
             prepared = session.prepare(part.texts)
         yield part, prepared

@@ -26,25 +26,25 @@ from rerank_cli.run.scoring.cascade import cascaded
 from rerank_cli.run.scoring.cascade_quality import Agreement, CascadeUse
 from rerank_cli.run.scoring.local import MakeScoring, Scoring, in_this_process
 from rerank_cli.run.scoring.workers.pool import Workers
-from rerank_cli.run.statistics import Tally
+from rerank_cli.run.statistics import RunStatistics
 
 _TURN = "wait for its turn"
 
 
-class Shortcuts:
+class ScoringWrappers:
     """Those that a run was asked for; what is open is left to the stack. `settings` are fingerprint of the small model.
 
     The small model runs on the devices of the large one, and keeps no journal: it is soon done again.
     """
 
-    def __init__(self, config: RunConfig, tally: Tally, stack: ExitStack) -> None:
+    def __init__(self, config: RunConfig, stats: RunStatistics, stack: ExitStack) -> None:
         """RefusedError where the cache is something else."""
         self._config = config
-        self._tally = tally
+        self._tally = stats
         self._turn = Lock()
         self._stack = stack
         self._small: Session | Workers | None = None
-        self._small_tally = Tally()
+        self._small_tally = RunStatistics()
         self._agreement = Agreement(config.cascade.sample, config.cascade.keep) if config.cascade else None
         self._caches: list[ScoreCache] = []
         self._file = CacheFile(config.cache, config.notify) if config.cache else None
@@ -71,12 +71,12 @@ class Shortcuts:
     def revisions(self) -> list[str]:
         return [self._small.facts.revision] if self._small else []
 
-    def plain(self, model: Session | Workers, journal: Journal, tally: Tally) -> MakeScoring:
+    def plain(self, model: Session | Workers, journal: Journal, stats: RunStatistics) -> MakeScoring:
         """The scoring by a model as it is; one in this process leaves the device to the small model in its turn."""
         if isinstance(model, Workers):
-            return partial(model.scoring, journal, tally)
-        shared = InTurn(model, self._turn, tally) if self._config.cascade else model
-        return partial(in_this_process, shared, journal, tally)
+            return partial(model.scoring, journal, stats)
+        shared = InTurn(model, self._turn, stats) if self._config.cascade else model
+        return partial(in_this_process, shared, journal, stats)
 
     def around(self, make: MakeScoring, facts: ModelFacts, mark: Fingerprint, slice_pairs: int) -> MakeScoring:
         """The scoring that `make` makes of the model with these facts, spared what can be."""
@@ -92,19 +92,19 @@ class Shortcuts:
         return scoring
 
     def _small_scoring(self, small: Session | Workers, should_stop: Callable[[], bool], slice_pairs: int) -> Scoring:
-        tally, options = self._small_tally, self._config.models[-1]
+        stats, options = self._small_tally, self._config.models[-1]
         mark = fingerprint(replace(self._config, model=options, cascade=None), small.facts, slice_pairs)
-        scoring = self.plain(small, Journal(None, mark, lambda: 0), tally)(should_stop)
-        return self._cached(scoring, small.facts, mark, tally, passages=False)
+        scoring = self.plain(small, Journal(None, mark, lambda: 0), stats)(should_stop)
+        return self._cached(scoring, small.facts, mark, stats, passages=False)
 
     def _cached(
-        self, scoring: Scoring, facts: ModelFacts, mark: Fingerprint, tally: Tally, *, passages: bool
+        self, scoring: Scoring, facts: ModelFacts, mark: Fingerprint, stats: RunStatistics, *, passages: bool
     ) -> Scoring:
         if self._file is None:
             return scoring
         cache = ScoreCache(self._file, mark, max(1, len(facts.layers)), passages=passages)
         self._caches.append(cache)
-        return cached(scoring, cache, tally)
+        return cached(scoring, cache, stats)
 
     @property
     def cache_use(self) -> CacheUse | None:
@@ -125,10 +125,10 @@ class Shortcuts:
 class InTurn:
     """A session that shares its device with others: one of them scores at a time. Waiting counts as scoring too."""
 
-    def __init__(self, session: Session, turn: Lock, tally: Tally) -> None:
+    def __init__(self, session: Session, turn: Lock, stats: RunStatistics) -> None:
         self._session = session
         self._turn = turn
-        self._tally = tally
+        self._tally = stats
         self.facts, self.sizes, self.work = session.facts, session.sizes, session.work
         self.prepare = session.prepare
 

@@ -6,7 +6,7 @@ from fakes import FakeModel
 from test_scorer import expected, prepared, texts
 
 from rerank_cli.engine.contract import StopRequested
-from rerank_cli.engine.row_workers import Lanes, keep_to_themselves
+from rerank_cli.engine.row_workers import RowWorkers, is_thread_safe
 from rerank_cli.engine.scorer import Scorer
 
 
@@ -24,7 +24,7 @@ class Threaded(FakeModel):
 
 def test_scores_of_rows_side_by_side_come_back_in_the_order_of_the_pairs():
     pairs = texts(count=200)
-    scorer = Scorer(FakeModel(), lanes=Lanes(3))
+    scorer = Scorer(FakeModel(), workers=RowWorkers(3))
     assert scorer.score(prepared(pairs)).tolist() == expected(pairs)
     assert scorer.work.tokens == sum(row.row.tokens for row in prepared(pairs).rows)
     assert scorer.work.rows == len(prepared(pairs).rows)
@@ -32,7 +32,7 @@ def test_scores_of_rows_side_by_side_come_back_in_the_order_of_the_pairs():
 
 def test_a_lane_has_one_thread_of_torchs_own():
     model = Threaded()
-    Scorer(model, lanes=Lanes(2)).score(prepared(texts(count=200)))
+    Scorer(model, workers=RowWorkers(2)).score(prepared(texts(count=200)))
     assert {count for _, count in model.seen} == {1}
     assert {name.partition("_")[0] for name, _ in model.seen} == {"lane"}
 
@@ -43,7 +43,7 @@ def test_what_a_row_raises_ends_the_scoring():
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        Scorer(Broken(), lanes=Lanes(2)).score(prepared(texts()))
+        Scorer(Broken(), workers=RowWorkers(2)).score(prepared(texts()))
 
 
 def test_a_stop_lets_begun_rows_end_and_takes_back_the_others():
@@ -76,7 +76,7 @@ def test_a_stop_lets_begun_rows_end_and_takes_back_the_others():
     ready = prepared(texts(), budget=64)
     assert len(ready.rows) > 2
     with pytest.raises(StopRequested):
-        Scorer(model, lanes=Lanes(1)).score(ready, should_stop, notes)
+        Scorer(model, workers=RowWorkers(1)).score(ready, should_stop, notes)
     assert 1 <= notes.rows == len(model.sizes) <= 2
 
 
@@ -86,6 +86,6 @@ def test_a_model_whose_rotary_embedding_changes_with_the_row_is_not_run_side_by_
             super().__init__()
             self.rope_type = kind
 
-    assert keep_to_themselves(torch.nn.Sequential(Rotary("default"), Rotary({"full_attention": "llama3"})))
-    assert not keep_to_themselves(torch.nn.Sequential(Rotary("default"), Rotary("longrope")))
-    assert not keep_to_themselves(torch.nn.Sequential(Rotary({"full_attention": "dynamic"})))
+    assert is_thread_safe(torch.nn.Sequential(Rotary("default"), Rotary({"full_attention": "llama3"})))
+    assert not is_thread_safe(torch.nn.Sequential(Rotary("default"), Rotary("longrope")))
+    assert not is_thread_safe(torch.nn.Sequential(Rotary({"full_attention": "dynamic"})))

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.reading.query_log import SeenQueries
+from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.records import Place, Rejection, Shape
 
 PACK = {
@@ -133,7 +133,7 @@ def test_parquet_of_pairs(tmp_path, rows_in_group):
 
 def test_many_queries_are_remembered_in_few_bytes(monkeypatch):
     monkeypatch.setattr("rerank_cli.formats.reading.query_log._RECENT", 64)
-    seen = SeenQueries()
+    seen = QueryLog()
     for number in range(1000):
         assert seen.first(number, Place(0, number)) == (0, number)
     for number in range(1000):
@@ -143,7 +143,7 @@ def test_many_queries_are_remembered_in_few_bytes(monkeypatch):
 @pytest.mark.parametrize("damage", [slice(-16), slice(16, None), slice(None, None, -1), slice(0)])
 def test_a_log_that_is_damaged_is_not_taken_up(tmp_path, damage):
     log = tmp_path / "log"
-    seen, again = SeenQueries(), SeenQueries()
+    seen, again = QueryLog(), QueryLog()
     seen.keep_in(log)
     for number in range(10):
         seen.first(number, Place(0, number))

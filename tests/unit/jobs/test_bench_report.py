@@ -8,7 +8,7 @@ from rerank_cli.benchmarking.bench import Report
 from rerank_cli.benchmarking.input_sample import InputSample, Stretch
 from rerank_cli.benchmarking.report import as_dict, duration, lines
 from rerank_cli.benchmarking.row_size_search import Trials
-from rerank_cli.benchmarking.sample_run import Rehearsal
+from rerank_cli.benchmarking.sample_run import SampleRun
 from rerank_cli.engine.contract import ModelFacts
 from rerank_cli.engine.profiling.flops import Flops
 from rerank_cli.engine.profiling.machine import Machine
@@ -17,7 +17,7 @@ from rerank_cli.formats import InputOptions
 from rerank_cli.records import Place, Shape
 
 TIMES = Times(wall=10, device=8.0, rows_wait=2.0, output_wait=0.0, input_wait=0.5, tokenize=9.0, read=1, write=1)
-PASSED = Rehearsal(
+PASSED = SampleRun(
     times=TIMES, chunk_pairs=64, pairs=200, tokens=20_000, truncated=50, duplicates=3, texts=150, rows=10, real=19_000,
     computed=20_000, out_of_memory=0, cpu=19.0, flops=Flops(400, 600), pace=[(5.0, 10_000)] * 2,
 )  # fmt: skip

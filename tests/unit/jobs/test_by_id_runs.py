@@ -74,7 +74,7 @@ def test_a_run_that_was_killed_goes_on_and_writes_the_same_bytes(given, tmp_path
     kill(plan(given, tmp_path / "out", **options), at)
     summary, session = go(plan(given, tmp_path / "out", **options))
     assert session.calls == whole.calls - at
-    assert summary.tally.records == QUERIES + 2 * (run == "missing.trec")
+    assert summary.stats.records == QUERIES + 2 * (run == "missing.trec")
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole.out").read_bytes()
     assert names(tmp_path) == ["given", "out", "whole.out"]
 
@@ -143,7 +143,7 @@ def test_missing_ones_are_skipped_and_kept_in_the_file_of_errors(given, tmp_path
         ("missing_document", 1),
         ("missing_query", len(run_lines()) + 2),
     ]
-    assert summary.tally.rejected == 2
+    assert summary.stats.rejected == 2
     go(plan(given, tmp_path / "without.jsonl"))
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "without.jsonl").read_bytes()
 

@@ -79,10 +79,10 @@ def test_a_second_run_scores_nothing_and_writes_the_same_bytes(job, given, tmp_p
     go(config(given, tmp_path / "plain.jsonl"))
     first, filling = go(job("first.jsonl"), CountingSession())
     second, sparing = go(job("second.jsonl"), CountingSession())
-    assert (filling.pairs, sparing.pairs) == (first.tally.pairs, 0)
-    assert use(first) == (0, first.tally.pairs, first.tally.pairs)
-    assert use(second) == (first.tally.pairs, 0, first.tally.pairs)
-    assert first.tally.tokens == second.tally.tokens
+    assert (filling.pairs, sparing.pairs) == (first.stats.pairs, 0)
+    assert use(first) == (0, first.stats.pairs, first.stats.pairs)
+    assert use(second) == (first.stats.pairs, 0, first.stats.pairs)
+    assert first.stats.tokens == second.stats.tokens
     expected = (tmp_path / "plain.jsonl").read_bytes()
     assert [(tmp_path / name).read_bytes() for name in ("first.jsonl", "second.jsonl")] == [expected, expected]
     assert set(names(tmp_path)) == {"in.jsonl", "plain.jsonl", "first.jsonl", "second.jsonl", "cache.db"}
@@ -147,14 +147,14 @@ def test_another_model_or_length_or_dtype_finds_nothing(job, changes):
     session = InstantSession()
     session.facts = facts(**changes)
     second, _ = go(job("second.jsonl"), session)
-    assert use(second) == (0, first.tally.pairs, 2 * first.tally.pairs)
+    assert use(second) == (0, first.stats.pairs, 2 * first.stats.pairs)
 
 
 def test_the_order_of_answers_and_the_size_of_chunks_change_no_score(job):
     first, _ = go(job())
     second, _ = go(job("second.jsonl", top_n=1, chunk_pairs=3))
     assert second.cache.misses == 0
-    assert second.cache.hits == first.tally.pairs
+    assert second.cache.hits == first.stats.pairs
 
 
 class LayeredSession(InstantSession):
@@ -185,10 +185,10 @@ class UnsureSession(InstantSession):
 
 def test_a_score_that_is_no_number_is_not_kept(job):
     first, _ = go(job(on_error=OnError.SKIP), UnsureSession())
-    assert 0 < first.tally.rejected < RECORDS
+    assert 0 < first.stats.rejected < RECORDS
     second, session = go(job("second.jsonl"), CountingSession())
-    assert session.pairs == second.cache.misses == first.tally.pairs - first.cache.entries
-    assert second.tally.rejected == 0
+    assert session.pairs == second.cache.misses == first.stats.pairs - first.cache.entries
+    assert second.stats.rejected == 0
 
 
 @pytest.mark.parametrize("at", [0, 1, 5])
@@ -197,7 +197,7 @@ def test_a_run_that_was_killed_goes_on_with_its_cache(job, given, tmp_path, at):
     kill(job(), at)
     summary, _ = go(job())
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert summary.cache.entries == summary.tally.pairs
+    assert summary.cache.entries == summary.stats.pairs
 
 
 def test_a_run_killed_again_and_again_pays_for_no_pair_twice(job):
@@ -205,7 +205,7 @@ def test_a_run_killed_again_and_again_pays_for_no_pair_twice(job):
         kill(job(name), 3)
     _, session = go(job(), CountingSession())
     summary, sparing = go(job("again.jsonl"), CountingSession())
-    assert session.pairs < summary.tally.pairs
+    assert session.pairs < summary.stats.pairs
     assert sparing.pairs == 0
 
 
@@ -365,7 +365,7 @@ def test_a_full_disk_loses_no_score_of_the_run(job, tmp_path, told, monkeypatch)
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
     assert len(complaints(told)) == 1
     assert "database or disk is full, new scores will not be in it" in complaints(told)[0]
-    assert 0 < summary.cache.entries == check(tmp_path / "cache.db") < summary.tally.pairs
+    assert 0 < summary.cache.entries == check(tmp_path / "cache.db") < summary.stats.pairs
 
 
 def test_a_writer_that_keeps_the_file_to_itself_is_waited_for_and_then_left_alone(tmp_path):
@@ -393,8 +393,8 @@ def test_a_folder_that_takes_no_file_costs_the_cache_and_not_the_run(job, tmp_pa
 
     monkeypatch.setattr(cache_file, "_connect", refuse)
     summary, _ = go(job())
-    assert summary.tally.finished
-    assert use(summary) == (0, summary.tally.pairs, 0)
+    assert summary.stats.finished
+    assert use(summary) == (0, summary.stats.pairs, 0)
     assert complaints(told) == [f"--cache {tmp_path}/cache.db: unable to open database file, going on without it"]
 
 
@@ -432,13 +432,13 @@ def test_a_folder_that_does_not_exist_is_told(job, tmp_path):
 def test_the_share_of_hits_is_in_the_last_line_and_in_the_figures(job, tmp_path):
     go(job("first.jsonl"))
     summary, _ = go(job("second.jsonl", summary=str(tmp_path / "summary.json")))
-    assert f"{summary.tally.pairs} scores from the cache (100.0%)" in summary.line()
+    assert f"{summary.stats.pairs} scores from the cache (100.0%)" in summary.line()
     figures = orjson.loads((tmp_path / "summary.json").read_bytes())["cache"]
     assert figures == {
-        "hits": summary.tally.pairs,
+        "hits": summary.stats.pairs,
         "misses": 0,
         "file": str(tmp_path / "cache.db"),
-        "entries": summary.tally.pairs,
+        "entries": summary.stats.pairs,
     }
 
 

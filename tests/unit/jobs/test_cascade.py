@@ -111,11 +111,11 @@ def test_the_large_model_sees_the_kept_candidates_alone(job):
     records = some_records()
     assert len(large.seen) == sum(len(kept_of(record)) for record in records)
     crowded = [len(record["documents"]) for record in records if len(record["documents"]) > KEEP]
-    assert len(small.seen) == sum(crowded) < summary.tally.pairs
-    assert summary.tally.pairs == sum(len(record["documents"]) for record in records)
+    assert len(small.seen) == sum(crowded) < summary.stats.pairs
+    assert summary.stats.pairs == sum(len(record["documents"]) for record in records)
     cascade = summary.cascade
     assert (cascade.requests, cascade.pairs) == (len(crowded), sum(crowded))
-    assert cascade.left_out == summary.tally.pairs - len(large.seen)
+    assert cascade.left_out == summary.stats.pairs - len(large.seen)
 
 
 def test_a_cascade_that_keeps_everything_changes_nothing(job, given, tmp_path):
@@ -186,7 +186,7 @@ def test_a_score_of_the_large_model_that_is_no_number_is_an_error_of_the_record(
             return np.full(len(prepared.distinct), np.nan, dtype=np.float32)
 
     summary, _, _ = go(job(on_error=OnError.EMIT, sample=5), large=Broken())
-    assert summary.tally.rejected == RECORDS
+    assert summary.stats.rejected == RECORDS
     assert summary.cascade.sampled == 0
 
 
@@ -231,9 +231,9 @@ def test_a_run_that_was_stopped_goes_on_and_writes_the_same_bytes(job, tmp_path,
     options = {"sample": 5, "cache": cache and str(tmp_path / cache)}
     go(job("whole.jsonl", sample=5))
     summary, _, _ = go(job(**options), **{who: stopped(CountingSession() if who == "large" else SmallSession())})
-    assert not summary.tally.finished
+    assert not summary.stats.finished
     resumed, _, _ = go(job(**options))
-    assert resumed.tally.finished
+    assert resumed.stats.finished
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 

@@ -180,5 +180,5 @@ def test_a_missing_first_stage_score_can_be_skipped(scored_input, tmp_path):
         file.write(b'{"id": "x", "query": "q", "documents": ["t"]}\n')
     plan = fused(scored_input, tmp_path / "out.jsonl", fusion=Fusion(Fuse.WEIGHTED), on_error=OnError.SKIP)
     summary, _ = go(plan)
-    assert summary.tally.rejected == 1
+    assert summary.stats.rejected == 1
     assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 6

@@ -17,7 +17,7 @@ from rerank_cli.formats import InputOptions
 from rerank_cli.formats.reading import file_records
 from rerank_cli.run.job import run
 from rerank_cli.run.recovery import receipt as receipts
-from rerank_cli.run.recovery.output_state import Workplace
+from rerank_cli.run.recovery.output_state import OutputState
 
 RECORDS = 60
 
@@ -81,7 +81,7 @@ def test_an_input_with_another_time_is_read_from_its_beginning(given, tmp_path, 
     os.utime(given, (0, time.time() + 1e6))
     resumed, _ = go(plan)
     assert begun_at[-1].rows == 0
-    assert resumed.tally.resumed_records > 0
+    assert resumed.stats.resumed_records > 0
     go(config(given, tmp_path / "whole.jsonl"))
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
@@ -108,7 +108,7 @@ def test_a_query_that_returns_is_known_after_a_resume_too(tmp_path, begun_at, su
     kill(plan, at)
     resumed, _ = go(plan)
     assert begun_at[-1].rows > 0
-    assert resumed.tally.rejected == whole.tally.rejected == 2
+    assert resumed.stats.rejected == whole.stats.rejected == 2
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert names(tmp_path) == [f"in.{suffix}", "out.jsonl", "whole.jsonl"]
 
@@ -173,7 +173,7 @@ def test_a_run_that_was_killed_before_it_could_tidy_up_is_complete(given, tmp_pa
     monkeypatch.delattr(receipts.os, "setxattr")
     plan = config(given, tmp_path / name, **more)
     with monkeypatch.context() as patch:
-        patch.setattr(Workplace, "forget", lambda self: self.checkpoint.exists() and _die())
+        patch.setattr(OutputState, "forget", lambda self: self.checkpoint.exists() and _die())
         with pytest.raises(Killed):
             again(plan)
     assert (tmp_path / f"{name}.checkpoint").exists()
@@ -186,7 +186,7 @@ def test_a_run_that_was_killed_before_it_could_tidy_up_is_complete(given, tmp_pa
 def test_an_input_that_changed_after_such_a_kill_is_not_taken_for_done(given, tmp_path, monkeypatch, more):
     plan = config(given, tmp_path / "out.jsonl", **more)
     with monkeypatch.context() as patch:
-        patch.setattr(Workplace, "forget", lambda self: self.checkpoint.exists() and _die())
+        patch.setattr(OutputState, "forget", lambda self: self.checkpoint.exists() and _die())
         with pytest.raises(Killed):
             again(plan)
     with given.open("ab") as file:
@@ -261,7 +261,7 @@ def test_a_checkpoint_may_be_kept_elsewhere(given, tmp_path):
     plan = config(given, tmp_path / "out.jsonl", checkpoint=str(tmp_path / "kept"))
     kill(plan, 7)
     assert names(tmp_path) == ["in.jsonl", "kept", "out.jsonl.partial"]
-    assert go(plan)[0].tally.resumed_records > 0
+    assert go(plan)[0].stats.resumed_records > 0
     assert names(tmp_path) == ["in.jsonl", "out.jsonl"]
 
 
@@ -283,7 +283,7 @@ def test_the_clock_stops_a_run_whose_work_is_kept(given, tmp_path):
     plan = config(given, tmp_path / "out.jsonl", max_duration=0.15)
     summary, stop = run(plan, lambda _: Slow())
     assert (summary.interrupted, summary.exit_reason, stop.signal) == ("max-duration", "max-duration", None)
-    assert 0 < summary.tally.records < RECORDS
+    assert 0 < summary.stats.records < RECORDS
     go(config(given, tmp_path / "out.jsonl"))
     go(config(given, tmp_path / "whole.jsonl"))
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
@@ -302,7 +302,7 @@ def test_an_input_that_is_cut_while_it_is_read_ends_the_run_and_work_is_kept(giv
     content = given.read_bytes() * 2000
     given.write_bytes(content)
 
-    class Cutting(InstantSession):
+    class PassageRule(InstantSession):
         def score(self, prepared, *_):
             if self.calls == 3:
                 os.truncate(given, len(content) // 2 + 10)
@@ -310,13 +310,13 @@ def test_an_input_that_is_cut_while_it_is_read_ends_the_run_and_work_is_kept(giv
 
     plan = config(given, tmp_path / "out.jsonl", on_error=on_error, chunk_pairs=1000)
     with pytest.raises(Exception, match=r"was cut while it was read|cut off") as caught:
-        go(plan, Cutting())
+        go(plan, PassageRule())
     assert caught.value.exit_code == 4
     assert not (tmp_path / "out.jsonl").exists()
     given.write_bytes(content)
     resumed, _ = go(plan)
-    assert (resumed.tally.rejected, resumed.tally.records) == (0, RECORDS * 2000)
-    assert resumed.tally.resumed_records > 0
+    assert (resumed.stats.rejected, resumed.stats.records) == (0, RECORDS * 2000)
+    assert resumed.stats.resumed_records > 0
 
 
 def test_inputs_in_several_files_go_on_in_the_file_at_hand(tmp_path, begun_at):

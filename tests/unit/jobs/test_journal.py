@@ -153,7 +153,7 @@ def test_a_request_to_stop_notes_the_rows_of_the_chunk_at_hand(given, tmp_path, 
 
     options = plan(given, tmp_path)
     summary, _ = go(options, Stopping())
-    assert not summary.tally.finished
+    assert not summary.stats.finished
     session = RowSession()
     go(options, session)
     assert session.rows == 2 * 29 - 12

@@ -7,7 +7,7 @@ from instant import config, go, kill, names
 from rerank_cli.choices import OutputFormat, Resume
 from rerank_cli.errors import InputError, RefusedError, UsageError
 from rerank_cli.evaluation.command import Asked, worked_out
-from rerank_cli.evaluation.same_pass import Judges
+from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.formats import AnswerOptions
 
 RECORDS = 40
@@ -39,7 +39,7 @@ def qrels(tmp_path):
 
 
 def judged(given, written, qrels, **options):
-    return config(given, written, judges=Judges(str(qrels)), **options)
+    return config(given, written, judges=QrelsOptions(str(qrels)), **options)
 
 
 @pytest.mark.parametrize("format", ["api", "trec", "msmarco", "beir"])
@@ -93,7 +93,7 @@ def test_figures_stand_on_one_line_and_in_the_summary(given, tmp_path, qrels):
     plan = config(
         given,
         tmp_path / "out.jsonl",
-        judges=Judges(str(qrels), "RR,P@1"),
+        judges=QrelsOptions(str(qrels), "RR,P@1"),
         notify=said.append,
         summary=str(tmp_path / "summary.json"),
     )

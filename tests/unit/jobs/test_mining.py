@@ -8,7 +8,7 @@ import pytest
 
 from rerank_cli.choices import MarginFrom, Sampling, TrainFormat
 from rerank_cli.errors import InputError, RefusedError, UsageError
-from rerank_cli.formats.runs.rank_comparison import Placed, PlacedQuery
+from rerank_cli.formats.runs.rank_comparison import Placed, RankComparison
 from rerank_cli.formats.runs.results import Result
 from rerank_cli.mining.mine import MineOptions, mine_file
 from rerank_cli.mining.negatives import Mined, Reason, Rules, mine
@@ -20,7 +20,7 @@ def query(scores=SCORES, name="q", texts=None):
     """Documents a, b, c, … ranked by falling scores."""
     texts = texts or [f"text {index}" for index in range(len(scores))]
     results = [Result(chr(97 + n), score, text=text) for n, (score, text) in enumerate(zip(scores, texts, strict=True))]
-    return PlacedQuery(name, "query", tuple(Placed(result, n, None) for n, result in enumerate(results, 1)), None)
+    return RankComparison(name, "query", tuple(Placed(result, n, None) for n, result in enumerate(results, 1)), None)
 
 
 def mined(judged, found=None, **rules):
@@ -125,18 +125,18 @@ def files(tmp_path):
 
 
 def written(files, name, **options):
-    """What mining writes, and its tally."""
+    """What mining writes, and its counts."""
     inputs = {"inputs": (files["input"],)} if options.pop("with_input", True) else {}
     rules = options.pop("rules", Rules())
-    tally = mine_file(MineOptions(files[name], files["qrels"], files["output"], rules, **inputs, **options), None)
+    counts = mine_file(MineOptions(files[name], files["qrels"], files["output"], rules, **inputs, **options), None)
     with open(files["output"], "rb") as file:
-        return [orjson.loads(line) for line in file], tally
+        return [orjson.loads(line) for line in file], counts
 
 
 def test_training_objects_of_flagembedding(files):
-    rows, tally = written(files, "whole")
+    rows, counts = written(files, "whole")
     assert rows == [{"query": "query 1", "pos": ["T text 0"], "neg": ["T text 1", "T text 2"]}]
-    assert tally.line() == (
+    assert counts.line() == (
         "1 of 3 queries, 1 positives, 2 negatives, 1 whose positives have no text at hand (--corpus FILE), "
         "1 without a judged positive, 1 with fewer negatives than asked for, "
         "2 positives left out for want of a text or a score"
@@ -169,10 +169,10 @@ def test_a_corpus_may_be_a_folder(files, tmp_path):
 
 
 def test_scores_are_logits_where_there_are_any(files):
-    rows, tally = written(files, "whole", scores=True)
-    assert (rows[0]["pos_scores"], rows[0]["neg_scores"], tally.probabilities) == ([3.0], [2.0, 1.0], False)
-    bare, tally = written(files, "bare", scores=True, overwrite=True)
-    assert (bare[0]["pos_scores"], bare[0]["neg_scores"], tally.probabilities) == ([0.9], [0.8, 0.7], True)
+    rows, counts = written(files, "whole", scores=True)
+    assert (rows[0]["pos_scores"], rows[0]["neg_scores"], counts.probabilities) == ([3.0], [2.0, 1.0], False)
+    bare, counts = written(files, "bare", scores=True, overwrite=True)
+    assert (bare[0]["pos_scores"], bare[0]["neg_scores"], counts.probabilities) == ([0.9], [0.8, 0.7], True)
 
 
 def test_triplets_of_sentence_transformers(files):
@@ -188,8 +188,8 @@ def test_n_tuples_have_all_their_columns_or_are_left_out(files):
     assert rows == [
         {"anchor": "query 1", "positive": "T text 0", "negative_1": "T text 1", "negative_2": "T text 2"},
     ]
-    rows, tally = written(files, "whole", format=TrainFormat.N_TUPLES, rules=Rules(negatives=3), overwrite=True)
-    assert (rows, tally.skipped[Reason.TOO_FEW]) == ([], 1)
+    rows, counts = written(files, "whole", format=TrainFormat.N_TUPLES, rules=Rules(negatives=3), overwrite=True)
+    assert (rows, counts.skipped[Reason.TOO_FEW]) == ([], 1)
 
 
 def test_an_output_is_compressed_by_its_suffix(files):

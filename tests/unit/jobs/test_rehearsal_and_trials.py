@@ -9,7 +9,7 @@ from instant import InstantSession
 from rerank_cli.benchmarking.analysis import limit_of
 from rerank_cli.benchmarking.input_sample import InputSample, take_sample
 from rerank_cli.benchmarking.row_size_search import choose_texts, plan_trials, try_sizes
-from rerank_cli.benchmarking.sample_run import rehearse
+from rerank_cli.benchmarking.sample_run import run_sample
 from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.engine.windows import Windows
@@ -34,7 +34,7 @@ def sample(tmp_path):
 
 
 def test_a_sample_goes_through_the_pipeline_and_leaves_its_figures(sample, tmp_path):
-    passed = rehearse(Measured(), sample, tmp_path)
+    passed = run_sample(Measured(), sample, tmp_path)
     assert (passed.pairs, passed.rows) == (400, 0)
     assert passed.tokens == sum(tokens for _, tokens in passed.pace)
     assert len(passed.pace) == -(-400 // passed.chunk_pairs)
@@ -63,7 +63,7 @@ class Slow(Measured):
     ("session", "limit"), [(Slow(prepare=0.05), "tokenizer"), (Slow(score=0.05), "device")], ids=["tokenizer", "device"]
 )
 def test_the_slower_of_two_stages_is_found_to_be_the_limit(sample, tmp_path, session, limit):
-    assert limit_of(rehearse(session, sample, tmp_path).times, "fake").what == limit
+    assert limit_of(run_sample(session, sample, tmp_path).times, "fake").what == limit
 
 
 class Crawling(InputSample):
@@ -77,7 +77,7 @@ class Crawling(InputSample):
 
 def test_slow_reading_is_found_to_be_the_limit(sample, tmp_path):
     crawling = Crawling(*(getattr(sample, field.name) for field in dataclasses.fields(sample)))
-    assert limit_of(rehearse(Measured(), crawling, tmp_path).times, "fake").what == "reading"
+    assert limit_of(run_sample(Measured(), crawling, tmp_path).times, "fake").what == "reading"
 
 
 def test_trials_take_as_long_as_they_may():

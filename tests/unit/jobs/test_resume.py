@@ -54,8 +54,8 @@ def test_counts_go_on_too(given, tmp_path):
     plan = config(given, tmp_path / "out.jsonl")
     kill(plan, 5)
     resumed, _ = go(plan)
-    assert resumed.tally.counts() == whole.tally.counts()
-    assert 0 < resumed.tally.resumed_records < RECORDS
+    assert resumed.stats.counts() == whole.stats.counts()
+    assert 0 < resumed.stats.resumed_records < RECORDS
 
 
 def test_the_share_done_keeps_to_what_is_finished(given, tmp_path):
@@ -67,7 +67,7 @@ def test_the_share_done_keeps_to_what_is_finished(given, tmp_path):
             return super().score(prepared)
 
     summary, _ = go(config(given, tmp_path / "out.jsonl"), Watching())
-    assert summary.tally.share_done == 1.0
+    assert summary.stats.share_done == 1.0
     kill(config(given, tmp_path / "half.jsonl"), len(seen) // 2)
     half = orjson.loads(orjson.loads((tmp_path / "half.jsonl.checkpoint").read_bytes())["checkpoint"])
     assert 0.3 < half["counts"]["bytes_done"] / given.stat().st_size < 0.7
@@ -186,7 +186,7 @@ def test_a_bad_line_can_be_mended_and_the_same_command_goes_on(given, tmp_path):
         go(plan)
     given.write_bytes(good)
     resumed, _ = go(plan)
-    assert resumed.tally.resumed_records > 0
+    assert resumed.stats.resumed_records > 0
     go(config(given, tmp_path / "whole.jsonl"))
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
@@ -199,8 +199,8 @@ def test_a_run_that_failed_at_a_bad_line_goes_on_with_skip(given, tmp_path):
         go(config(given, tmp_path / "out.jsonl"))
     skip = {"on_error": OnError.SKIP, "errors": str(tmp_path / "errors.jsonl")}
     resumed, _ = go(config(given, tmp_path / "out.jsonl", **skip))
-    assert resumed.tally.resumed_records > 0
-    assert resumed.tally.rejected == 1
+    assert resumed.stats.resumed_records > 0
+    assert resumed.stats.rejected == 1
     assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == RECORDS - 1
 
 
@@ -255,12 +255,12 @@ def test_a_lock_file_that_a_dead_process_left_is_no_obstacle(given, tmp_path):
 def test_a_partial_file_without_a_checkpoint_is_begun_anew(given, tmp_path):
     (tmp_path / "out.jsonl.partial").write_bytes(b"old")
     summary, _ = go(config(given, tmp_path / "out.jsonl"))
-    assert summary.tally.resumed_records == 0
+    assert summary.stats.resumed_records == 0
 
 
 def test_a_checkpoint_without_its_partial_file_is_begun_anew(given, tmp_path):
     kill(config(given, tmp_path / "out.jsonl"), 5)
     (tmp_path / "out.jsonl.partial").unlink()
     summary, _ = go(config(given, tmp_path / "out.jsonl"))
-    assert summary.tally.resumed_records == 0
+    assert summary.stats.resumed_records == 0
     assert names(tmp_path) == ["in.jsonl", "out.jsonl"]

@@ -12,7 +12,7 @@ from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.workers.task_queue import TaskQueue
 from rerank_cli.run.stages import Slice
 from rerank_cli.run.threads import Ahead
-from rerank_cli.run.trace import Reached
+from rerank_cli.run.trace import InputPosition
 
 SCORES = PairScores(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, bool), None, 0)
 
@@ -20,7 +20,7 @@ SCORES = PairScores(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, 
 def parts(count, fails=False):
     for number in range(count):
         records = [Rejection(Position("in.jsonl", 2 * number + line), "bad", "is bad") for line in (1, 2)]
-        yield Slice(Chunk(number, records, 0, 0, Reached(f"{number:032x}")), PairTexts([], [], []), 0, True)
+        yield Slice(Chunk(number, records, 0, 0, InputPosition(f"{number:032x}")), PairTexts([], [], []), 0, True)
     if fails:
         raise InputError("torn")
 

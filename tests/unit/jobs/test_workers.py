@@ -57,7 +57,7 @@ def test_the_bytes_are_those_of_one_process_though_one_worker_is_slow(given, who
     assert (tmp_path / "out.jsonl").read_bytes() == whole
     assert (summary.model.device, summary.work.rows) == ("cpu, cpu:1", 30 * CHUNKS)
     assert summary.verdict.worst == 0
-    assert {"score", "tokenize", "wait for workers"} <= set(summary.tally.seconds)
+    assert {"score", "tokenize", "wait for workers"} <= set(summary.stats.seconds)
 
 
 @pytest.mark.parametrize(

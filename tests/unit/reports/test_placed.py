@@ -5,7 +5,7 @@ from made import answer, document, request
 
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.runs.rank_comparison import placed_queries
+from rerank_cli.formats.runs.rank_comparison import compare_ranks
 from rerank_cli.formats.runs.results import RunFile
 
 
@@ -18,7 +18,7 @@ def placed(lines):
             stack.callback(file.close)
             if source:
                 stack.callback(source.close)
-            return list(placed_queries(file, source))
+            return list(compare_ranks(file, source))
 
     return placed
 

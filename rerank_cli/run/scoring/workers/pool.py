@@ -40,7 +40,7 @@ from rerank_cli.run.scoring.workers.processes import ProcessTransport
 from rerank_cli.run.scoring.workers.task_queue import Task, TaskQueue
 from rerank_cli.run.scoring.workers.transport import Link, Place, Transport
 from rerank_cli.run.stages import Slice
-from rerank_cli.run.statistics import Tally
+from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead
 
 log = logging.getLogger(__name__)
@@ -67,10 +67,10 @@ class _Worker:
     def task(self, number: int) -> Task:
         return next(task for task in self.tasks if task.number == number)
 
-    def account(self, report: Report, tally: Tally) -> None:
+    def account(self, report: Report, stats: RunStatistics) -> None:
         for stage, seconds in report.seconds.items():
             more = seconds - self.report.seconds.get(stage, 0.0)
-            tally.seconds[stage] = tally.seconds.get(stage, 0.0) + more
+            stats.seconds[stage] = stats.seconds.get(stage, 0.0) + more
         self.report = report
 
     def left_behind(self) -> list[Task]:
@@ -121,9 +121,9 @@ class Workers:
         figures = [asdict(worker.report.work) for worker in self._workers]
         return Work(**{name: sum(figure[name] for figure in figures) for name in figures[0]})
 
-    def scoring(self, journal: Journal, tally: Tally, should_stop: Callable[[], bool]) -> Scoring:
+    def scoring(self, journal: Journal, stats: RunStatistics, should_stop: Callable[[], bool]) -> Scoring:
         """Score with all of them."""
-        return partial(self._score, journal=journal, tally=tally, should_stop=should_stop)
+        return partial(self._score, journal=journal, stats=stats, should_stop=should_stop)
 
     def score_plainly(self, pairs: PairTexts) -> Logits:
         """See `contract.Model`; by the first worker that answers."""
@@ -166,7 +166,7 @@ class Workers:
         return replace(found[0], device=", ".join(facts.device for facts in found), batch_tokens=tokens)
 
     def _score(
-        self, slices: Iterable[Slice], journal: Journal, tally: Tally, should_stop: Callable[[], bool]
+        self, slices: Iterable[Slice], journal: Journal, stats: RunStatistics, should_stop: Callable[[], bool]
     ) -> Generator[ScoredSlice]:
         with closing(Ahead(slices, ring=self._transport.wake)) as feed:
             queue = TaskQueue(feed, journal, _WINDOW * len(self._workers))
@@ -178,9 +178,9 @@ class Workers:
                     if should_stop():
                         break
                     self._hand_out(queue)
-                    with tally.timing("wait for workers"):
-                        self._listen(queue, tally, wakeable=queue.has_room)
-                self._halt(queue, tally)
+                    with stats.timing("wait for workers"):
+                        self._listen(queue, stats, wakeable=queue.has_room)
+                self._halt(queue, stats)
             except Exception:
                 journal.write()  # rows that are scored need not be scored again, whatever ended the run
                 raise
@@ -203,14 +203,14 @@ class Workers:
         fix = "Fix: --batch-tokens, smaller, or fewer --devices"
         raise ModelError(f"{where}no worker is left ({self._deaths()}). {fix}")
 
-    def _halt(self, queue: TaskQueue, tally: Tally) -> None:
+    def _halt(self, queue: TaskQueue, stats: RunStatistics) -> None:
         """Let workers finish their current rows, and take these."""
         for worker in self._alive:
             worker.link.tell(Halt())
         while self._alive:
-            self._listen(queue, tally, wakeable=False)
+            self._listen(queue, stats, wakeable=False)
 
-    def _listen(self, queue: TaskQueue, tally: Tally, *, wakeable: bool) -> None:
+    def _listen(self, queue: TaskQueue, stats: RunStatistics, *, wakeable: bool) -> None:
         """Take the answers that are there."""
         for worker, answer in self._answers(wakeable):
             match answer:
@@ -219,9 +219,9 @@ class Workers:
                 case TaskDone(number, found, report):
                     worker.task(number).scores = found
                     worker.tasks.popleft()
-                    worker.account(report, tally)
+                    worker.account(report, stats)
                 case Halted(report):
-                    worker.account(report, tally)
+                    worker.account(report, stats)
                     self._alive.remove(worker)
                 case _:
                     self._take_last(worker, answer)

@@ -34,7 +34,7 @@ from rerank_cli.run.scoring.workers.messages import (
     WorkerFailure,
 )
 from rerank_cli.run.scoring.workers.transport import Channel, OpenSession, Resizable
-from rerank_cli.run.statistics import Tally
+from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead
 
 
@@ -87,23 +87,23 @@ def serve(channel: Channel, sender: Sender, open_session: OpenSession) -> None:
 
 def _work(session: Resizable, orders: _Orders, sender: Sender) -> Report:
     """Score slice after slice; the next one is tokenized while the device works on this one."""
-    tally, stop = Tally(), orders.halt.is_set
+    stats, stop = RunStatistics(), orders.halt.is_set
     try:
-        with closing(Ahead(_prepared(orders, session, tally), until=stop)) as ready:
-            for order, prepared in tally.waiting("wait for rows", ready):
+        with closing(Ahead(_prepared(orders, session, stats), until=stop)) as ready:
+            for order, prepared in stats.waiting("wait for rows", ready):
                 if isinstance(order, ScorePlainly) or prepared is None:
                     sender.send(PlainDone(session.score_plainly(order.texts)))
                     continue
-                with tally.timing("score"):
+                with stats.timing("score"):
                     logits = session.score(prepared, stop, _SentNotes(order.number, order.notes, sender))
-                sender.send(TaskDone(order.number, by_pair(prepared, logits), _report(session, tally)))
+                sender.send(TaskDone(order.number, by_pair(prepared, logits), _report(session, stats)))
     except StopRequested:
         pass
-    return _report(session, tally)
+    return _report(session, stats)
 
 
 def _prepared(
-    orders: _Orders, session: Resizable, tally: Tally
+    orders: _Orders, session: Resizable, stats: RunStatistics
 ) -> Iterator[tuple[Score | ScorePlainly, Prepared | None]]:
     planner: Session = session
     while True:
@@ -113,13 +113,13 @@ def _prepared(
         elif isinstance(order, ScorePlainly):
             yield order, None
         else:
-            with tally.timing("tokenize"):
+            with stats.timing("tokenize"):
                 prepared = planner.prepare(order.texts)
             yield order, prepared
 
 
-def _report(session: Session, tally: Tally) -> Report:
-    return Report(replace(session.work), dict(tally.seconds))
+def _report(session: Session, stats: RunStatistics) -> Report:
+    return Report(replace(session.work), dict(stats.seconds))
 
 
 @dataclass(frozen=True, slots=True)
