@@ -18,7 +18,7 @@ from rerank_cli.choices import OnError, OutputFormat
 from rerank_cli.engine.contract import RowNotes, Session, Work, never
 from rerank_cli.engine.prepare import PairTexts, PlannedRow, Prepared
 from rerank_cli.formats import AnswerOptions, OutputOptions, open_sink
-from rerank_cli.run.chunks import cut
+from rerank_cli.run.chunks import InputHash, cut
 from rerank_cli.run.committer import Committer
 from rerank_cli.run.pipeline import stream
 from rerank_cli.run.record_guards import guarded
@@ -26,7 +26,6 @@ from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.local import in_this_process
 from rerank_cli.run.stages import rank_chunk
 from rerank_cli.run.statistics import RunStatistics
-from rerank_cli.run.trace import InputHash
 
 if TYPE_CHECKING:
     from rerank_cli.engine.profiling.flops import Costs, Flops

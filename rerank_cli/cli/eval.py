@@ -14,7 +14,7 @@ from rerank_cli.cli.streams import say
 from rerank_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rerank_cli.evaluation.comparison import Evaluation
+    from rerank_cli.evaluation.evaluate import Evaluation
     from rerank_cli.evaluation.tuning import Tuning
 
 _BAR = 30
@@ -45,7 +45,7 @@ def evaluate(
 
     Needs the extra `eval`: pip install 'rerank-cli[eval]'. Loads no model.
     """
-    from rerank_cli.evaluation.command import Asked, tuned, worked_out
+    from rerank_cli.evaluation.evaluate import Asked, tuned, worked_out
 
     if tune_weight and (baseline or per_query or answered):
         raise UsageError("--tune-weight excludes --baseline, --per-query and --answered")

@@ -34,7 +34,7 @@ def models(
     if name is not None:
         _one(name, as_json)
         return
-    from rerank_cli.models.cache import on_disk
+    from rerank_cli.models.checkpoint import on_disk
     from rerank_cli.models.registry import KNOWN
 
     rows = [(known, on_disk(known.name)) for known in KNOWN]

@@ -37,7 +37,7 @@ def report(
     options = ReportOptions(output, tuple(given or ()), qrels, baseline, summary)
     stdout = claim_stdout() if terminal or not page else None
     if page:
-        from rerank_cli.reports.files import check_page, write_page
+        from rerank_cli.reports.page import check_page, write_page
 
         check_page(page, options, overwrite)
         found = findings(options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import re
 
 import torch
@@ -66,3 +68,16 @@ def sizes_for(device: torch.device, parameters: int) -> Sizes:
 
 def _has_mps() -> bool:
     return torch.backends.mps.is_available()
+
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+
+
+def keep_freed_blocks() -> bool:
+    """Raise glibc's thresholds for this process; True if it took them (mallopt(3))."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
+    taken = [libc.mallopt(name, value) == 1 for name, value in settings]
+    return all(taken)

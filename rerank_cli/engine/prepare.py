@@ -13,8 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.engine.packing import pack, pack_causal
-from rerank_cli.engine.plan import Index, plan_rows, plan_shared, row_budget
+from rerank_cli.engine.plan import Index, pack, pack_causal, plan_rows, plan_shared, row_budget
 from rerank_cli.engine.windows import PassageRule, Windows
 from rerank_cli.errors import UsageError
 from rerank_cli.models.packed_row import TokenRow

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rerank_cli.engine.async_copy import HostCopy, fetch
 from rerank_cli.engine.contract import RowNotes, StopRequested, Work, never
+from rerank_cli.engine.pending import HostCopy, Pending, RowWorkers, fetch
 from rerank_cli.engine.prepare import PlannedRow, Prepared
-from rerank_cli.engine.row_workers import Pending, RowWorkers
 from rerank_cli.errors import ModelError
 from rerank_cli.models.families import CrossEncoder
 from rerank_cli.models.packed_row import TokenRow

@@ -17,13 +17,12 @@ import torch
 from rerank_cli.choices import Quantize
 from rerank_cli.engine.attention import register
 from rerank_cli.engine.contract import ModelFacts, RowNotes, Sizes, Work, never
-from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, sizes_for
+from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, keep_freed_blocks, sizes_for
 from rerank_cli.engine.limits import choose_limits, find
-from rerank_cli.engine.memory import keep_freed_blocks
 from rerank_cli.engine.options import ModelOptions
+from rerank_cli.engine.pending import RowWorkers, is_thread_safe
 from rerank_cli.engine.prepare import PairReader, PairTexts, Prepared, prepare
 from rerank_cli.engine.row_size import rows_for
-from rerank_cli.engine.row_workers import RowWorkers, is_thread_safe
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.engine.windows import PassageRule
 from rerank_cli.models.checkpoint import Checkpoint

@@ -17,7 +17,7 @@ import orjson
 
 from rerank_cli.choices import ScoreKind
 from rerank_cli.errors import RefusedError
-from rerank_cli.evaluation.comparison import Evaluation, evaluate, suspicion
+from rerank_cli.evaluation.evaluate import Evaluation, evaluate, suspicion
 from rerank_cli.evaluation.measures import DEFAULT, Measure, parse_measures
 from rerank_cli.formats.runs.qrels import Qrels, fingerprint_of, read_qrels
 from rerank_cli.formats.runs.results import first_stage

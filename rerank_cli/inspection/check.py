@@ -14,9 +14,8 @@ from rerank_cli.engine.limits import TokenizerOnly
 from rerank_cli.engine.prepare import PairReader, measure
 from rerank_cli.formats import Source
 from rerank_cli.records import Rejection, Request
-from rerank_cli.run.chunks import cut
+from rerank_cli.run.chunks import InputHash, cut
 from rerank_cli.run.stages import pair_texts
-from rerank_cli.run.trace import InputHash
 
 BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _CHUNK_PAIRS = 4096

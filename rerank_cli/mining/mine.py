@@ -21,8 +21,8 @@ from rerank_cli.formats.corpus.texts import DocumentTexts, query_texts
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.runs.rank_comparison import compare_ranks
 from rerank_cli.formats.runs.results import Result, RunFile
-from rerank_cli.formats.writing.mined_rows import Example, example_rows
 from rerank_cli.formats.writing.sinks import open_lines
+from rerank_cli.formats.writing.training import Example, example_rows
 from rerank_cli.mining.negatives import Mined, Reason, Rules, mine
 from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.storage.paths import partial_of

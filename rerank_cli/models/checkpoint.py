@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from huggingface_hub import try_to_load_from_cache
 
 from rerank_cli.errors import ModelError
 
@@ -199,3 +200,16 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> tuple[Path, 
     except (_transport_error(), OSError) as error:
         raise ModelError(f"{name}: download failed ({' '.join(str(error).split())[:200]})") from error
     return folder, folder.name
+
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def on_disk(name: str) -> bool:
+    """True for the built-in model and for one whose configuration and weights are cached."""
+    if name == MINI:
+        return True
+    return all(
+        any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
+        for files in (("config.json",), _WEIGHTS)
+    )

@@ -1,4 +1,5 @@
-"""What a person looks at: the page of a report, its terminal version, and the pages of `rerank view`.
+"""What people look at: the HTML page and terminal version of a report, the pages of `rerank view`.
 
-Reads what runs wrote, through `formats`; knows nothing of models, and no text of a user reaches a page unescaped.
+Knows outputs, inputs and judgements; no models. User text reaches a page escaped only. Face: `collect.findings`,
+`page.page`, `terminal.text_of`, `view.queries`.
 """

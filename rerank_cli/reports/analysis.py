@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rerank_cli.reports.cases import TOP, Case, Measured
-from rerank_cli.reports.quality import MEASURES, NDCG
-from rerank_cli.reports.tallies import Extremes, RankTable, ScoreCounts
+from rerank_cli.reports.counts import Extremes, RankTable, ScoreCounts
 
+NDCG = "nDCG@10"
+MEASURES = (NDCG, "RR@10", "P@1")
 EXAMPLES = 5
 ROWS = 300
 RECORDS = 8

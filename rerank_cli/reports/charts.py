@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rerank_cli.reports.tallies import WIDTH, RankTable, logit_of
+from rerank_cli.reports.counts import WIDTH, RankTable, logit_of
 
 _BINS = 60
 _CELLS = 25

@@ -12,13 +12,13 @@ import orjson
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
+from rerank_cli.evaluation.measures import Measure, measure, parse_measures
 from rerank_cli.formats import InputOptions, open_source
-from rerank_cli.formats.runs.qrels import read_qrels
+from rerank_cli.formats.runs.qrels import Qrels, read_qrels
 from rerank_cli.formats.runs.rank_comparison import RankComparison, compare_ranks
 from rerank_cli.formats.runs.results import RunFile, best_of_run
-from rerank_cli.reports.analysis import ROWS, Findings, Quality
-from rerank_cli.reports.cases import TOP, Case, case_of
-from rerank_cli.reports.quality import Qrels, check_library, measured
+from rerank_cli.reports.analysis import MEASURES, ROWS, Findings, Quality
+from rerank_cli.reports.cases import TOP, Case, Measured, case_of
 
 _BATCH = 200
 _MODELS = 5
@@ -37,8 +37,7 @@ class ReportOptions:
 
 def findings(options: ReportOptions) -> Findings:
     """Read everything. Raises InputError for files that cannot be used, and where the output is empty."""
-    if options.qrels:
-        check_library()
+    measures = parse_measures(",".join(MEASURES)) if options.qrels else []
     summary = _read_summary(options.summary) if options.summary else {}
     qrels: Qrels = read_qrels(options.qrels) if options.qrels else {}
     baseline = best_of_run(options.baseline, TOP) if options.baseline else None
@@ -50,7 +49,7 @@ def findings(options: ReportOptions) -> Findings:
         source = open_source(InputOptions(options.inputs)) if options.inputs else None
         if source:
             stack.callback(source.close)
-        _gather(found, compare_ranks(answers, source), qrels, baseline)
+        _gather(found, compare_ranks(answers, source), qrels, baseline, measures)
         found.rejected = answers.rejected
     if not found.queries:
         raise InputError(f"{shown(options.output, 300)}: there are no answers in it")
@@ -59,7 +58,11 @@ def findings(options: ReportOptions) -> Findings:
 
 
 def _gather(
-    found: Findings, queries: Iterable[RankComparison], qrels: Qrels, baseline: Mapping[str, Sequence[str]] | None
+    found: Findings,
+    queries: Iterable[RankComparison],
+    qrels: Qrels,
+    baseline: Mapping[str, Sequence[str]] | None,
+    measures: Sequence[Measure],
 ) -> None:
     waiting: list[Case] = []
     for query in queries:
@@ -69,9 +72,9 @@ def _gather(
         _keep(found, case)
         waiting.append(case)
         if len(waiting) == _BATCH:
-            _measure(found, waiting, qrels)
+            _measure(found, waiting, qrels, measures)
             waiting.clear()
-    _measure(found, waiting, qrels)
+    _measure(found, waiting, qrels, measures)
 
 
 def _count(found: Findings, query: RankComparison, judged: Mapping[str, int]) -> None:
@@ -105,10 +108,23 @@ def _keep(found: Findings, case: Case) -> None:
         found.listed.append(case)
 
 
-def _measure(found: Findings, cases: Sequence[Case], qrels: Qrels) -> None:
-    if found.quality:
-        for one in measured(cases, qrels):
-            found.quality.add(one)
+def _measure(found: Findings, cases: Sequence[Case], qrels: Qrels, measures: Sequence[Measure]) -> None:
+    """Add the measures of the judged cases; those of the best ten of both orders."""
+    judged = {case.id: case for case in cases if case.id in qrels}
+    if not found.quality or not judged:
+        return
+    first = {name: case.before for name, case in judged.items() if case.before is not None}
+    after = _by_query({name: case.after for name, case in judged.items()}, qrels, measures)
+    before = _by_query(first, qrels, measures) if first else {}
+    for name, case in judged.items():
+        found.quality.add(Measured(case, before.get(name, {}), after[name]))
+
+
+def _by_query(
+    orders: Mapping[str, Sequence[str]], qrels: Qrels, measures: Sequence[Measure]
+) -> dict[str, dict[str, float]]:
+    values = measure(measures, {query: qrels[query] for query in orders}, orders).values
+    return {query: {name: values[name][query] for name in values} for query in orders}
 
 
 def _read_summary(path: str) -> dict[str, Any]:

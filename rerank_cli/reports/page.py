@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rerank_cli import __version__
+from rerank_cli.choices import OutputFormat
+from rerank_cli.formats import AnswerOptions, OutputOptions, check_output, refuse_existing
 from rerank_cli.reports import charts
-from rerank_cli.reports.analysis import EXAMPLES, ORIGINS, Findings, Quality
+from rerank_cli.reports.analysis import EXAMPLES, MEASURES, NDCG, ORIGINS, Findings, Quality
 from rerank_cli.reports.cases import TOP, Case, Measured
-from rerank_cli.reports.quality import MEASURES, NDCG
-from rerank_cli.reports.tallies import ScoreCounts
+from rerank_cli.reports.collect import ReportOptions
+from rerank_cli.reports.counts import ScoreCounts
+from rerank_cli.storage.files import append_to_special, replace_file
+from rerank_cli.storage.paths import final_path, is_special
 
 _FULL = 1000.0
 _SETTINGS = 300
@@ -202,3 +206,21 @@ def _stages(summary: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     known = [(str(name), float(value)) for name, value in seconds.items() if isinstance(value, int | float)]
     longest = max((value for _, value in known), default=0.0) or 1.0
     return [(name, value, value / longest) for name, value in known]
+
+
+def check_page(path: str, options: ReportOptions, overwrite: bool) -> None:
+    """Raise what would keep the page from being written: UsageError, RefusedError or OutputError."""
+    read = [options.output, *options.inputs, options.qrels, options.baseline, options.summary]
+    output = OutputOptions(path, OutputFormat.API, AnswerOptions(""), overwrite=overwrite)
+    check_output(output, [name for name in read if name])
+    refuse_existing(output)
+
+
+def write_page(path: str, found: Findings) -> int:
+    """Write the page; its size in bytes."""
+    data = page(found).encode("utf-8", "replace")
+    if is_special(path):
+        append_to_special(path, data)
+    else:
+        replace_file(final_path(path), data)
+    return len(data)

@@ -10,12 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rerank_cli.display import shown
-from rerank_cli.reports.analysis import ORIGINS, Findings
+from rerank_cli.reports.analysis import NDCG, ORIGINS, Findings
 from rerank_cli.reports.cases import Case, Measured
 from rerank_cli.reports.charts import score_label
+from rerank_cli.reports.counts import WIDTH, ScoreCounts
 from rerank_cli.reports.page import examples, figures, measures
-from rerank_cli.reports.quality import NDCG
-from rerank_cli.reports.tallies import WIDTH, ScoreCounts
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 60

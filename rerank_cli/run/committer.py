@@ -14,9 +14,9 @@ from rerank_cli.errors import InputError
 from rerank_cli.evaluation.same_pass import SamePassEvaluation
 from rerank_cli.formats import ErrorsFile, Sink
 from rerank_cli.records import Outcome, Rejection
+from rerank_cli.run.chunks import InputPosition
 from rerank_cli.run.stages import Scored
 from rerank_cli.run.statistics import RunStatistics
-from rerank_cli.run.trace import InputPosition
 from rerank_cli.storage.files import Committed
 
 

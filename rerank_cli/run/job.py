@@ -18,13 +18,13 @@ from rerank_cli.choices import ProgressMode, Resume
 from rerank_cli.engine.contract import Session
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import RefusedError, RerankError
-from rerank_cli.evaluation.comparison import Evaluation
+from rerank_cli.evaluation.evaluate import Evaluation
 from rerank_cli.evaluation.same_pass import LoadedQrels, SamePassEvaluation
 from rerank_cli.formats import ErrorsFile, Sink, Source, input_files, open_sink, open_source, refuse_existing
 from rerank_cli.ranking import demanding
 from rerank_cli.records import Record
 from rerank_cli.run.checks import check, check_shape
-from rerank_cli.run.chunks import cut
+from rerank_cli.run.chunks import InputHash, cut
 from rerank_cli.run.committer import Committer, Entry
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.pipeline import stream
@@ -41,7 +41,6 @@ from rerank_cli.run.signals import Stop, die_of, listening
 from rerank_cli.run.stages import rank_chunk
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary, write_summary
-from rerank_cli.run.trace import InputHash
 from rerank_cli.run.verify import Sample, Verdict
 
 OpenModel = Callable[[ModelOptions], Session | Workers]

@@ -9,9 +9,9 @@ from rerank_cli.choices import OnError
 from rerank_cli.errors import InputError, RefusedError
 from rerank_cli.formats import Source
 from rerank_cli.records import Record, Rejection
+from rerank_cli.run.chunks import InputHash
 from rerank_cli.run.recovery.checkpoint import Checkpoint
 from rerank_cli.run.statistics import RunStatistics
-from rerank_cli.run.trace import InputHash
 
 _FIRST_LOOK = 32
 

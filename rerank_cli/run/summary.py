@@ -11,7 +11,7 @@ import orjson
 
 from rerank_cli import __version__
 from rerank_cli.engine.contract import ModelFacts, Work
-from rerank_cli.evaluation.comparison import Evaluation
+from rerank_cli.evaluation.evaluate import Evaluation
 from rerank_cli.run.scoring.cache import CacheUse
 from rerank_cli.run.scoring.cascade_quality import CascadeUse
 from rerank_cli.run.statistics import RunStatistics

@@ -1,7 +1,7 @@
 import torch
 
+from rerank_cli.engine.pending import RowWorkers
 from rerank_cli.engine.profiling import peak
-from rerank_cli.engine.row_workers import RowWorkers
 
 
 def test_the_peak_is_the_best_of_all_products(monkeypatch):

@@ -70,7 +70,7 @@ def _by_id(
     index_folder: str | None,
 ) -> ById:
     from rerank_cli.formats import ById
-    from rerank_cli.formats.corpus.beir import beir_folder
+    from rerank_cli.formats.corpus.files import beir_folder
 
     folder = beir_folder(beir, split) if beir else None
     if inputs:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rerank_cli.engine.row_workers import RowWorkers
+from rerank_cli.engine.pending import RowWorkers
 
 _SMALLEST, _LARGEST = 1024, 8192
 _LONG_ENOUGH = 0.01

@@ -12,14 +12,13 @@ import hashlib
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from rerank_cli.formats.corpus.keys import Hashes, hashes_of
 from rerank_cli.storage.files import new_hash, update_hash
 
 _TAIL = struct.Struct("<QQ16s8s")
@@ -194,3 +193,12 @@ def _begins(begin: int, count: int) -> Iterator[int]:
 
 def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
+
+
+Hashes = npt.NDArray[np.uint64]
+
+
+def hashes_of(keys: Sequence[str]) -> Hashes:
+    """One number a key."""
+    digests = [hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest() for key in keys]
+    return np.frombuffer(b"".join(digests), dtype="<u8")

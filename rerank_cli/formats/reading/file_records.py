@@ -19,11 +19,10 @@ from rerank_cli.formats.reading.parquet_columns import shape_of
 from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.reading.sources import RowSource
 from rerank_cli.formats.shapes.detection import detect, other_shape
-from rerank_cli.formats.shapes.fields import Names, an_id, first, names_from
+from rerank_cli.formats.shapes.fields import TRAIN_LISTS, Names, an_id, first, names_from
 from rerank_cli.formats.shapes.pairs import PairReader
 from rerank_cli.formats.shapes.requests import request_from
 from rerank_cli.formats.shapes.rows import Row
-from rerank_cli.formats.shapes.train_requests import LISTS
 from rerank_cli.records import Json, Place, Record, Rejection, Request, Shape
 from rerank_cli.storage.opening import stamp_of
 from rerank_cli.storage.paths import STREAM
@@ -150,7 +149,7 @@ def _doubtful(value: Json, shape: Shape) -> bool:
     if not isinstance(value, dict):
         return False
     nested = isinstance(value.get("query"), dict)
-    other = nested or "text_1" in value or all(name in value for name in LISTS)
+    other = nested or "text_1" in value or all(name in value for name in TRAIN_LISTS)
     return other if shape is Shape.RERANK else shape is Shape.CANDIDATES and not nested
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rerank_cli.formats.shapes.fields import SPLIT_DOCUMENTS, Names, lookup, present
-from rerank_cli.formats.shapes.train_requests import LISTS
+from rerank_cli.formats.shapes.fields import SPLIT_DOCUMENTS, TRAIN_LISTS, Names, lookup, present
 from rerank_cli.records import Json, Shape
 
 
@@ -21,7 +20,7 @@ def detect(value: Json, fields: Names) -> Shape | None:
     if not present(value, fields.query):
         return None
     if _has_documents(value, fields):
-        if not present(value, fields.documents) and all(name in value for name in LISTS):
+        if not present(value, fields.documents) and all(name in value for name in TRAIN_LISTS):
             return Shape.TRAIN
         return Shape.CANDIDATES if isinstance(lookup(value, "query"), Mapping) else Shape.RERANK
     return Shape.PAIRS if present(value, (*fields.text, "doc")) else None

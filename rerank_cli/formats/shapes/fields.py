@@ -23,6 +23,9 @@ DOC_ID = ("id", "_id", "docid", "doc_id", "docno", "pid", "corpus_id", "corpus-i
 FIRST_SCORE = ("score", "sim", "retrieval_score")
 INSTRUCTION = ("instruction", "prompt")
 
+TRAIN_LISTS = ("pos", "neg")
+TRAIN_SCORES = ("pos_scores", "neg_scores")
+
 # In a table of pairs a bare `id` belongs to the document if the query has a column of its own, else to nobody.
 AMBIGUOUS_ID = ("id", "_id")
 PAIR_QUERY_ID = tuple(name for name in QUERY_ID if name not in AMBIGUOUS_ID)

@@ -13,6 +13,8 @@ from rerank_cli.formats.shapes.documents import candidates_from
 from rerank_cli.formats.shapes.fields import (
     INSTRUCTION,
     SPLIT_DOCUMENTS,
+    TRAIN_LISTS,
+    TRAIN_SCORES,
     Found,
     Names,
     an_id,
@@ -21,7 +23,6 @@ from rerank_cli.formats.shapes.fields import (
     text_of,
     without,
 )
-from rerank_cli.formats.shapes.train_requests import LISTS, SCORES, train_lists
 from rerank_cli.records import Candidate, Json, Position, Request, Shape
 
 _OPTIONS = ("model", "top_n", "max_tokens_per_doc", "return_documents", *INSTRUCTION)
@@ -37,8 +38,8 @@ def request_from(value: Json, shape: Shape, fields: Names, position: Position) -
         return _score(record, fields, position)
     query = find_query(record, fields)
     if shape is Shape.TRAIN:
-        candidates = candidates_from(train_lists(record), fields, " and ".join(LISTS))
-        found = _request(record, query, candidates, shape, fields, position, (*LISTS, *SCORES))
+        candidates = candidates_from(_train_lists(record), fields, " and ".join(TRAIN_LISTS))
+        found = _request(record, query, candidates, shape, fields, position, (*TRAIN_LISTS, *TRAIN_SCORES))
         return replace(found, given=record)
     documents, used = _find_documents(record, fields)
     candidates = candidates_from(documents, fields, " and ".join(used))
@@ -164,3 +165,16 @@ def optional(value: Json, expected: type, name: str) -> Json:
         return value
     wanted = "a string" if expected is str else "true or false"
     raise BadRecord(f"bad_{name}", f"`{name}` cannot be used (got {kind(value)}, expected {wanted})")
+
+
+def _train_lists(record: dict[str, Json]) -> list[Json]:
+    """The documents of both lists, either of which may be empty. Raises BadRecord if one is no list."""
+    both = []
+    for name in TRAIN_LISTS:
+        if name not in record:
+            raise BadRecord("no_candidates", f"there is no `{name}` (got {names(record)}; expected `pos` and `neg`)")
+        documents = record[name]
+        if not isinstance(documents, list):
+            raise BadRecord("bad_documents", f"`{name}` is not a list (got {kind(documents)})")
+        both += documents
+    return both

@@ -13,8 +13,7 @@ from rerank_cli.formats.options import AnswerOptions
 from rerank_cli.formats.shapes.rows import unusual
 from rerank_cli.formats.writing.answers import Object, api_answer, api_error, batch_answer, batch_error
 from rerank_cli.formats.writing.pair_rows import pair_rows
-from rerank_cli.formats.writing.run_parts import LINES, Frame, beir_member, msmarco_lines
-from rerank_cli.formats.writing.trec import trec_lines
+from rerank_cli.formats.writing.run_files import LINES, Frame, beir_member, msmarco_lines, trec_lines
 from rerank_cli.records import Outcome, Ranking, Rejection
 from rerank_cli.storage.compression import new_compressor
 from rerank_cli.storage.files import ByteFile, Committed

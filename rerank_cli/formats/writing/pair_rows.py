@@ -11,8 +11,7 @@ from rerank_cli.choices import ScoreKind
 from rerank_cli.formats.options import AnswerOptions
 from rerank_cli.formats.shapes.fields import DOC_ID, FIRST_SCORE, TEXT, a_number, first
 from rerank_cli.formats.shapes.pairs import PairRow
-from rerank_cli.formats.writing.answers import Object
-from rerank_cli.formats.writing.details import details
+from rerank_cli.formats.writing.answers import Object, details
 from rerank_cli.formats.writing.scores import scores_of
 from rerank_cli.records import Candidate, Json, Ranking, Request
 

@@ -18,10 +18,9 @@ from rerank_cli.formats.options import AnswerOptions, OutputOptions
 from rerank_cli.formats.reading.parquet_columns import shape_of, with_role
 from rerank_cli.formats.shapes.fields import a_number
 from rerank_cli.formats.shapes.rows import unusual
-from rerank_cli.formats.writing.answers import RESERVED, Object, carried, error_of, own_answer
-from rerank_cli.formats.writing.details import columns_of, names_of
+from rerank_cli.formats.writing.answers import RESERVED, Object, carried, columns_of, error_of, names_of, own_answer
 from rerank_cli.formats.writing.pair_rows import OURS, document_fields, pair_rows
-from rerank_cli.formats.writing.train_answers import train_answer, train_row, train_schema
+from rerank_cli.formats.writing.training import train_answer, train_row, train_schema
 from rerank_cli.records import Candidate, Json, Outcome, Ranking, Rejection, Shape
 
 EXTRA = "extra"

@@ -16,7 +16,7 @@ from rerank_cli.formats.options import AnswerOptions, OutputOptions
 from rerank_cli.formats.writing.answers import Object
 from rerank_cli.formats.writing.line_sink import LineSink, json_line, renderer
 from rerank_cli.formats.writing.parquet_sink import ParquetSink, remove_parts
-from rerank_cli.formats.writing.run_parts import frame_of
+from rerank_cli.formats.writing.run_files import frame_of
 from rerank_cli.records import Shape
 from rerank_cli.storage.compression import compression_of
 from rerank_cli.storage.files import ByteFile, Committed, PartialFile, Stream, open_special, writing

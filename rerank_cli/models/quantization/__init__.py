@@ -1,0 +1,4 @@
+"""Linear layers multiplied in 8 bits: int8 on a CPU, float8 on CUDA.
+
+Face: `apply.quantize`.
+"""

@@ -15,8 +15,8 @@ import orjson
 
 from rerank_cli.errors import RefusedError
 from rerank_cli.records import Place, Shape
+from rerank_cli.run.chunks import InputPosition
 from rerank_cli.run.recovery.fingerprint import Fingerprint
-from rerank_cli.run.trace import InputPosition
 from rerank_cli.storage.files import Committed, replace_file
 from rerank_cli.storage.opening import Stamp
 from rerank_cli.storage.paths import successor_of

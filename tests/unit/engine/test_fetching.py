@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from rerank_cli.engine.async_copy import fetch
+from rerank_cli.engine.pending import fetch
 
 
 def test_scores_on_the_cpu_are_there():

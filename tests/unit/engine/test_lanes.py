@@ -6,7 +6,7 @@ from fakes import FakeModel
 from test_scorer import expected, prepared, texts
 
 from rerank_cli.engine.contract import StopRequested
-from rerank_cli.engine.row_workers import RowWorkers, is_thread_safe
+from rerank_cli.engine.pending import RowWorkers, is_thread_safe
 from rerank_cli.engine.scorer import Scorer
 
 

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.engine.packing import pack_causal
-from rerank_cli.engine.plan import plan_shared
+from rerank_cli.engine.plan import pack_causal, plan_shared
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.prompts.pairs import PairTemplate
 

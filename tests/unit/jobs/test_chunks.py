@@ -2,8 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.records import Candidate, Position, Rejection, Request
-from rerank_cli.run.chunks import cut
-from rerank_cli.run.trace import InputHash
+from rerank_cli.run.chunks import InputHash, cut
 
 
 def record(number, size):

@@ -6,7 +6,7 @@ from instant import config, go, kill, names
 
 from rerank_cli.choices import OutputFormat, Resume
 from rerank_cli.errors import InputError, RefusedError, UsageError
-from rerank_cli.evaluation.command import Asked, worked_out
+from rerank_cli.evaluation.evaluate import Asked, worked_out
 from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.formats import AnswerOptions
 

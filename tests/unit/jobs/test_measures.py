@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import UsageError
-from rerank_cli.evaluation.comparison import check_overlap, evaluate, suspicion
+from rerank_cli.evaluation.evaluate import check_overlap, evaluate, suspicion
 from rerank_cli.evaluation.measures import DEFAULT, measure, parse_measures
 from rerank_cli.formats.runs.results import Result, by_score
 

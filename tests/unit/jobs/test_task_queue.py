@@ -7,12 +7,11 @@ from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores
 from rerank_cli.errors import InputError
 from rerank_cli.records import Position, Rejection
-from rerank_cli.run.chunks import Chunk
+from rerank_cli.run.chunks import Chunk, InputPosition
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.workers.task_queue import TaskQueue
 from rerank_cli.run.stages import Slice
 from rerank_cli.run.threads import Ahead
-from rerank_cli.run.trace import InputPosition
 
 SCORES = PairScores(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, bool), None, 0)
 

@@ -7,8 +7,8 @@ from instant import config, go
 
 from rerank_cli.choices import Fuse, Normalize
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.evaluation.command import Asked, worked_out
-from rerank_cli.evaluation.command import tuned as tuned_by
+from rerank_cli.evaluation.evaluate import Asked, worked_out
+from rerank_cli.evaluation.evaluate import tuned as tuned_by
 from rerank_cli.evaluation.measures import measure, parse_measures
 from rerank_cli.evaluation.tuning import WEIGHTS, mix, tune
 from rerank_cli.formats import AnswerOptions

@@ -5,8 +5,8 @@ import pytest
 from made import answer, request
 
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.reports.quality import NDCG
-from rerank_cli.reports.tallies import Extremes, RankTable, ScoreCounts
+from rerank_cli.reports.analysis import NDCG
+from rerank_cli.reports.counts import Extremes, RankTable, ScoreCounts
 
 QRELS = "a 0 d2 1\nb 0 d0 1\nc 0 d1 2\nzzz 0 d1 1\n"
 ANSWERS = [answer("a", [2, 0, 1]), answer("b", [1, 0, 2]), answer("c", [0, 1, 2]), answer("d", [0, 1])]

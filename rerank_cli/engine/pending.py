@@ -1,14 +1,15 @@
-"""Rows side by side on a CPU: a lane is a thread that works one row at a time on one core.
+"""Scores that are being computed: by CPU threads that work one row each, or by a device that copies them back.
 
-Threads that share a row wait for each other at the end of every operation, which costs most where the machine is busy
-with something else. RowWorkers wait for nobody, and as one thread works a whole row, scores do not depend on how many there
-are, to the last bit.
+On a CPU, threads that share a row wait for each other at the end of every operation, which costs most on a busy
+machine. Row workers are threads that compute whole rows alone, so scores do not depend on their number, to the bit.
+On CUDA, a row's scores are copied to the host asynchronously and waited for one row late, so the device stays busy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -59,3 +60,33 @@ def is_thread_safe(backbone: nn.Module) -> bool:
     kinds = [getattr(module, "rope_type", None) for module in backbone.modules()]
     named = [set(kind.values()) if isinstance(kind, dict) else {kind} for kind in kinds]
     return not any(kind & changing for kind in named)
+
+
+@dataclass(frozen=True, slots=True)
+class HostCopy:
+    """Scores that are there once `arrived` has happened; without one they are fetched when they are asked for."""
+
+    scores: Tensor
+    arrived: torch.cuda.Event | None = None
+
+    def wait(self) -> npt.NDArray[np.float32]:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        found: npt.NDArray[np.float32] = self.scores.cpu().numpy()
+        return found
+
+    def withdraw(self) -> bool:
+        """No: the device has it."""
+        return False
+
+
+def fetch(scores: Tensor) -> HostCopy:
+    """Start the copy, and do not wait: into pinned memory, which nothing else may use until it has been read."""
+    if scores.device.type != "cuda":
+        return HostCopy(scores)
+    home = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
+    home.copy_(scores, non_blocking=True)
+    # Blocking, since the tokenizer has better use for the core than a spinning wait.
+    arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(scores.device))
+    return HostCopy(home, arrived)
