@@ -1,19 +1,28 @@
-# `make demo` and `make test` are all a new machine needs: both make .venv first where it is missing.
+# `make demo` and `make test` are all a new machine needs: both create .venv if it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format docs bench bench-peers faults wheel-check clean
+.PHONY: demo test test-fast coverage check format docs bench bench-peers faults wheel-check clean
 
 demo: $(READY)
 	@mkdir -p demo
 	@$(BIN)/rerank run sample_data/scifact.jsonl --model mini --top-n 3 --overwrite -o demo/reranked.jsonl
 	@$(BIN)/python sample_data/show.py sample_data/scifact.jsonl demo/reranked.jsonl sample_data/scifact.qrels
 
-# A worker a core, each with one thread: threads of two processes on the same cores wait for each other.
+# One worker per core, each with one thread: threads of two processes on the same cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST)
+
+# For the inner loop: without the tests that take longer than a second or two.
+test-fast: $(READY)
+	$(PYTEST) -m 'not slow and not hub'
+
+coverage: $(READY)
+	$(PYTEST) --cov --cov-report=term --cov-report=html:build/coverage
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -34,13 +43,13 @@ bench: $(READY) bench-peers
 	@test -n "$(SCIFACT)" || { echo "make bench SCIFACT=path/to/scifact (BEIR layout with run.bm25.test.top100.trec)"; exit 2; }
 	$(BIN)/python benchmarks/compare.py --scifact $(SCIFACT) --flagembedding build/flagembedding/bin/python --modes scoring,job
 
-# What rerank is compared with; FlagEmbedding does not run on transformers 5 and has an environment of its own.
+# The libraries of the comparison. FlagEmbedding does not run on transformers 5 and gets its own environment.
 bench-peers: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	test -x build/flagembedding/bin/python || $(PYTHON) -m venv build/flagembedding
 	build/flagembedding/bin/pip install --quiet torch==2.13.0 transformers==4.57.6 FlagEmbedding==1.4.0
 
-# Kills 200 runs at random moments, which takes about a quarter of an hour; the tests kill a few.
+# Kills 200 runs at random moments, in about a quarter of an hour. `make test` runs a few of these kills.
 faults: $(READY)
 	$(BIN)/python tests/faults/kills.py --kills 200 --workers 2 --seed 7
 
@@ -58,4 +67,4 @@ wheel-check: $(READY)
 	cd build/wheel && env/bin/rerank score "what is a panda?" "hi" "The giant panda is a bear." --model mini
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,14 +1,17 @@
 """The installed command in real processes, as a shell would run it."""
 
+import atexit
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 RERANK = str(Path(sys.executable).with_name("rerank"))
@@ -53,10 +56,11 @@ def _line(record):
     return (record if isinstance(record, bytes) else record.encode()) + b"\n"
 
 
-def rerank(*args, stdin=b"", env=None, cwd=None, stdout=subprocess.PIPE):
-    """Run to the end with `stdin` piped in."""
+def rerank(*args, stdin=b"", env=None, cwd=None, stdout=subprocess.PIPE, afresh=False):
+    """Run to the end with `stdin` piped in: by the fork server where that changes nothing, else in a new process."""
+    afresh = afresh or any(not name.startswith("RERANK_") for name in env or ())
     ended = subprocess.run(
-        [RERANK, *map(str, args)],
+        [*([RERANK] if afresh else forked_command()), *map(str, args)],
         input=stdin,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -66,6 +70,35 @@ def rerank(*args, stdin=b"", env=None, cwd=None, stdout=subprocess.PIPE):
         check=False,
     )
     return Ended(ended.returncode, ended.stdout or b"", ended.stderr.decode())
+
+
+@cache
+def forked_command():
+    """The command as the fork server runs it (see `forked`); the server is started when this is first called.
+
+    Outside Linux it is the plain command: system libraries of macOS must not be used in a child after a fork.
+    """
+    if sys.platform != "linux":
+        return (RERANK,)
+    folder = tempfile.TemporaryDirectory()
+    path, script = str(Path(folder.name) / "socket"), str(Path(__file__).with_name("forked.py"))
+    server = subprocess.Popen(
+        [sys.executable, script, "serve", path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(),
+        preexec_fn=_foreground,
+    )
+
+    def end():
+        server.stdin.close()
+        server.wait()
+        folder.cleanup()
+
+    atexit.register(end)
+    with server.stdout:
+        assert server.stdout.readline() == b"ready\n"
+    return sys.executable, "-S", script, "run", path
 
 
 def run_tiny(*args, **settings):
