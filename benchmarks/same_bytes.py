@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,8 +151,9 @@ class Side:
         shutil.copytree(ROOT / "sample_data", folder / "sample_data")
         bin = folder / "bin"
         bin.mkdir()
-        (bin / "rerank").symlink_to(self.rerank)
-        (bin / "python").symlink_to(Path(self.rerank).with_name("python"))
+        for name, program in (("rerank", self.rerank), ("python", sys.executable)):
+            (bin / name).write_text(f'#!/bin/sh\nexec {shlex.quote(program)} "$@"\n')
+            (bin / name).chmod(0o755)
         page = (ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")
         for block in re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
             subprocess.run(

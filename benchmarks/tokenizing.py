@@ -20,7 +20,7 @@ from pathlib import Path
 from data import read_corpus, scifact_pairs
 from tokenizers import Tokenizer
 
-from rerank_cli.engine.prepare import PairReader, PairTexts, prepare
+from rerank_cli.engine.prepare import PairTexts, PairTokenizer, prepare
 from rerank_cli.models.prompts.pairs import Limits, PairRule
 from rerank_cli.models.prompts.tokens import load_tokenizer
 
@@ -39,11 +39,11 @@ def main() -> None:
     print(json.dumps({"benchmark": "tokenizing", **shared(arguments), **alone(arguments)}))
 
 
-def reader(folder: str) -> PairReader:
+def reader(folder: str) -> PairTokenizer:
     """As a session makes it; a new one has met no text yet."""
     tokenizer = load_tokenizer(Path(folder))
     rule = PairRule(tokenizer.pair_template())
-    return PairReader(tokenizer, rule, Limits(LENGTH, LENGTH * 3 // 4, LENGTH - rule.template.specials))
+    return PairTokenizer(tokenizer, rule, Limits(LENGTH, LENGTH * 3 // 4, LENGTH - rule.template.specials))
 
 
 def plain(folder: str) -> Tokenizer:

@@ -1,3 +1,3 @@
-"""rerank: files of queries and candidate passages in, the same reranked by a cross-encoder out."""
+"""rerank: reranks files of queries and candidate passages with cross-encoder models."""
 
 __version__ = "0.1.0"

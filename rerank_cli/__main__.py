@@ -1,4 +1,4 @@
-"""The entry point: settles what a signal does before anything slow is imported, then hands over."""
+"""The entry point: sets the signal handlers before slow imports, then runs the command line."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import signal
 
 
 def main() -> None:
-    """Until there is work to save, an interrupt ends the process at once; one that was ignored stays ignored."""
+    """Until a run installs its own handler, SIGINT ends the process at once; if it was ignored, it stays ignored."""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # asks a run how far it is; none is yet
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # requests a progress report; no run has started yet
     from rerank_cli.cli.main import main as run_command
 
     run_command()

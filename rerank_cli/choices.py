@@ -1,4 +1,4 @@
-"""The values that a flag may take. Imports nothing, so that `--help` starts fast."""
+"""The values of flags. Imports nothing slow, so that `--help` starts fast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class RunValues(StrEnum):
-    """Meaning of the third column of a three-column run. `auto`: ranks if every query counts from 1 up, else scores."""
+    """The third column of a three-column run. `auto`: ranks if the values of each query are 1, 2, 3, …, else scores."""
 
     AUTO = "auto"
     SCORES = "scores"
@@ -14,7 +14,7 @@ class RunValues(StrEnum):
 
 
 class OutputFormat(StrEnum):
-    """What is written for each query: an API answer, a row for each pair, or lines of a run file."""
+    """What is written per query: an API answer, one row per pair, or lines of a run file."""
 
     API = "api"
     PAIRS = "pairs"
@@ -26,17 +26,16 @@ class OutputFormat(StrEnum):
 
     @property
     def is_run(self) -> bool:
-        """A run file: ids with scores or ranks only, no room for errors or extra fields."""
+        """A run file has ids with scores or ranks only, without errors or extra fields."""
         return self in (OutputFormat.TREC, OutputFormat.MSMARCO) or self.is_one_object
 
     @property
     def is_one_object(self) -> bool:
-        """The whole file is one JSON object."""
         return self in (OutputFormat.BEIR, OutputFormat.FLAGEMBEDDING)
 
 
 class ScoreKind(StrEnum):
-    """Which score is written: the sigmoid of the logit, the logit, or both."""
+    """The score that is written: the sigmoid of the logit, the logit, or both."""
 
     SIGMOID = "sigmoid"
     RAW = "raw"
@@ -44,7 +43,7 @@ class ScoreKind(StrEnum):
 
 
 class OnError(StrEnum):
-    """What to do with a bad record: stop the run, leave it out, or write an error in place of its answer."""
+    """A bad record ends the run, is left out, or is written as an error in place of its answer."""
 
     FAIL = "fail"
     SKIP = "skip"
@@ -52,7 +51,7 @@ class OnError(StrEnum):
 
 
 class Resume(StrEnum):
-    """Whether to continue an earlier run: if there is one, only if there is one, or never."""
+    """`auto`: continue an unfinished run if there is one. `require`: fail if there is none. `never`: start anew."""
 
     AUTO = "auto"
     REQUIRE = "require"
@@ -60,7 +59,7 @@ class Resume(StrEnum):
 
 
 class ProgressMode(StrEnum):
-    """How progress is shown. `auto`: a bar on a terminal, plain lines elsewhere."""
+    """How progress is shown. `auto`: a bar on a terminal, else plain lines."""
 
     AUTO = "auto"
     BAR = "bar"
@@ -70,14 +69,14 @@ class ProgressMode(StrEnum):
 
 
 class Fuse(StrEnum):
-    """How reranker and first stage are combined: by ranks (reciprocal rank fusion) or by scores."""
+    """How reranker and first stage are combined: by rank (reciprocal rank fusion) or by weighted score."""
 
     RRF = "rrf"
     WEIGHTED = "weighted"
 
 
 class Normalize(StrEnum):
-    """How the scores of a query are scaled before they are combined."""
+    """How the scores of a query are scaled before they are combined, see `ranking.normalized`."""
 
     NONE = "none"
     MINMAX = "minmax"
@@ -85,7 +84,7 @@ class Normalize(StrEnum):
 
 
 class Dtype(StrEnum):
-    """Precision of weights and activations. `auto`: half precision on CUDA, fp32 elsewhere."""
+    """Precision of weights and activations. `auto`: half precision on CUDA, else fp32."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -94,7 +93,7 @@ class Dtype(StrEnum):
 
 
 class Quantize(StrEnum):
-    """Precision of the matrix products in the transformer layers, if lower than the dtype."""
+    """Precision of matrix products in the transformer layers, if lower than the dtype."""
 
     NONE = "none"
     INT8 = "int8"
@@ -102,7 +101,7 @@ class Quantize(StrEnum):
 
 
 class LongDocuments(StrEnum):
-    """What happens to a document that does not fit: truncated, or split into passages whose scores are pooled."""
+    """A document over the length limit is truncated, or split into passages whose scores are pooled."""
 
     TRUNCATE = "truncate"
     MAX = "max"
@@ -114,8 +113,7 @@ class TruncationRule(StrEnum):
     """Which tokens `--max-length` counts for decoders with a prompt.
 
     ALL: every token of the sequence. MODELCARD: first token, query, separator and passage, as in the code on the bge
-    model cards; the prompt is not counted. FLAGEMBEDDING: as MODELCARD, and the passage may use the prompt's length
-    once more.
+    model cards, without the prompt. FLAGEMBEDDING: as MODELCARD, and the passage may be longer by the prompt's length.
     """
 
     ALL = "all"
@@ -124,14 +122,14 @@ class TruncationRule(StrEnum):
 
 
 class LayerHeads(StrEnum):
-    """Which head of a lightweight checkpoint scores a cutoff layer, see `models/decoders/lightweight.py`."""
+    """The head of a lightweight checkpoint that scores a cutoff layer, see `models/decoders/lightweight.py`."""
 
     REFERENCE = "reference"
     TRAINED = "trained"
 
 
 class TrainFormat(StrEnum):
-    """Training data: FlagEmbedding's query, pos, neg; or anchor, positive, negative of sentence-transformers."""
+    """Training data: query, pos, neg (FlagEmbedding) or anchor, positive, negative (sentence-transformers)."""
 
     TRAIN = "train"
     TRIPLETS = "triplets"
@@ -139,14 +137,14 @@ class TrainFormat(StrEnum):
 
 
 class Sampling(StrEnum):
-    """Which of the passages that qualify become negatives: the best ranked, or a random sample."""
+    """Which of the qualifying passages become negatives: the best ranked, or a random sample."""
 
     TOP = "top"
     RANDOM = "random"
 
 
 class MarginFrom(StrEnum):
-    """Which positive of a query score margins are measured from."""
+    """The positive of a query from whose score margins are measured."""
 
     LOWEST = "lowest"
     BEST = "best"

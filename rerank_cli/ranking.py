@@ -1,7 +1,7 @@
-"""The reranker's scores mixed with the first stage's, query by query. Pure arithmetic: knows no files and no models.
+"""Fusion of reranker and first-stage scores, query by query. Pure arithmetic, without files or models.
 
-The order follows what is written: fused scores are float32, ties keep the reranker's order. The first stage counts by
-its scores where every candidate has one, else by the order in which the candidates came.
+The order follows the scores as written: fused scores are float32, ties keep the reranker's order. The first stage is
+ranked by its scores if every candidate has one, else by input order.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How scores are mixed, and which results are dropped; the default does neither.
+    """How scores are fused and which results are dropped; by default none.
 
-    `weight` is the reranker's, the first stage has the rest of 1. `min_score` is held against the relevance score as it
-    is written.
+    `weight` is the reranker's, 1 − `weight` the first stage's. `min_score` applies to the relevance score as written.
     """
 
     kind: Fuse | None = None
@@ -39,13 +38,12 @@ class Fusion:
     min_score: float | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What decides the order, by name; None for what has no say."""
-        weighted, rrf = self.kind is Fuse.WEIGHTED, self.kind is Fuse.RRF
+        """The parameters of the order by name; None for those that `kind` does not use."""
         return {
             "fuse": self.kind.value if self.kind else None,
-            "fuse k": self.k if rrf else None,
-            "fuse weight": self.weight if weighted else None,
-            "normalize": self.normalize.value if weighted else None,
+            "fuse k": self.k if self.kind is Fuse.RRF else None,
+            "fuse weight": self.weight if self.kind is Fuse.WEIGHTED else None,
+            "normalize": self.normalize.value if self.kind is Fuse.WEIGHTED else None,
             "min score": self.min_score,
         }
 
@@ -56,38 +54,34 @@ PLAIN = Fusion()
 def arrange(
     request: Request, logits: Scores32, kind: ScoreKind, fusion: Fusion, kept: Indices | None = None
 ) -> tuple[Indices, Scores32 | None]:
-    """Candidates best first, those below the minimum left out, and the fused score of each in input order.
+    """Candidate indices, best first, without those below the minimum; and all fused scores in input order, float32.
 
-    Those that a cascade has not `kept` are as if they were not there; their fused score is NaN. Raises LookupError if
-    scores shall be weighted and a candidate has none of the first stage.
+    Only the candidates that a cascade `kept` are ranked; the fused score of the others is NaN. Raises LookupError if
+    scores are weighted and a candidate has no first-stage score.
     """
-    there = np.arange(len(logits)) if kept is None else kept
-    ours = np.argsort(-logits[there], kind="stable")
+    kept = np.arange(len(logits)) if kept is None else kept
+    by_logit = np.argsort(-logits[kept], kind="stable")
     written = logits if kind is ScoreKind.RAW else sigmoid(logits)
-    order, fused = there[ours], None
+    order, fused = kept[by_logit], None
     if fusion.kind is not None:
-        mixed = _mixed(request, written, there, ours, fusion)
-        order = there[ours[np.argsort(-mixed[ours], kind="stable")]]
+        first = first_scores(request)
+        if fusion.kind is Fuse.RRF:
+            by_first = np.arange(len(kept)) if first is None else np.argsort(-first[kept], kind="stable")
+            mixed = rrf((by_logit, by_first), fusion.k)
+        elif first is None:
+            raise LookupError(_without_first_score(request))
+        else:
+            mixed = weighted(written[kept].astype(np.float64), first[kept], fusion.weight, fusion.normalize)
+        order = kept[by_logit[np.argsort(-mixed[by_logit], kind="stable")]]
         fused = np.full(len(logits), np.nan, dtype=np.float32)
-        fused[there] = mixed
+        fused[kept] = mixed
     if fusion.min_score is not None:
         order = order[written[order] >= np.float32(fusion.min_score)]
     return order, fused
 
 
-def _mixed(request: Request, written: Scores32, there: Indices, ours: Indices, fusion: Fusion) -> Scores32:
-    """The fused scores of the candidates that are `there`, of which `ours` is the reranker's order."""
-    first = first_scores(request)
-    if fusion.kind is Fuse.RRF:
-        given = np.arange(len(there)) if first is None else np.argsort(-first[there], kind="stable")
-        return rrf((ours, given), fusion.k)
-    if first is None:
-        raise LookupError(lacking(request))
-    return weighted(written[there].astype(np.float64), first[there], fusion.weight, fusion.normalize)
-
-
 def first_scores(request: Request) -> Floats | None:
-    """The first stage's scores in input order, None unless every candidate has one that float32 can hold."""
+    """First-stage scores in input order, None unless every candidate has one in the range of float32."""
     scores = [candidate.score for candidate in request.candidates]
     if any(score is None for score in scores):
         return None
@@ -95,24 +89,24 @@ def first_scores(request: Request) -> Floats | None:
     return found if (np.abs(found) <= _LARGEST).all() else None
 
 
-def lacking(request: Request) -> str:
-    """What keeps a request from a weighted mix."""
+def _without_first_score(request: Request) -> str:
+    """The message about candidates without a usable first-stage score."""
     without = [i for i, c in enumerate(request.candidates) if c.score is None or not abs(c.score) <= _LARGEST]
     count = f"got {len(without)} of {len(request.candidates)} without one, document {without[0]} first"
-    return f"--fuse weighted needs a first-stage `score` of every document ({count})"
+    return f"--fuse weighted needs a first-stage `score` for every document ({count})"
 
 
-def demanding(records: Iterator[Record], fusion: Fusion, on_error: OnError) -> Iterator[Record]:
-    """Where a bad record ends the run, let one that cannot be mixed end it before anything is scored."""
-    must = fusion.kind is Fuse.WEIGHTED and on_error is OnError.FAIL
+def check_first_scores(records: Iterator[Record], fusion: Fusion, on_error: OnError) -> Iterator[Record]:
+    """The same records. With `--fuse weighted --on-error fail`, raises InputError before a bad record is scored."""
+    strict = fusion.kind is Fuse.WEIGHTED and on_error is OnError.FAIL
     for record in records:
-        if must and not isinstance(record, Rejection) and first_scores(record) is None:
-            raise InputError(f"{record.position}: {lacking(record)}. Fix: --fuse rrf, which goes by rank")
+        if strict and not isinstance(record, Rejection) and first_scores(record) is None:
+            raise InputError(f"{record.position}: {_without_first_score(record)}. Fix: --fuse rrf, which uses ranks")
         yield record
 
 
 def rrf(rankings: Sequence[Indices], k: int) -> Scores32:
-    """Reciprocal rank fusion, the sum of 1 / (k + rank), ranks from 1; each ranking holds all indices, best first.
+    """Reciprocal rank fusion: the sum of 1 / (k + rank), ranks from 1. Each ranking holds all indices, best first.
 
     Source: Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
     Methods", SIGIR 2009.
@@ -123,14 +117,14 @@ def rrf(rankings: Sequence[Indices], k: int) -> Scores32:
     return total.astype(np.float32)
 
 
-def weighted(ours: Floats, first: Floats, weight: float, normalize: Normalize) -> Scores32:
-    """weight · ours + (1 − weight) · first, each normalized over the query's candidates before."""
-    mixed = weight * normalized(ours, normalize) + (1 - weight) * normalized(first, normalize)
+def weighted(reranked: Floats, first: Floats, weight: float, normalize: Normalize) -> Scores32:
+    """weight · reranked + (1 − weight) · first, both normalized over the query's candidates."""
+    mixed = weight * normalized(reranked, normalize) + (1 - weight) * normalized(first, normalize)
     return mixed.astype(np.float32)
 
 
 def normalized(scores: Floats, how: Normalize) -> Floats:
-    """To 0…1 (minmax), to mean 0 and standard deviation 1 (zscore), or as they are. Equal scores become 0."""
+    """Scaled to 0…1 (minmax), to mean 0 and standard deviation 1 (zscore), or unchanged. Equal scores become 0."""
     if how is Normalize.NONE:
         return scores
     shifted = scores - (scores.min() if how is Normalize.MINMAX else scores.mean())
@@ -139,6 +133,6 @@ def normalized(scores: Floats, how: Normalize) -> Floats:
 
 
 def sigmoid(logits: Scores32) -> Scores32:
-    """1 / (1 + e^-x) in float64, rounded once. Where e^-x overflows the quotient is 0, which is right."""
+    """1 / (1 + e^-x) in float64, rounded once to float32. Where e^-x overflows, the result is 0, which is correct."""
     with np.errstate(over="ignore"):
         return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)

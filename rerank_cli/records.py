@@ -1,7 +1,7 @@
-"""The vocabulary every room shares: requests come in, rankings go out.
+"""The data types that all packages share.
 
-A `Request` is one query with its candidates, a `Ranking` is the same request with one logit a candidate, and a
-`Rejection` stands where a record could not be read or scored. This module knows nothing of files, models or terminals.
+A `Request` is one query with its candidates, a `Ranking` a request with one logit per candidate, a `Rejection` a record
+that could not be read or scored. Knows nothing of files, models or terminals.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Json: TypeAlias = Any
 
 
 class Shape(StrEnum):
-    """The forms a record can have in a file (see docs/formats.md)."""
+    """The forms of a record in a file, see docs/formats.md."""
 
     RERANK = "rerank"
     SCORE = "score"
@@ -27,16 +27,16 @@ class Shape(StrEnum):
 
     @property
     def keeps_order(self) -> bool:
-        """Are its candidates answered in input order, all of them?"""
+        """Whether candidates are answered in input order, without a cut to the top n."""
         return self in (Shape.SCORE, Shape.TRAIN)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the inputs reading may begin.
+    """A point in the inputs at which reading can start.
 
-    `file` numbers the inputs from 0. Before the place lie `rows` lines (rows for Parquet) and `offset` bytes of that
-    file's content, counted after decompression; Parquet is found by rows alone.
+    `file` is the number of the input, from 0. `rows` lines (rows of Parquet) and `offset` bytes of decompressed content
+    come before it in that file; for Parquet only `rows` counts.
     """
 
     file: int = 0
@@ -48,8 +48,7 @@ class Place:
 class Position:
     """Where a record starts: `line` is 1-based (a row number for Parquet).
 
-    Reading from `place` on yields the record again. Several records in succession may have one place: a group of rows
-    and the bad rows that were met inside it.
+    Reading from `place` yields the record again. A group of rows and the bad rows inside it share one place.
     """
 
     path: str
@@ -62,10 +61,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One passage to be scored.
+    """One passage to score.
 
-    `text` is what the model reads (title and text already joined). `source` is the document as it was given, a string
-    or an object. `id` is its own id in its own JSON type, `score` the first-stage score; both None where there is none.
+    `text` is the model's input (title and text joined). `source` is the document as read, a string or an object. `id`
+    is its id in its JSON type, `score` its first-stage score; both are optional.
     """
 
     text: str
@@ -78,10 +77,9 @@ class Candidate:
 class Request:
     """One query and its candidates, in input order.
 
-    `shape` is what the record looked like and decides what its answer looks like: `score` and `train` answer in input
-    order, all others best first. `extra` holds the fields we do not use, written out again; `given` is the whole record
-    for `train`, whose answer is made of it. The limits are None where the record has none of its own; `top_n` is at
-    least 1.
+    `shape` is the form of the record and of its answer: `score` and `train` are answered in input order, all others
+    best first. `extra` holds unused fields, which are copied to the answer. `given` is the whole record for `train`,
+    whose answer is built from it. Limits are None where the record sets none; `top_n` is at least 1.
     """
 
     query: str
@@ -99,9 +97,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A record that could not be read or scored: a stable `code`, and a `message` for a person.
+    """A record that could not be read or scored: a stable `code` for programs, a `message` for people.
 
-    `raw` is the record as it was read, decoded excerpt and cut to a readable length.
+    `raw` is the beginning of the record as text.
     """
 
     position: Position
@@ -115,18 +113,18 @@ class Rejection:
 
 
 Record: TypeAlias = Request | Rejection
-"""What a source yields, one a record, in input order."""
+"""What a source yields: one per record, in input order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A scored request.
+    """A scored request. All sequences but `order` have one item per candidate, in input order.
 
-    `logits` are float32 values, one a candidate, in input order. `order` holds candidate indices, best first (input
-    order for `score` and `train`), already cut to the top n. `tokens` is the number of model tokens over all pairs.
-    `layers`, one row a candidate, are the logits of several layers, the deepest, which is its logit, last. `truncated`
-    tells candidates whose pair lost tokens, `passages` the characters (start, end) of the text that scored best.
-    `fused`, float32 values in input order, are what the order follows where logits were mixed with first-stage scores.
+    `logits` are float32 values. `order` holds candidate indices, best first (input order for `score` and `train`), cut
+    to the top n. `tokens` counts the model's tokens over all pairs. `layers` are the logits of several layers, the
+    deepest one last; its value equals the logit. `truncated` marks pairs that lost tokens. `passages` are the character
+    ranges (start, end) of the text that scored best. `fused` are float32 values, logits mixed with first-stage scores;
+    `order` follows them.
     """
 
     request: Request
@@ -140,4 +138,4 @@ class Ranking:
 
 
 Outcome: TypeAlias = Ranking | Rejection
-"""What a sink takes, one a record, in input order."""
+"""What a sink takes: one per record, in input order."""

@@ -1,4 +1,4 @@
-"""`rerank bench`: a sample of an input through the real pipeline, measured and explained.
+"""`rerank bench`: runs a sample of an input through the real pipeline, measures it and explains the result.
 
-Knows `run` and `engine`. Face: `bench.bench`.
+Depends on `run` and `engine`. Entry point: `bench.bench`.
 """

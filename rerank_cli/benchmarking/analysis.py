@@ -1,7 +1,4 @@
-"""What measurements mean: what limits a run, which size of rows to take, how long the whole input will last.
-
-Plain functions of figures; nothing here is measured or printed.
-"""
+"""Pure functions that interpret measurements: what limits a run, which row size to use, how long an input takes."""
 
 from __future__ import annotations
 
@@ -11,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _BUSY_ENOUGH = 0.9
-_WORTH_A_FLAG = 0.02
+_LEAST_GAIN = 0.02  # smaller gains do not justify setting a flag
 _FEWEST_PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds of a run between the device's first row and its last, and of the stages beside it.
+    """Seconds between the device's first row and its last, and of the stages that run beside it.
 
-    `rows_wait` and `output_wait` are the device's, for the tokenizer and for the writer; `input_wait` is the
-    tokenizer's, for the reader.
+    The device waits `rows_wait` for the tokenizer and `output_wait` for the writer; the tokenizer waits `input_wait`
+    for the reader.
     """
 
     wall: float
@@ -34,13 +31,13 @@ class Times:
 
     @property
     def busy(self) -> float:
-        """Share of the time that the device was at work."""
+        """Share of the time in which the device worked."""
         return min(1.0, self.device / self.wall) if self.wall else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What limits a run: device, tokenizer, reading or writing; and that in a sentence."""
+    """The stage that limits a run: device, tokenizer, reading or writing; and a sentence that explains it."""
 
     what: str
     sentence: str
@@ -48,27 +45,24 @@ class Limit:
 
 def limit_of(times: Times, device: str) -> Limit:
     """The stage that the others wait for."""
-    busy, idle = f"{times.busy:.0%}", f"{1 - times.busy:.0%}"
     if times.busy >= _BUSY_ENOUGH:
-        return Limit("device", f"the device ({device}): it was busy {busy} of the time")
+        return Limit("device", f"the device ({device}): it was busy {times.busy:.0%} of the time")
+    waited = f"the device waited {1 - times.busy:.0%} of the time"
     if times.output_wait > times.rows_wait:
-        why = "a faster disk, or a longer --commit-interval, would help"
-        return Limit("writing", f"writing: the device waited {idle} of the time, for its output to be put away; {why}")
+        fix = "a faster disk, or a longer --commit-interval, would help"
+        return Limit("writing", f"writing: {waited} for its output to be written; {fix}")
     if times.input_wait > times.tokenize:
-        why = "a faster disk, or an input that is not compressed, would help"
-        return Limit(
-            "reading", f"reading: the device waited {idle} of the time, the tokenizer itself for records; {why}"
-        )
-    why = "more CPU cores would help"
-    return Limit("tokenizer", f"the tokenizer: the device waited {idle} of the time for token ids; {why}")
+        fix = "a faster disk, or an input that is not compressed, would help"
+        return Limit("reading", f"reading: {waited} for the tokenizer, and the tokenizer for records; {fix}")
+    return Limit("tokenizer", f"the tokenizer: {waited} for token ids; more CPU cores would help")
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Seconds that sizes of rows took, medians of interleaved rounds.
+    """Seconds per row size, medians of interleaved rounds.
 
-    `gain` is how much more the quickest does in the same time than the default, `noise` how far the default's own
-    rounds are apart, both as shares. `size` is None where the default is as good as any.
+    `gain` is the speed-up of the fastest size over the default, `noise` the spread of the default's own rounds, both as
+    shares. `size` is the size to set, None if the default is as good as any.
     """
 
     medians: Mapping[int, float]
@@ -79,26 +73,25 @@ class Advice:
 
     @property
     def size(self) -> int | None:
-        better = self.quickest != self.default and self.gain > max(self.noise, _WORTH_A_FLAG)
+        better = self.quickest != self.default and self.gain > max(self.noise, _LEAST_GAIN)
         return self.quickest if better else None
 
 
 def advise(rounds: Mapping[int, Sequence[float]], default: int) -> Advice:
-    """Which `--batch-tokens` to take, given the seconds of each size in each round, round by round in one order."""
+    """Which `--batch-tokens` to set, from the seconds of each size in each round; rounds are in the same order."""
     medians = {size: statistics.median(seconds) for size, seconds in rounds.items()}
     quickest = min(medians, key=lambda size: medians[size])
-    gain = statistics.median(mine / other for mine, other in zip(rounds[default], rounds[quickest], strict=True)) - 1
+    gain = statistics.median(slow / fast for slow, fast in zip(rounds[default], rounds[quickest], strict=True)) - 1
     spread = max(rounds[default]) - min(rounds[default])
     return Advice(medians, default, quickest, gain, spread / medians[default])
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds for the whole input without loading the model, and the pairs in it.
+    """Seconds for the whole input, without loading the model, and its number of pairs.
 
-    `error` is the relative half-width of about 95 %, of what was sampled: of the pace, and of how much text there is to
-    a byte where places all over the input tell it. Where only its beginning does, `from_beginning` says so. None where
-    the sample has too few parts to tell.
+    `error` is the relative half-width of an approximate 95 % interval, None if the sample has too few parts. It covers
+    the pace, and text per byte unless `from_beginning`: then that is known from the beginning of the input only.
     """
 
     seconds: float
@@ -117,26 +110,25 @@ def estimate(
     pace: Sequence[tuple[float, int]],
     complete: bool = False,
 ) -> Estimate:
-    """Bytes to characters to tokens to seconds.
+    """Extrapolate from bytes to characters to tokens to seconds.
 
     `text` has (bytes, characters) of each part of the input that was read, `pace` (seconds, tokens) of each part that
-    was scored; the sample has so many characters, pairs and tokens. Three parts of text and more are places spread over
-    the input; `complete` tells that the parts are all of it.
+    was scored. `characters`, `pairs` and `tokens` are totals of the sample. Three or more parts of text are places all
+    over the input; `complete` means that the parts are the whole input.
     """
-    there = total_bytes * sum(found for _, found in text) / sum(size for size, _ in text)
-    whole = there * tokens / characters
-    seconds = whole * sum(spent for spent, _ in pace) / sum(done for _, done in pace)
+    all_characters = total_bytes * sum(found for _, found in text) / sum(size for size, _ in text)
+    all_tokens = all_characters * tokens / characters
+    seconds = all_tokens * sum(spent for spent, _ in pace) / sum(done for _, done in pace)
     spread = len(text) >= _FEWEST_PARTS
     errors = [ratio_error([(done, spent) for spent, done in pace]), ratio_error(text) if spread else 0.0]
     error = 2 * math.hypot(*errors) if len(pace) >= _FEWEST_PARTS else None
-    return Estimate(seconds, round(there * pairs / characters), error, not (spread or complete))
+    return Estimate(seconds, round(all_characters * pairs / characters), error, not (spread or complete))
 
 
 def ratio_error(parts: Sequence[tuple[float, float]]) -> float:
-    """Relative standard error of Σy / Σx over parts (x, y); 0 where one part says nothing of it.
+    """Relative standard error of Σy / Σx over parts (x, y); 0 for a single part.
 
-    Source: Cochran, "Sampling Techniques", 3rd ed., chapter 6 (ratio estimators), without the correction for a finite
-    population.
+    Cochran, "Sampling Techniques", 3rd ed., chapter 6 (ratio estimators), without finite population correction.
     """
     count = len(parts)
     across, up = sum(x for x, _ in parts), sum(y for _, y in parts)

@@ -1,7 +1,7 @@
-"""How fast this machine scores that file: a sample goes through the real pipeline, and is set against what limits it.
+"""Measures how fast this machine scores a file: runs a sample through the real pipeline and finds what limits it.
 
-Measured are pace, the share of the device's own matrix-multiply rate, who waits for whom, and sizes of rows; estimated
-is the time for the whole input. The output of the sample goes to a temporary folder and is removed.
+Measures the pace, the share of the device's matrix-multiply rate, which stage waits for which, and other row sizes;
+estimates the time for the whole input. The sample's output goes to a temporary folder, which is removed.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rerank_cli.benchmarking.analysis import Estimate, Limit, estimate, limit_of
 from rerank_cli.benchmarking.input_sample import InputSample, take_pairs, take_sample
-from rerank_cli.benchmarking.row_size_search import Resizable, Trials, choose_texts, plan_trials, try_sizes
-from rerank_cli.benchmarking.sample_run import Costed, SampleRun, run_sample
+from rerank_cli.benchmarking.row_size_search import Trials, choose_texts, plan_trials, try_sizes
+from rerank_cli.benchmarking.sample_run import BenchSession, SampleRun, run_sample
 from rerank_cli.engine.contract import ModelFacts, Session
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
@@ -31,26 +31,21 @@ from rerank_cli.run.signals import Stop, listening
 from rerank_cli.run.stages import pair_texts
 
 if TYPE_CHECKING:
+    import torch
+
     from rerank_cli.engine.profiling.machine import Machine
     from rerank_cli.engine.profiling.peak import Peak
 
 _FIRST_PAIRS = 512
 _MOST_PAIRS = 200_000
 _FEWEST_PAIRS = 32
-# Shares of the time asked for. The rest is for what cannot be planned: reading, tokenizing, rows of other sizes.
+# Shares of the requested time. The rest is for reading, tokenizing and rows of other sizes, which cannot be planned.
 _PEAK, _FIRST_LOOK, _PASS, _TRIALS = 0.05, 0.05, 0.35, 0.35
-
-
-class Measurable(Costed, Resizable, Protocol):
-    """An open model of which all can be measured."""
-
-
-OpenModel = Callable[[ModelOptions], Measurable]
 
 
 @dataclass(frozen=True, slots=True)
 class BenchConfig:
-    """What to measure. `seconds` is the time for all after the model is loaded; by default the sample is as large."""
+    """What to measure. `seconds` is the time after loading the model; it sets the sample's size by default."""
 
     model: ModelOptions
     input: InputOptions
@@ -61,7 +56,7 @@ class BenchConfig:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was found. Seconds: `load`, and `first_score` from the beginning of the command's work."""
+    """All results. `load` is in seconds, and so is `first_score`, from the start of the command."""
 
     machine: Machine
     model: ModelFacts
@@ -76,20 +71,17 @@ class Report:
 
     @property
     def mfu(self) -> float | None:
-        """Operations worked out a second of the device's work, as a share of its matrix-multiply rate."""
+        """Model FLOPs utilization: operations done per second of device time, as a share of the matmul peak."""
         return self._share(self.passed.flops.done) if self.passed.flops else None
 
     @property
     def mfu_nominal(self) -> float | None:
-        """The same with the operations that the plain model would need: what is spared counts as done."""
+        """The same with the operations of the plain model, so that skipped work counts as done."""
         return self._share(self.passed.flops.nominal) if self.passed.flops else None
 
     @property
     def cpu_share(self) -> float | None:
-        """What the process got of the time of its threads; None where a CPU is not what scores.
-
-        A run that is limited by the device gets all of it, unless others use the machine.
-        """
+        """CPU time as a share of the threads' time, None on a GPU; low if others use the machine, or the CPU waits."""
         if not self.model.device.startswith("cpu"):
             return None
         threads = min(self.machine.threads, self.machine.cores)
@@ -99,8 +91,8 @@ class Report:
         return operations / self.passed.times.device / self.peak.best
 
 
-def bench(config: BenchConfig, open_model: OpenModel) -> Report:
-    """Measure. Raises InputError where there is no pair to score, and what opening input and model raises."""
+def bench(config: BenchConfig, open_model: Callable[[ModelOptions], BenchSession]) -> Report:
+    """Measure. Raises InputError for an input without pairs, and the errors of opening input and model."""
     begun = time.monotonic()
     with ExitStack() as stack:
         source = open_source(config.input)
@@ -110,7 +102,7 @@ def bench(config: BenchConfig, open_model: OpenModel) -> Report:
         first = list(take_pairs(records, _FIRST_PAIRS))
         texts = pair_texts([record for record in first if isinstance(record, Request)]).part(0, _FIRST_PAIRS)
         if not len(texts):
-            raise InputError(f"{input_files(config.input)[0]}: has no pair to score. Fix: rerank check says why")
+            raise InputError(f"{input_files(config.input)[0]}: no pair to score. Fix: rerank check lists the reasons")
         loading = time.monotonic()
         session = open_model(config.model)
         loaded = time.monotonic()
@@ -121,9 +113,18 @@ def bench(config: BenchConfig, open_model: OpenModel) -> Report:
         stack.callback(clear)
         stop = Stop()
         stack.enter_context(listening(stop, lambda _: None, lambda: None, clear))
-        device = _Device(session)
-        config.notify(f"measuring the matrix-multiply rate of {device.machine.name}")
-        before = device.peak(_PEAK * config.seconds)
+
+        import torch  # open_model has imported it already, after it has found the model
+
+        from rerank_cli.engine.device import DTYPES
+        from rerank_cli.engine.profiling.machine import machine_of
+        from rerank_cli.engine.profiling.peak import Peak, matmul_peak
+
+        device, facts = torch.device(session.facts.device), session.facts
+        measure_peak = partial(matmul_peak, device, DTYPES[facts.dtype], seconds=_PEAK * config.seconds)
+        machine = machine_of(device)
+        config.notify(f"measuring the matrix-multiply rate of {machine.name}")
+        before = measure_peak()
         pairs = config.sample_pairs or _fitting(session, texts, config.seconds)
         sample = take_sample(
             source, itertools.chain(first, records), config.input, pairs, patience=_FIRST_LOOK * config.seconds
@@ -132,55 +133,21 @@ def bench(config: BenchConfig, open_model: OpenModel) -> Report:
         passed = run_sample(session, sample, folder, stop)
         trials = _trials(session, sample, passed, config, device)
         return Report(
-            machine=device.machine,
-            model=session.facts,
+            machine=machine,
+            model=facts,
             sample=sample,
             load=loaded - loading,
             first_score=scored - begun,
-            peak=device.peak_around(before, device.peak(_PEAK * config.seconds)),
+            peak=Peak(before, measure_peak()),
             passed=passed,
-            limit=limit_of(passed.times, session.facts.device),
+            limit=limit_of(passed.times, facts.device),
             trials=trials,
             estimate=_estimate(sample, passed),
         )
 
 
-class _Device:
-    """What there is to measure of a session's device beside its model; torch is imported by now."""
-
-    def __init__(self, session: Session) -> None:
-        import torch
-
-        from rerank_cli.engine.device import DTYPES
-        from rerank_cli.engine.profiling.machine import machine_of
-
-        self.device = torch.device(session.facts.device)
-        self._dtype = DTYPES[session.facts.dtype]
-        self.machine = machine_of(self.device)
-
-    def peak(self, seconds: float) -> float:
-        from rerank_cli.engine.profiling.peak import matmul_peak
-
-        return matmul_peak(self.device, self._dtype, seconds=seconds)
-
-    def peak_around(self, before: float, after: float) -> Peak:
-        from rerank_cli.engine.profiling.peak import Peak
-
-        return Peak(before, after)
-
-    def row_sizes(self, default: int) -> Sequence[int]:
-        from rerank_cli.engine.profiling.machine import row_sizes
-
-        return row_sizes(self.device, default)
-
-    def is_crowded(self) -> bool:
-        from rerank_cli.engine.profiling.machine import is_crowded
-
-        return is_crowded(self.device)
-
-
 def _fitting(session: Session, texts: PairTexts, seconds: float) -> int:
-    """Pairs that a pass may have, by the pace of a first look at more and more of them, which also warms up."""
+    """Pairs that a pass has time for, by the pace of more and more pairs, which also warms up the device."""
     count, pace = min(8, len(texts)), 0.0
     until = time.monotonic() + _FIRST_LOOK * seconds
     while time.monotonic() < until:
@@ -194,20 +161,20 @@ def _fitting(session: Session, texts: PairTexts, seconds: float) -> int:
 
 
 def _trials(
-    session: Measurable, sample: InputSample, passed: SampleRun, config: BenchConfig, device: _Device
+    session: BenchSession, sample: InputSample, passed: SampleRun, config: BenchConfig, device: torch.device
 ) -> Trials:
-    default = session.facts.batch_tokens
-    pace = passed.tokens / passed.times.device
+    from rerank_cli.engine.profiling.machine import is_crowded, row_sizes
+
     if session.facts.compiled:
-        return Trials(None, "a compiled model has rows of one size")
-    sizes, seconds = device.row_sizes(default), _TRIALS * config.seconds
-    plan = plan_trials(sizes, default, pace, seconds, session.least_rows)
+        return Trials(None, "rows of a compiled model have a fixed size")
+    default, pace = session.facts.batch_tokens, passed.tokens / passed.times.device
+    plan = plan_trials(row_sizes(device, default), default, pace, _TRIALS * config.seconds, session.least_rows)
     if plan is None:
-        return Trials(None, "too slow for the time. Fix: a larger --seconds")
+        return Trials(None, "the device is too slow for this time. Fix: a larger --seconds")
     config.notify(f"trying rows of {', '.join(f'{size:,}' for size in plan.sizes)} tokens")
     requests = [record for record in sample.read() if isinstance(record, Request)]
     texts = choose_texts(requests, max(1, plan.tokens * passed.pairs // passed.tokens))
-    return try_sizes(session, texts, plan, default, device.is_crowded)
+    return try_sizes(session, texts, plan, default, partial(is_crowded, device))
 
 
 def _estimate(sample: InputSample, passed: SampleRun) -> Estimate | None:

@@ -1,7 +1,7 @@
-"""A sample of an input: stretches of records spread over it where that is cheap, its beginning else.
+"""A sample of an input: stretches of records all over it if the source can seek, its beginning otherwise.
 
-Stretches are remembered by place and read again for every pass, so that a pass reads as a run does. Characters of
-pairs (query and text of each candidate) tie them to the whole: how many there are to a byte, and tokens to each.
+Stretches are stored as offsets and read again for every pass, so that a pass reads as a run does. The characters of
+pairs (query and text of each candidate) relate the sample to the input: characters per byte, tokens per character.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from rerank_cli.formats import InputOptions, Source, open_source
 from rerank_cli.formats.reading.sampling import starts
@@ -21,10 +22,9 @@ STRETCHES = 8
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Consecutive records from `place` on, of so many bytes on disk.
+    """Consecutive records from `place` on, of `bytes` on disk; the input ends after them if `ended`.
 
-    Of each record at most `depth` pairs are in the sample: `pairs` and their `characters`; `all_characters` are those
-    of all pairs. `ended` tells that the input ended with it.
+    At most `depth` pairs of each are in the sample: `pairs` with `characters`; `all_characters` are those of all pairs.
     """
 
     place: Place
@@ -40,10 +40,10 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class InputSample:
-    """Stretches of an input of `total_bytes`, None where that is not known.
+    """Stretches of an input of `total_bytes`, None if unknown.
 
-    `held` are the records of an input that can be read once only. `beyond` is what was read on behind the sample to
-    learn how much text there is to a byte.
+    `held` are the records of an input that can be read only once. `beyond` was read after the sample to measure the
+    amount of text per byte.
     """
 
     options: InputOptions
@@ -55,7 +55,7 @@ class InputSample:
 
     @property
     def whole(self) -> bool:
-        """Is the sample all there is?"""
+        """Whether the sample is the whole input."""
         return len(self.stretches) == 1 and self.stretches[0].ended and self.beyond is None
 
     @property
@@ -76,11 +76,11 @@ class InputSample:
 
     @property
     def measured(self) -> Sequence[Stretch]:
-        """All that tells how much text there is to a byte."""
+        """The stretches from which the amount of text per byte is estimated."""
         return [*self.stretches, self.beyond] if self.beyond else self.stretches
 
     def read(self) -> Iterator[Record]:
-        """The records, from disk again unless they are held."""
+        """The records, read from disk again unless they are held."""
         if self.held:
             yield from self.held
             return
@@ -88,20 +88,17 @@ class InputSample:
             with closing(open_source(self.options)) as source:
                 source.go_to(stretch.place, 0, self.shape, None)
                 for record in itertools.islice(source, stretch.records):
-                    yield shortened(record, stretch.depth)
+                    yield _shortened(record, stretch.depth)
 
 
 def take_sample(
     source: Source, records: Iterator[Record], options: InputOptions, pairs: int, patience: float
 ) -> InputSample:
-    """About so many pairs of `source`, whose records are `records`; a file is opened again for it.
-
-    Where only the beginning of a file is taken, reading goes on behind it for `patience` seconds.
-    """
+    """About `pairs` pairs of `source`; if only from the beginning, reading continues for `patience` seconds."""
     if source.total_bytes is None:
         held = list(take_pairs(records, pairs))
-        stretch = replace(_count(held, Place(), pairs), ended=next(records, None) is None)
-        return InputSample(options, source.shape, None, [stretch], held)
+        stretch = reduce(_add, held, Stretch(Place(), pairs))
+        return InputSample(options, source.shape, None, [replace(stretch, ended=next(records, None) is None)], held)
     with closing(open_source(options)) as again:
         rest = iter(again)
         first = _measure(again, rest, Place(), 0, pairs)
@@ -119,26 +116,23 @@ def take_sample(
 
 
 def take_pairs(records: Iterator[Record], pairs: int) -> Iterator[Record]:
-    """Records, shortened to `pairs` candidates each, until there are so many pairs."""
+    """Records with at most `pairs` candidates each, until they have `pairs` pairs together."""
     taken = 0
-    while taken < pairs:
-        record = next(records, None)
-        if record is None:
-            return
-        record = shortened(record, pairs)
+    while taken < pairs and (record := next(records, None)) is not None:
+        record = _shortened(record, pairs)
         taken += len(record.candidates) if isinstance(record, Request) else 0
         yield record
 
 
-def shortened(record: Record, depth: int) -> Record:
-    """A request with its first `depth` candidates alone."""
+def _shortened(record: Record, depth: int) -> Record:
+    """A request with only its first `depth` candidates."""
     if isinstance(record, Request) and len(record.candidates) > depth:
         return replace(record, candidates=record.candidates[:depth])
     return record
 
 
 def _stretch_at(place: Place, before: int, sample: InputSample, pairs: int) -> Stretch:
-    """Records from that place on; none where the source cannot go there."""
+    """Records from `place` on; an empty stretch if the source cannot seek there."""
     with closing(open_source(sample.options)) as source:
         if not source.go_to(place, 0, sample.shape, None):
             return Stretch(place, pairs)
@@ -148,21 +142,15 @@ def _stretch_at(place: Place, before: int, sample: InputSample, pairs: int) -> S
 def _measure(
     source: Source, records: Iterator[Record], place: Place, before: int, pairs: int | None, until: float | None = None
 ) -> Stretch:
-    """Read so many pairs, or until that time, or to the end. `before` bytes of the input lie in front."""
+    """Read `pairs` pairs, or until a time, or to the end. `before` is the number of bytes before the stretch."""
     found = Stretch(place, pairs or 1 << 30)
     while (pairs is None or found.pairs < pairs) and (until is None or time.monotonic() < until):
         record = next(records, None)
         if record is None:
-            return replace(found, bytes=source.bytes_read - before, ended=True)
+            found = replace(found, ended=True)
+            break
         found = _add(found, record)
     return replace(found, bytes=source.bytes_read - before)
-
-
-def _count(records: Sequence[Record], place: Place, depth: int) -> Stretch:
-    found = Stretch(place, depth)
-    for record in records:
-        found = _add(found, record)
-    return found
 
 
 def _add(found: Stretch, record: Record) -> Stretch:

@@ -1,22 +1,23 @@
-"""What `rerank bench` found, for people and for machines."""
+"""The results of `rerank bench` as JSON and as text."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from rerank_cli.benchmarking.bench import Report
 
-_OURS_ALONE = 0.85
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+_UNSHARED = 0.85  # share of CPU time below which other processes use the machine
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """All figures, as JSON has them: shares are 0 to 1, times seconds, rates a second."""
+    """All figures for JSON: shares from 0 to 1, times in seconds, rates per second."""
     passed, times, trials, sample = report.passed, report.passed.times, report.trials, report.sample
     advice, whole = trials.advice, report.estimate
-    return {
+    found: dict[str, Any] = {
         "machine": asdict(report.machine),
         "model": asdict(report.model),
         "load_seconds": round(report.load, 3),
@@ -33,113 +34,115 @@ def as_dict(report: Report) -> dict[str, Any]:
             "tokenized_texts": passed.texts,
             "duplicate_pairs": passed.duplicates,
             "truncated_pairs": passed.truncated,
-            "rows": passed.rows,
+            "rows": passed.work.rows,
             "padding_ratio": round(passed.padding, 4),
-            "out_of_memory_splits": passed.out_of_memory,
+            "out_of_memory_splits": passed.work.out_of_memory,
         },
         "pairs_per_second": round(passed.pairs / times.wall, 2),
         "tokens_per_second": round(passed.tokens / times.wall, 1),
-        "peak_flops": {"before": report.peak.before, "after": report.peak.after},
+        "peak_flops": asdict(report.peak),
         "flops": None if passed.flops is None else asdict(passed.flops),
-        "mfu": None if report.mfu is None else round(report.mfu, 4),
-        "mfu_nominal": None if report.mfu_nominal is None else round(report.mfu_nominal, 4),
+        "mfu": _rounded(report.mfu),
+        "mfu_nominal": _rounded(report.mfu_nominal),
         "limit": asdict(report.limit),
         "seconds": {name: round(value, 4) for name, value in asdict(times).items()},
         "device_busy": round(times.busy, 4),
-        "cpu_share": None if report.cpu_share is None else round(report.cpu_share, 4),
-        "batch_tokens": None
-        if advice is None
-        else {
+        "cpu_share": _rounded(report.cpu_share),
+        "batch_tokens": None,
+        "whole_input": None,
+    }
+    if advice:
+        found["batch_tokens"] = {
             "default": advice.default,
             "recommended": advice.size,
             "gain": round(advice.gain, 4),
             "noise": round(advice.noise, 4),
             "rounds": trials.rounds,
-            "tokens_per_second": {str(size): round(trials.tokens / found, 1) for size, found in advice.medians.items()},
+            "tokens_per_second": {str(size): round(trials.tokens / spent, 1) for size, spent in advice.medians.items()},
             "too_large": trials.too_large,
-        },
-        "whole_input": None
-        if whole is None
-        else {
+        }
+    if whole:
+        found["whole_input"] = {
             "seconds": round(whole.seconds, 1),
-            "relative_error": None if whole.error is None else round(whole.error, 4),
+            "relative_error": _rounded(whole.error),
             "from_beginning": whole.from_beginning,
             "pairs": whole.pairs,
             "bytes": sample.total_bytes,
-        },
-    }
+        }
+    return found
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 def lines(report: Report) -> Iterator[str]:
-    """The same for a person to read."""
-    yield from _circumstances(report)
-    yield ""
-    yield from _speed(report)
-    yield ""
-    yield from _waits(report)
-    yield ""
-    yield from _sizes(report)
-    yield ""
-    yield _named("whole input", _whole(report))
+    """The same as text."""
+    for number, section in enumerate((_conditions, _speed, _waits, _row_sizes, _whole)):
+        if number:
+            yield ""
+        yield from section(report)
 
 
-def _circumstances(report: Report) -> Iterator[str]:
+def _conditions(report: Report) -> Iterator[str]:
     machine, model, sample, passed = report.machine, report.model, report.sample, report.passed
     threads = f"{machine.threads} threads on {machine.cores} cores"
     yield _named("machine", f"{machine.name} ({machine.capability}), {threads}, torch {machine.torch}")
     how = f"{'packed' if model.packed else 'padded'} rows of {model.batch_tokens:,} tokens"
     yield _named("model", f"{model.name} on {model.device} in {model.dtype}, {model.parameters / 1e6:,.0f} M, {how}")
     yield _named("loading", f"{report.load:.1f} s, first score after {report.first_score:.1f} s")
-    places = "all of the input" if sample.whole else "the beginning of the input"
+    places = "the whole input" if sample.whole else "the beginning of the input"
     if len(sample.stretches) > 1:
         places = f"from {len(sample.stretches)} places in the input"
     taken = f"{passed.pairs:,} pairs of {sample.records:,} records, {passed.tokens:,} tokens"
     yield _named("sample", f"{taken}, {places}, in chunks of {passed.chunk_pairs:,} pairs")
     if sample.rejected:
-        yield _named("bad records", f"{sample.rejected:,} (rerank check says why)")
+        yield _named("bad records", f"{sample.rejected:,} (rerank check lists the reasons)")
     share = passed.truncated / passed.pairs
-    same = f"{passed.duplicates:,} pairs equal to another, {share:.1%} truncated"
-    yield _named("texts", f"{2 * passed.pairs:,}, two a pair, of which {passed.texts:,} were tokenized; {same}")
+    same = f"{passed.duplicates:,} duplicate pairs, {share:.1%} of pairs truncated"
+    yield _named("texts", f"{2 * passed.pairs:,}, two per pair, of which {passed.texts:,} were tokenized; {same}")
 
 
 def _speed(report: Report) -> Iterator[str]:
     passed, peak, times = report.passed, report.peak, report.passed.times
     yield _named("speed", f"{passed.pairs / times.wall:,.1f} pairs/s, {passed.tokens / times.wall:,.0f} tokens/s")
-    yield _named("padding", f"{passed.padding:.1%} of the tokens worked out")
+    yield _named("padding", f"{passed.padding:.1%} of the computed tokens")
     rates = f"{_flops(peak.before)} before, {_flops(peak.after)} after"
-    yield _named("peak", f"{rates}: the best matrix product in {report.model.dtype} on this device")
+    yield _named("peak", f"{rates}: the fastest matrix product in {report.model.dtype} on this device")
     if report.mfu is None or report.mfu_nominal is None:
         yield _named("MFU", "not counted for this type of model")
-        return
-    yield _named("MFU", f"{report.mfu:.1%} of the peak by the work done")
-    yield _named("", f"{report.mfu_nominal:.1%} by the work of the plain model: each pair by itself, each layer whole")
+    else:
+        yield _named("MFU", f"{report.mfu:.1%} of the peak, by operations done")
+        yield _named(
+            "", f"{report.mfu_nominal:.1%} by operations of the plain model: each pair alone, all layers in full"
+        )
 
 
 def _waits(report: Report) -> Iterator[str]:
     times = report.passed.times
     yield _named("limit", report.limit.sentence)
-    if report.limit.what == "device" and report.cpu_share is not None and report.cpu_share < _OURS_ALONE:
-        got = f"this process got {report.cpu_share:.0%} of the time of its threads"
-        yield _named("", f"{got}: others use the machine, which by itself is faster than this")
+    if report.limit.what == "device" and report.cpu_share is not None and report.cpu_share < _UNSHARED:
+        got = f"this process got {report.cpu_share:.0%} of its threads' time"
+        yield _named("", f"{got}: other processes use the machine, which is faster than measured here")
     for seconds, what in (
         (times.wall, "from the first row to the last"),
-        (times.device, "device at work"),
+        (times.device, "device working"),
         (times.rows_wait, "device waiting for the tokenizer"),
         (times.output_wait, "device waiting for the output"),
-        (times.tokenize, "tokenizer at work, beside the device"),
+        (times.tokenize, "tokenizing, in parallel to the device"),
         (times.input_wait, "tokenizer waiting for records"),
-        (times.read, "reading, beside both"),
-        (times.write, "writing, beside all"),
+        (times.read, "reading, in parallel to both"),
+        (times.write, "writing, in parallel to all"),
     ):
         yield f"{seconds:>13.2f} s  {what}"
 
 
-def _sizes(report: Report) -> Iterator[str]:
+def _row_sizes(report: Report) -> Iterator[str]:
     trials, advice = report.trials, report.trials.advice
     if advice is None:
         yield _named("rows", f"no other --batch-tokens was tried: {trials.why}")
         return
-    yield _named("rows", f"medians of {trials.rounds} rounds of {trials.tokens:,} tokens, the device alone")
+    yield _named("rows", f"medians of {trials.rounds} rounds of {trials.tokens:,} tokens, device time only")
     for size, seconds in sorted(advice.medians.items()):
         against = f"{advice.medians[advice.default] / seconds - 1:+.1%}" if size != advice.default else "default"
         yield f"{size:>13,}  {trials.tokens / seconds:>12,.0f} tokens/s  {against:>8}"
@@ -152,23 +155,22 @@ def _sizes(report: Report) -> Iterator[str]:
         yield _named("set", f"--batch-tokens {advice.size}: {advice.gain:+.1%} ({noise})")
 
 
-def _whole(report: Report) -> str:
+def _whole(report: Report) -> Iterator[str]:
     found = report.estimate
     if found is None:
-        return "no estimate: the size of the input is not known"
+        yield _named("whole input", "no estimate: the size of the input is not known")
+        return
     size = f"{found.pairs:,} pairs in {(report.sample.total_bytes or 0) / 1e6:,.1f} MB"
-    where = ", if texts are as long further on as in the beginning" if found.from_beginning else ""
-    error = f" ± {found.error:.0%}" if found.error is not None else ", the sample is too small to say how nearly"
-    return f"about {duration(found.seconds)}{error}{where}: {size}, loading left out"
+    where = ", if later texts are as long as those at the beginning" if found.from_beginning else ""
+    error = f" ± {found.error:.0%}" if found.error is not None else ", the sample is too small for an error margin"
+    yield _named("whole input", f"about {duration(found.seconds)}{error}{where}: {size}, without loading")
 
 
 def duration(seconds: float) -> str:
-    """In the two largest units that say something."""
-    for place, (size, unit) in enumerate(_UNITS):
+    """Seconds in the two largest units."""
+    for (size, unit), (smaller, name) in itertools.pairwise(_UNITS):
         if seconds >= size:
-            rest = seconds % size
-            smaller, name = _UNITS[place + 1] if place + 1 < len(_UNITS) else (1, "s")
-            return f"{int(seconds // size)} {unit} {int(rest // smaller)} {name}"
+            return f"{int(seconds // size)} {unit} {int(seconds % size // smaller)} {name}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 

@@ -1,35 +1,25 @@
-"""Sizes of rows tried against one another on the same pairs: interleaved rounds, the device's time alone."""
+"""Compares row sizes on the same pairs: interleaved rounds, device time only."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from rerank_cli.benchmarking.analysis import Advice, advise
-from rerank_cli.engine.contract import Session
+from rerank_cli.benchmarking.sample_run import BenchSession
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.records import Request
 from rerank_cli.run.stages import pair_texts
 
 _FEWEST_ROUNDS, _MOST_ROUNDS = 3, 9
 _FEWEST_ROWS = 2
-_LONG_ENOUGH = 1.0
-
-
-class Resizable(Session, Protocol):
-    """A session that can feed its model rows of another size."""
-
-    @property
-    def least_rows(self) -> int: ...
-
-    def resized(self, batch_tokens: int) -> Session: ...
+_LONG_ENOUGH = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Sizes to try, each in so many rounds of so many tokens."""
+    """Sizes to try, the tokens that each scores in a round, and the number of rounds."""
 
     sizes: tuple[int, ...]
     tokens: int
@@ -38,9 +28,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """What came of it: `tokens` of the pairs that each size scored in a round; `too_large` are sizes that did not fit.
+    """The result: `tokens` is what each size scored in a round, `too_large` the sizes that did not fit into memory.
 
-    `advice` is None where nothing was tried, for the reason `why`.
+    If no size was compared, `advice` is None and `why` is the reason.
     """
 
     advice: Advice | None
@@ -51,9 +41,9 @@ class Trials:
 
 
 def plan_trials(sizes: Sequence[int], default: int, pace: float, seconds: float, least_rows: int = 1) -> Plan | None:
-    """What can be tried in `seconds` at `pace` tokens a second; None if not even two sizes can.
+    """What can be tried in `seconds` at `pace` tokens per second; None if there is no time for two sizes.
 
-    The largest sizes go first: a round must be worth a few rows of each, and `least_rows`, or it would be cut smaller.
+    The largest sizes are dropped first: a round needs a few rows of each size, and `least_rows`, or rows get smaller.
     """
     fewest = max(_FEWEST_ROWS, least_rows)
     left = sorted(sizes)
@@ -70,16 +60,18 @@ def plan_trials(sizes: Sequence[int], default: int, pace: float, seconds: float,
 
 
 def choose_texts(requests: Sequence[Request], pairs: int) -> PairTexts:
-    """So many pairs from requests all over the sample."""
+    """`pairs` pairs from requests all over the sample."""
     depth = sum(len(request.candidates) for request in requests) / max(1, len(requests))
     step = max(1, int(len(requests) * depth / pairs))
     return pair_texts([*requests[::step], *requests[1::step]]).part(0, pairs)
 
 
-def try_sizes(session: Resizable, texts: PairTexts, plan: Plan, default: int, is_crowded: Callable[[], bool]) -> Trials:
-    """Score the texts with each size, a round of all after the other; the first round warms up and does not count.
+def try_sizes(
+    session: BenchSession, texts: PairTexts, plan: Plan, default: int, is_crowded: Callable[[], bool]
+) -> Trials:
+    """Score the texts with each size in every round, after a warm-up round that does not count.
 
-    Sizes that run out of memory, or come close, are left out, and all above them.
+    A size that runs out of memory, or nearly so, is left out with all larger ones.
     """
     prepared: dict[int, Prepared] = {}
     for size in plan.sizes:
@@ -100,10 +92,5 @@ def try_sizes(session: Resizable, texts: PairTexts, plan: Plan, default: int, is
             seconds[size].append(time.perf_counter() - begun)
     too_large = tuple(size for size in plan.sizes if size not in prepared)
     tokens = int(prepared[default].tokens.sum())
-    return Trials(
-        advise(seconds, default) if len(sizes) > 1 else None,
-        "none but the default fits into memory",
-        tokens,
-        plan.rounds,
-        too_large,
-    )
+    advice = advise(seconds, default) if len(sizes) > 1 else None
+    return Trials(advice, "only the default fits into memory", tokens, plan.rounds, too_large)

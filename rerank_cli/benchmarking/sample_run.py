@@ -1,10 +1,10 @@
-"""A rehearsal: a sample goes through the pipeline of a run, with notes of what was scored, when, and what it took."""
+"""Runs a sample through the pipeline of a run, and records what was scored, when, and at what cost."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -33,19 +33,22 @@ if TYPE_CHECKING:
 _SMALLEST_CHUNK = 32
 
 
-class Costed(Session, Protocol):
-    """An open model that says what its rows cost in operations, if that is known."""
+class BenchSession(Session, Protocol):
+    """An open model that can be measured."""
 
+    @property
+    def least_rows(self) -> int: ...
+    def resized(self, batch_tokens: int) -> Session: ...
     def costs(self) -> Costs | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRun:
-    """What was found, in chunks of `chunk_pairs`.
+    """Measurements of a sample, scored in chunks of `chunk_pairs`.
 
-    `tokens` are those of all pairs, `computed` those worked out with padding, `real` the same without; `texts` are
-    those that were tokenized, of two a pair. `cpu` is seconds of all threads. `flops` is None where operations are not
-    counted. `pace` has seconds and tokens of each part, waiting included.
+    `tokens` are those of all pairs, duplicates included; `texts` is the number of texts that were tokenized, of two per
+    pair; `work` is the device's. `cpu` is in seconds, of all threads. `flops` is None if operations are not counted.
+    `pace` has seconds and tokens of each part, waits included.
     """
 
     times: Times
@@ -55,36 +58,33 @@ class SampleRun:
     truncated: int
     duplicates: int
     texts: int
-    rows: int
-    real: int
-    computed: int
-    out_of_memory: int
+    work: Work
     cpu: float
     flops: Flops | None
     pace: Sequence[tuple[float, int]]
 
     @property
     def padding(self) -> float:
-        return 1 - self.real / self.computed if self.computed else 0.0
+        return 1 - self.work.tokens / self.work.computed if self.work.computed else 0.0
 
 
-def run_sample(session: Costed, sample: InputSample, folder: Path, stop: Callable[[], bool] = never) -> SampleRun:
-    """Read, tokenize, score and write the sample as a run would, and note who waits for whom."""
-    probe, stats, before = _Probe(session), RunStatistics(), replace(session.work)
+def run_sample(session: BenchSession, sample: InputSample, folder: Path, stop: Callable[[], bool] = never) -> SampleRun:
+    """Read, tokenize, score and write the sample as a run does, and measure how long each stage waits."""
+    probe, stats, before = _Probe(session), RunStatistics(), asdict(session.work)
     chunk_pairs = min(session.sizes.chunk_pairs, max(_SMALLEST_CHUNK, sample.pairs // 4))
     output = OutputOptions(str(folder / "sample.jsonl"), OutputFormat.API, AnswerOptions(session.facts.name))
     sink = open_sink(output, columns=None, shape=sample.shape)
-    ledger = Committer(sink, None, stats, lambda _: None, partial(rank_chunk, top_n=None), OnError.SKIP)
+    committer = Committer(sink, None, stats, lambda _: None, partial(rank_chunk, top_n=None), OnError.SKIP)
     journal = Journal(None, {}, lambda: 0)
     records = guarded(sample.read(), OnError.SKIP, None, stats)
     begun, cpu_before = time.perf_counter(), time.process_time()
     try:
         scoring = partial(in_this_process, probe, journal, stats)
-        stream(cut(records, chunk_pairs, lambda: 0, InputHash()), chunk_pairs, scoring, ledger, journal, stats, stop)
+        stream(cut(records, chunk_pairs, lambda: 0, InputHash()), chunk_pairs, scoring, committer, journal, stats, stop)
     finally:
         sink.abandon()
     cpu = time.process_time() - cpu_before
-    seconds, work, spans = stats.seconds, session.work, [span for span in probe.spans if span[2]]
+    seconds, spans = stats.seconds, [span for span in probe.spans if span[2]]
     lead_in = spans[0][0] - begun
     times = Times(
         wall=spans[-1][1] - spans[0][0],
@@ -96,6 +96,12 @@ def run_sample(session: Costed, sample: InputSample, folder: Path, stop: Callabl
         read=seconds["read"],
         write=seconds["write"] + seconds.get("commit", 0.0),
     )
+    costs = session.costs()
+    flops = None
+    if costs is not None:
+        first, *others = [costs.of(row.row) for row in probe.rows]
+        flops = sum(others, start=first)
+    ends = [spans[0][0], *(end for _, end, _ in spans)]
     return SampleRun(
         times=times,
         chunk_pairs=chunk_pairs,
@@ -104,18 +110,15 @@ def run_sample(session: Costed, sample: InputSample, folder: Path, stop: Callabl
         truncated=stats.truncated,
         duplicates=stats.duplicates,
         texts=probe.texts,
-        rows=work.rows - before.rows,
-        real=work.tokens - before.tokens,
-        computed=work.computed - before.computed,
-        out_of_memory=work.out_of_memory - before.out_of_memory,
+        work=Work(**{name: value - before[name] for name, value in asdict(session.work).items()}),
         cpu=cpu,
-        flops=_operations(session.costs(), probe.rows),
-        pace=_pace(spans),
+        flops=flops,
+        pace=[(end - previous, tokens) for previous, (_, end, tokens) in zip(ends, spans, strict=False)],
     )
 
 
 class _Probe:
-    """A session that notes what goes through it, and when."""
+    """A session that records what goes through it, and when."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -145,16 +148,3 @@ class _Probe:
 
     def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
         return self._session.score_plainly(pairs)
-
-
-def _pace(spans: Sequence[tuple[float, float, int]]) -> Sequence[tuple[float, int]]:
-    """Seconds from the end of the part before to the end of each, and its tokens."""
-    ends = [spans[0][0], *(end for _, end, _ in spans)]
-    return [(end - before, tokens) for before, (_, end, tokens) in zip(ends, spans, strict=False)]
-
-
-def _operations(costs: Costs | None, rows: Iterable[PlannedRow]) -> Flops | None:
-    if costs is None:
-        return None
-    first, *others = [costs.of(row.row) for row in rows]
-    return sum(others, start=first)

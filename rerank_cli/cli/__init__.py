@@ -1,5 +1,4 @@
-"""Commands: flags to option objects, one call into the product, an exit code and lines for a person.
+"""The command line: turns flags into option objects, calls the product once, reports results and exit codes.
 
-Knows typer, terminals and exit codes; holds no logic. One module a command, `flags/` for flags that commands share.
-Nothing heavy is imported before a command runs. Face: `main.main`.
+A module per command; `flags/` has shared flags. Imports nothing heavy before a command runs. Entry point: `main.main`.
 """

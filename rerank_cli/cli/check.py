@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import typer
 
 from rerank_cli.cli.flags import common, declare, inputs, model
-from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say
+from rerank_cli.cli.streams import claim_stdout, prepare, say, write
 from rerank_cli.errors import EXIT_REJECTED
 
 if TYPE_CHECKING:
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 _BAR = 40
 
 
-@declare.command(given=inputs.given, reading=model.reading)
+@declare.command
 def check(
-    given: Callable[[], Any],
-    reading: Callable[[], Any],
+    given: Callable[[], Any] = inputs.given,
+    reading: Callable[[], Any] = model.reading,
     limit: int | None = common.LIMIT,
     as_json: bool = common.AS_JSON,
-    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """Say what INPUT holds, how long its pairs are in tokens, and what would be truncated or rejected.
 
@@ -34,33 +33,18 @@ def check(
     Loads the model's tokenizer, never its weights. Exit code 3 if there are bad records.
     """
     records = given()
-    prepare_environment()
-    log_to_stderr(quiet=False, verbose=False)
+    prepare()
     from rerank_cli.engine.limits import open_tokenizer
     from rerank_cli.formats import open_source
     from rerank_cli.inspection.check import check_input
 
     stdout = claim_stdout()
-    source = open_source(records, say)
-    try:
+    with closing(open_source(records, say)) as source:
         known = open_tokenizer(reading())
         report = check_input(source, known, limit)
-    finally:
-        source.close()
-    limits = known.limits
-    if as_json:
-        text = orjson.dumps(_json(report, source.description, limits.max_length), option=orjson.OPT_APPEND_NEWLINE)
-    else:
-        text = _text(report, source.description, known.checkpoint.name, limits.max_length).encode()
-    stdout.write(text)
-    stdout.flush()
-    if report.rejected:
-        raise typer.Exit(EXIT_REJECTED)
-
-
-def _json(report: Report, description: str, max_length: int) -> dict[str, object]:
-    return {
-        "input": description,
+    max_length = known.limits.max_length
+    fields = {
+        "input": source.description,
         "records": report.records,
         "pairs": report.pairs,
         "tokens": report.tokens,
@@ -72,6 +56,9 @@ def _json(report: Report, description: str, max_length: int) -> dict[str, object
         "rejected": dict(report.rejected),
         "examples": report.examples,
     }
+    write(stdout, fields if as_json else _text(report, source.description, known.checkpoint.name, max_length))
+    if report.rejected:
+        raise typer.Exit(EXIT_REJECTED)
 
 
 def _text(report: Report, description: str, model: str, max_length: int) -> str:
@@ -82,7 +69,7 @@ def _text(report: Report, description: str, model: str, max_length: int) -> str:
         f"pairs      {report.pairs:,}",
         f"tokens     {report.tokens:,} ({mean:,.0f} a pair, longest {report.longest:,}; tokenizer of {model})",
         f"truncated  {report.truncated:,} pairs at --max-length {max_length}"
-        + (f", {report.truncated_queries:,} with their query cut" if report.truncated_queries else ""),
+        + (f", {report.truncated_queries:,} with a truncated query" if report.truncated_queries else ""),
     ]
     if report.pairs:
         buckets = list(report.buckets())

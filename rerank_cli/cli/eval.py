@@ -1,8 +1,8 @@
-"""`rerank eval`: measures of a ranking by relevance judgements, alone, against a baseline, or over fusion weights."""
+"""`rerank eval`: measures of a ranking by relevance judgements, alone, against a baseline, or per fusion weight."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 import typer
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BAR = 30
 
 
-@declare.command()
+@declare.command
 def evaluate(
     run: str = typer.Argument(metavar="RUN", help="An output of rerank run, or a run file; - is stdin."),
     qrels: str = common.NEEDED_QRELS,
@@ -34,7 +34,6 @@ def evaluate(
     as_json: bool = common.AS_JSON,
     id_field: str | None = moved(common.ID_FIELD, declare.INPUT),
     doc_id_field: str | None = moved(common.DOC_ID_FIELD, declare.INPUT),
-    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """Measure the ranking in RUN by relevance judgements, and test whether it differs from another one.
 
@@ -54,14 +53,12 @@ def evaluate(
     asked = Asked(run, qrels, baseline, measures, answered, id_field, doc_id_field)
     if tune_weight:
         tuning = tuned(asked, normalize or Normalize.MINMAX, folds, say)
-        typer.echo(_json(asked, tuning.as_json()) if as_json else _tuning(tuning))
-        return
-    found = worked_out(asked, say)
-    typer.echo(_json(asked, found.as_json(per_query)) if as_json else _table(found, per_query))
-
-
-def _json(asked: Any, found: dict[str, Any]) -> str:
-    return orjson.dumps({"run": asked.run, "qrels": asked.qrels, "baseline": asked.baseline} | found).decode()
+        fields, text = tuning.as_json(), _tuning(tuning)
+    else:
+        found = worked_out(asked, say)
+        fields, text = found.as_json(per_query), _table(found, per_query)
+    fields = {"run": run, "qrels": qrels, "baseline": baseline} | fields
+    typer.echo(orjson.dumps(fields).decode() if as_json else text)
 
 
 def _table(found: Evaluation, per_query: bool) -> str:
@@ -84,7 +81,7 @@ def _table(found: Evaluation, per_query: bool) -> str:
 
 
 def _by_query(found: Evaluation) -> list[str]:
-    """Tab-separated, so that it can be cut and sorted: values after, and the differences where there is a before."""
+    """Tab-separated rows: measures of each query, and their differences to the baseline if there is one."""
     names = list(found.after.means)
     rows = ["", "\t".join(["query", *names, *([f"Δ{name}" for name in names] if found.before else [])])]
     for query, before, after in found.by_query():

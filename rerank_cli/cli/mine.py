@@ -9,17 +9,17 @@ import typer
 from rerank_cli.choices import MarginFrom, Sampling, TrainFormat
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
-from rerank_cli.cli.streams import claim_stdout, say
+from rerank_cli.cli.streams import claim_stdout, notifier, say
 from rerank_cli.errors import UsageError
 
 
-@declare.command()
+@declare.command
 def mine(
     reranked: str = typer.Argument(metavar="RERANKED", help="What a run wrote."),
     qrels: str = common.NEEDED_QRELS,
     output: str = flag("-", "Where to write; - is stdout.", "FILE", short="-o"),
     given: list[str] | None = common.GIVEN,
-    queries: str | None = flag(None, "Texts of the queries by id, if they are nowhere else.", "FILE"),
+    queries: str | None = flag(None, "Texts of the queries by id, if RERANKED and --input have none.", "FILE"),
     corpus: list[str] | None = flag(None, "Texts of the documents by id: file or folder (may be repeated).", "PATH"),
     negatives: int = flag(7, "Negatives of a query, at most.", "N", min=1),
     ranks: str = flag("1-", "Ranks that negatives come from; 10- means to the end.", "A-B", long="--range"),
@@ -28,7 +28,7 @@ def mine(
     margin_from: MarginFrom = flag(MarginFrom.LOWEST, "Which positive of a query both are measured from."),
     max_score: float | None = flag(None, "A passage that scores higher is no negative: it may be relevant.", "X"),
     min_score: float | None = flag(None, "A passage that scores lower is no negative: it is too easy.", "X"),
-    min_relevance: int = flag(1, "LoadedQrels at least N is a positive.", "N", min=1),
+    min_relevance: int = flag(1, "Relevance from which a passage is a positive.", "N", min=1),
     sampling: Sampling = flag(Sampling.TOP, "Take the best ranked that qualify, or a random sample."),
     seed: int = flag(0, "Seed of the random sample.", "N"),
     format: TrainFormat = flag(TrainFormat.TRAIN, "FlagEmbedding's train, or columns of sentence-transformers."),
@@ -36,7 +36,6 @@ def mine(
     index_dir: str | None = common.INDEX_DIR,
     overwrite: bool = common.OVERWRITE,
     quiet: bool = common.QUIET,
-    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """Write training data: positives from judgements, hard negatives from what ranks high and is not relevant.
 
@@ -50,7 +49,10 @@ def mine(
         raise UsageError(f"--scores needs --format train (got {format})")
     if index_dir and not corpus:
         raise UsageError("--index-dir needs --corpus PATH")
-    first, last = _ranks(ranks)
+    found = re.fullmatch(r"(\d+)-(\d*)", ranks)
+    first, last = (int(found[1]), int(found[2]) if found[2] else None) if found else (0, None)
+    if first < 1 or (last is not None and last < first):
+        raise UsageError(f"--range {ranks}: expected ranks from 1, like 10-100 or 10-")
     from rerank_cli.mining.mine import MineOptions, mine_file
     from rerank_cli.mining.negatives import Rules
 
@@ -58,18 +60,9 @@ def mine(
         negatives, first, last, margin, max_relative, margin_from, min_score, max_score, min_relevance, sampling, seed
     )
     sides = tuple(given or ()), queries, tuple(corpus or ())
-    notify = (lambda _: None) if quiet else say
-    options = MineOptions(reranked, qrels, output, rules, *sides, format, scores, overwrite, index_dir, notify)
+    options = MineOptions(reranked, qrels, output, rules, *sides, format, scores, overwrite, index_dir, notifier(quiet))
     counts = mine_file(options, claim_stdout() if output == "-" else None)
     if not quiet:
         say(counts.line())
         if counts.probabilities:
             say("pos_scores and neg_scores are probabilities; a run with --scores both gives logits")
-
-
-def _ranks(text: str) -> tuple[int, int | None]:
-    found = re.fullmatch(r"(\d+)-(\d*)", text)
-    first, last = (int(found[1]), int(found[2]) if found[2] else None) if found else (0, None)
-    if first < 1 or (last is not None and last < first):
-        raise UsageError(f"--range {text}: expected ranks from 1, like 10-100 or 10-")
-    return first, last

@@ -1,25 +1,25 @@
-"""`rerank models`: checkpoints known by name, which of them are on disk, and how any one of them is read."""
+"""`rerank models`: known checkpoints, which of them are on disk, and how a model reads a pair."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import typer
 
-from rerank_cli.cli.flags import common, declare
+from rerank_cli.cli.flags import declare
 from rerank_cli.cli.flags.declare import flag
-from rerank_cli.cli.streams import prepare_environment
+from rerank_cli.cli.streams import prepare
 
 if TYPE_CHECKING:
     from rerank_cli.engine.limits import TokenizerOnly
 
 
-@declare.command()
+@declare.command
 def models(
     name: str | None = typer.Argument(None, metavar="[NAME]", help="A model to show: Hub id, folder or mini."),
     as_json: bool = flag(False, "Print one JSON object a line instead of a table.", long="--json"),
-    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """List known models: family, size, length, licence, and whether they are on disk.
 
@@ -30,9 +30,18 @@ def models(
     With NAME: its family, prompt, limits and the options that apply to it; fetches its tokenizer, never its weights.
     Other cross-encoders with one label and causal language models work too, by Hub id or folder.
     """
-    prepare_environment()
+    prepare()
     if name is not None:
-        _one(name, as_json)
+        from rerank_cli.engine.limits import open_tokenizer
+        from rerank_cli.engine.options import ModelOptions
+
+        found = _facts(open_tokenizer(ModelOptions(name)))
+        if as_json:
+            typer.echo(orjson.dumps(found).decode())
+            return
+        for key, value in found.items():
+            text = " ".join(value) if isinstance(value, list) else str(value or "-").replace("\n", "\\n")
+            typer.echo(f"{key.replace('_', ' '):<20} {text}")
         return
     from rerank_cli.models.checkpoint import on_disk
     from rerank_cli.models.registry import KNOWN
@@ -40,29 +49,14 @@ def models(
     rows = [(known, on_disk(known.name)) for known in KNOWN]
     if as_json:
         for known, here in rows:
-            fields = {field: getattr(known, field) for field in known.__dataclass_fields__}
-            typer.echo(orjson.dumps(fields | {"on_disk": here}).decode())
+            typer.echo(orjson.dumps(asdict(known) | {"on_disk": here}).decode())
         return
+    # Two lines a model, each of at most 80 columns.
     width = max(len(known.name) for known, _ in rows)
-    typer.echo(f"{'model':<{width}}  disk  {'family':<18}  params  length  {'licence':<12}  note")
+    typer.echo(f"{'model':<{width}}  disk {'family':<18}  licence\n  params  length  note")
     for known, here in rows:
-        disk = "yes" if here else "-"
-        typer.echo(
-            f"{known.name:<{width}}  {disk:<4}  {known.family:<18}  {known.parameters:>6}  {known.max_length:>6}  "
-            f"{known.licence:<12}  {known.note}"
-        )
-
-
-def _one(name: str, as_json: bool) -> None:
-    from rerank_cli.engine.limits import open_tokenizer
-    from rerank_cli.engine.options import ModelOptions
-
-    found = _facts(open_tokenizer(ModelOptions(name)))
-    if as_json:
-        typer.echo(orjson.dumps(found).decode())
-        return
-    for key, value in found.items():
-        typer.echo(f"{key.replace('_', ' '):<20} {_plain(value)}")
+        typer.echo(f"{known.name:<{width}}  {'yes' if here else '-':<4} {known.family:<18}  {known.licence}")
+        typer.echo(f"  {known.parameters:>6}  {known.max_length:>6}  {known.note}")
 
 
 def _facts(model: TokenizerOnly) -> dict[str, Any]:
@@ -98,9 +92,3 @@ def _facts(model: TokenizerOnly) -> dict[str, Any]:
         "licence": known.licence if known else "",
         "options": [flag_of(option) for option in sorted(options_of(model.family, profile))],
     }
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(value)
-    return "-" if value in ("", None) else str(value).replace("\n", "\\n")

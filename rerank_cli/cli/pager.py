@@ -1,4 +1,4 @@
-"""Text to the reader's pager while it is still being made: a long file is on the screen at once."""
+"""Writes text to the user's pager while it is being produced, so that a long file is on the screen at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO
 
 
 def through_pager(write: Callable[[IO[str]], None]) -> bool:
-    """Let `write` write into `$PAGER`, or less; False if there is none. Leaving the pager ends the writing, quietly."""
+    """Call `write` with the stdin of `$PAGER` or less; False without a pager. Quitting the pager ends the writing."""
     command = shlex.split(os.environ.get("PAGER") or "less")
     if not command or not shutil.which(command[0]):
         return False
@@ -27,14 +27,9 @@ def through_pager(write: Callable[[IO[str]], None]) -> bool:
     finally:
         with suppress(BrokenPipeError):
             pager.stdin.close()
-        _wait(pager)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it ends, Ctrl-C is for the pager
+        try:
+            pager.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
     return True
-
-
-def _wait(pager: subprocess.Popen[str]) -> None:
-    """Until its reader leaves it; what the keyboard sends meanwhile is the pager's."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        pager.wait()
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -6,11 +6,11 @@ import typer
 
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
-from rerank_cli.cli.streams import claim_stdout, say
+from rerank_cli.cli.streams import claim_stdout, say, write
 from rerank_cli.errors import UsageError
 
 
-@declare.command()
+@declare.command
 def report(
     output: str = typer.Argument(metavar="OUTPUT", help="What a run wrote."),
     page: str | None = flag(None, "Write an HTML page.", "FILE", short="-o", long="--output"),
@@ -20,7 +20,6 @@ def report(
     summary: str | None = flag(None, "Figures and settings that the run wrote with --summary.", "FILE"),
     terminal: bool = flag(False, "Print it in the terminal [default without -o]."),
     overwrite: bool = common.OVERWRITE,
-    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """Show scores, rank changes, measures and examples of an output, as one HTML page or in the terminal.
 
@@ -31,7 +30,7 @@ def report(
     The page needs no network. The output is read once, in bounded memory; --input has the texts that it left out.
     """
     if page == "-":
-        raise UsageError("--output cannot be - (stdout carries the terminal's version). Fix: name a file")
+        raise UsageError("--output cannot be - (stdout is for --terminal). Fix: name a file")
     from rerank_cli.reports.collect import ReportOptions, findings
 
     options = ReportOptions(output, tuple(given or ()), qrels, baseline, summary)
@@ -40,13 +39,11 @@ def report(
         from rerank_cli.reports.page import check_page, write_page
 
         check_page(page, options, overwrite)
-        found = findings(options)
+    found = findings(options)
+    if page:
         size = write_page(page, found)
         say(f"{page}: {size / 1e6:.2f} MB, {found.queries:,} queries")
-    else:
-        found = findings(options)
     if stdout:
         from rerank_cli.reports.terminal import text_of
 
-        stdout.write(text_of(found, colour=stdout.isatty()).encode("utf-8", "replace"))
-        stdout.flush()
+        write(stdout, text_of(found, colour=stdout.isatty()))

@@ -1,9 +1,10 @@
-"""`rerank run`: flags to one frozen configuration, and how the run ended to an exit code."""
+"""`rerank run`: turns flags into one configuration, and the outcome of the run into an exit code."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 
@@ -12,14 +13,8 @@ from rerank_cli.cli.flags import common, declare, inputs, model
 from rerank_cli.cli.flags.declare import duration, flag
 from rerank_cli.cli.flags.ranking import ranking as ranking_flags
 from rerank_cli.cli.settings import Config, PrintConfig, show
-from rerank_cli.cli.streams import claim_stdout, log_to_stderr, prepare_environment, say, say_json
+from rerank_cli.cli.streams import claim_stdout, notifier, prepare
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from rerank_cli.engine.options import ModelOptions
 
 speed = partial(flag, panel=declare.DEVICE)
 out = partial(flag, panel=declare.OUTPUT)
@@ -27,29 +22,20 @@ recovery = partial(flag, panel=declare.RECOVERY)
 shown = partial(flag, panel=declare.PROGRESS)
 
 
-@declare.command(
-    given=inputs.given,
-    reading=model.reading,
-    place=model.place,
-    cutting=model.long_documents,
-    ranking=ranking_flags,
-)
+@declare.command
 def run(
     context: typer.Context,
-    given: Callable[[], Any],
-    reading: Callable[[], Any],
+    given: Callable[[], Any] = inputs.given,
+    reading: Callable[[], Any] = model.reading,
     output: str = flag("-", "Where to write: .jsonl[.gz|.zst|.bz2|.lz4] or .parquet; - is stdout.", "FILE", short="-o"),
     top_n: int | None = common.TOP_N,
-    *,
-    place: Callable[[], Any],
-    cutting: Callable[[], Any],
-    ranking: Callable[[], Any],
+    place: Callable[[], dict[str, Any]] = model.place,
+    passages: Callable[[], dict[str, Any]] = model.long_documents,
+    ranking: Callable[[], dict[str, Any]] = ranking_flags,
     devices: str | None = speed(None, "One worker process each: 0,1 or cuda:0,cuda:1 or all, or cpu,cpu.", "LIST"),
     cache: str | None = speed(None, "Score cache: only pairs that are not in it are scored.", "FILE"),
     cascade: str | None = speed(None, "A smaller model keeps the best KEEP candidates for the model.", "MODEL:KEEP"),
-    cascade_sample: int | None = speed(
-        None, "Queries on which the cascade's loss is measured [default: 4 to 16].", "N", min=0
-    ),
+    cascade_sample: int | None = speed(None, "Queries to measure the cascade's loss [default: 4 to 16].", "N", min=0),
     chunk_pairs: int | None = speed(None, "Pairs planned and committed together [default: by device].", "N", min=1),
     overwrite: bool = common.OVERWRITE,
     format: OutputFormat = out(OutputFormat.API, "api: a line a query; pairs: a row a pair; others: run files."),
@@ -78,7 +64,6 @@ def run(
     verbose: bool = common.VERBOSE,
     config: str | None = Config,  # noqa: ARG001 - read before the other flags, see settings
     print_config: bool = PrintConfig,
-    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """Rerank the candidates of every query in INPUT, best first.
 
@@ -88,7 +73,7 @@ def run(
       zcat big.jsonl.gz | rerank run --top-n 10 --no-documents > best.jsonl
       rerank run --run bm25.trec --beir scifact/ --format trec -o ce.trec
 
-    Reads JSONL (also gzip, zstd, bz2, lz4), Parquet and TSV. The shape of the records is told from the first one.
+    Reads JSONL (also gzip, zstd, bz2, lz4), Parquet and TSV. The shape of the records is recognised from the first one.
     """
     if print_config:
         show(context)
@@ -96,9 +81,9 @@ def run(
     records, where = given(), place()
     if devices is not None and where["device"] != "auto":
         raise UsageError("--device and --devices: give one of them")
-    prepare_environment()
-    log_to_stderr(quiet, verbose)
+    prepare(quiet=quiet, verbose=verbose)
     from rerank_cli.engine.lazy import start_session
+    from rerank_cli.engine.limits import find
     from rerank_cli.formats import AnswerOptions, OutputOptions
     from rerank_cli.run.job import run as run_job
     from rerank_cli.run.options import Cascade, RunConfig
@@ -106,8 +91,8 @@ def run(
     from rerank_cli.run.signals import die_of
 
     stdout = claim_stdout() if output == "-" else None
-    notify = (lambda _: None) if quiet else say_json if progress is ProgressMode.JSON else say
-    options = model.model_of(reading, lambda: where, cutting)
+    notify = notifier(quiet, as_json=progress is ProgressMode.JSON)
+    options = model.model_of(reading, lambda: where, passages)
     ordering = ranking()
     layers = options.family.cutoff_layers or ()
     answers = AnswerOptions(
@@ -145,24 +130,17 @@ def run(
         **ordering,
     )
     open_model = start_session if devices is None else partial(open_workers, device_list(devices))
-    outcome, stop = run_job(plan, open_model, _revision)
+    outcome, stop = run_job(plan, open_model, lambda wanted: find(wanted).revision)
     if outcome.nothing_to_do:
-        measured = ", rerank eval measures it" if plan.judges else ""
-        notify(f"{output}: complete already, nothing to do (--overwrite does it again{measured})")
+        measured = ", rerank eval measures it" if plan.qrels else ""
+        notify(f"{output}: already complete, nothing to do (--overwrite repeats the run{measured})")
     if outcome.stats.records:
         notify(outcome.line())
     if outcome.interrupted and outcome.model and (output != "-" or checkpoint):
-        notify(f"stopped by {outcome.interrupted}, work kept; the same command goes on from here")
+        notify(f"stopped by {outcome.interrupted}, work kept; the same command continues from here")
     if stop.signal:
         die_of(stop.signal)
     if outcome.interrupted:
         raise typer.Exit(EXIT_STOPPED)
     if outcome.stats.rejected:
         raise typer.Exit(EXIT_REJECTED)
-
-
-def _revision(options: ModelOptions) -> str:
-    """The revision of a model that is not loaded, to compare an existing output with."""
-    from rerank_cli.engine.limits import find
-
-    return find(options).revision

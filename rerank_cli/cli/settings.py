@@ -1,14 +1,14 @@
 """`--config FILE` and `--print-config`: flags > RERANK_* environment > the file > defaults.
 
 A configuration file is TOML whose keys are long flag names (`max-length = 1024`), at the top level or in a table named
-after the command. No file is read that was not named.
+after the command. Only the file named by the flag is read.
 """
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -19,6 +19,7 @@ _SOURCES = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": 
 
 
 def _read(context: typer.Context, path: str | None) -> str | None:
+    """Use the file's top-level settings and those of the command's table as defaults; UsageError for unknown ones."""
     if path is None:
         return None
     try:
@@ -27,13 +28,6 @@ def _read(context: typer.Context, path: str | None) -> str | None:
         raise UsageError(f"--config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: not valid TOML ({error})") from error
-    values = _settings_for(context, content, path)
-    context.default_map = {**(context.default_map or {}), **values}
-    return path
-
-
-def _settings_for(context: typer.Context, content: dict[str, Any], path: str) -> dict[str, Any]:
-    """Top-level settings and those of the command's own table; UsageError for one that means nothing."""
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     commands = getattr(context.parent.command, "commands", {}) if context.parent else {}
     flat = {key: value for key, value in content.items() if key not in tables}
@@ -42,11 +36,12 @@ def _settings_for(context: typer.Context, content: dict[str, Any], path: str) ->
     known = {parameter.name for parameter in context.command.params}
     for name in [*(set(tables) - set(commands)), *(set(values) - known)]:
         raise UsageError(f"--config {path}: unknown setting {name!r}")
-    return values
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
 
 
 def show(context: typer.Context) -> None:
-    """Print every setting, its value and where it came from, as TOML; one without a value stands in a comment."""
+    """Print every setting with its value and source as TOML; one without a value as a comment."""
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in {"config", "print_config", "help"} or name not in context.params:
@@ -55,18 +50,8 @@ def show(context: typer.Context) -> None:
         origin = _SOURCES.get(source.name if source else "", "default")
         value = context.params[name]
         key = name.replace("_", "-")
-        print(f"# {key} is not set" if value is None else f"{key} = {_toml(value)}  # {origin}")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+        written = str(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+        print(f"# {key} is not set" if value is None else f"{key} = {written}  # {origin}")
 
 
 Config = flag(None, "Read settings from a TOML file.", "FILE", panel=PROGRESS, callback=_read, is_eager=True)

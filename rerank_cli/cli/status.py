@@ -1,8 +1,6 @@
-"""`rerank status`: how far the run of an output is, and which process writes it."""
+"""`rerank status`: progress of the run of an output, and the process that writes it."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import orjson
 import typer
@@ -10,23 +8,19 @@ import typer
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
 
-if TYPE_CHECKING:
-    from rerank_cli.inspection.status import Status
-
 _STATES = {
     "running": "running: {holder}",
-    "stopped": "stopped; the same command goes on",
+    "stopped": "stopped; the same command continues it",
     "complete": "complete",
-    "exists": "there is a file, nothing is known of how it was made",
+    "exists": "a file without a receipt; how it was made is unknown",
 }
 
 
-@declare.command()
+@declare.command
 def status(
-    output: str = typer.Argument(metavar="OUTPUT", help="What the run was told to write with -o."),
-    checkpoint: str | None = flag(None, "Where the run was told to keep its checkpoint.", "FILE"),
+    output: str = typer.Argument(metavar="OUTPUT", help="Output of the run, as given to -o."),
+    checkpoint: str | None = flag(None, "Checkpoint of the run, as given to it.", "FILE"),
     as_json: bool = common.AS_JSON,
-    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """Show how far the run of OUTPUT is, its speed, its settings, and which process writes it.
 
@@ -42,25 +36,21 @@ def status(
     if as_json:
         typer.echo(orjson.dumps(found.as_json()).decode())
         return
-    for name, value in _rows(found):
-        typer.echo(f"{name:<10}  {value}")
-
-
-def _rows(found: Status) -> list[tuple[str, str]]:
     rows = [("output", found.output), ("state", _STATES[found.state].format(holder=found.holder))]
     if found.kept_bytes:
         rows.append(("kept", f"{found.kept_bytes:,} bytes"))
-    if found.checkpoint is None:
-        return rows
-    progress, counts = found.checkpoint.progress, found.checkpoint.counts
-    share, eta = progress["share_done"], progress["eta_seconds"]
-    done = f"{counts['records']:,} records, {counts['pairs']:,} pairs"
-    pace = f"{progress['pairs_per_second']:,.0f} pairs/s, {progress['tokens_per_second']:,.0f} tokens/s"
-    rows += [
-        ("done", done + (f", {share:.1%}" if share is not None else "")),
-        ("pace", pace + (f", {eta:,.0f} s to go" if eta is not None else "")),
-        ("rejected", f"{counts['rejected']:,} records"),
-        ("committed", f"{progress['time']} ({found.age_seconds:,.0f} s ago)"),
-    ]
-    settings = [f"{name} {value}" for name, value in found.checkpoint.fingerprint.items() if value is not None]
-    return [*rows, ("made with", ", ".join(settings))]
+    if found.checkpoint:
+        progress, counts = found.checkpoint.progress, found.checkpoint.counts
+        share, eta = progress["share_done"], progress["eta_seconds"]
+        done = f"{counts['records']:,} records, {counts['pairs']:,} pairs"
+        pace = f"{progress['pairs_per_second']:,.0f} pairs/s, {progress['tokens_per_second']:,.0f} tokens/s"
+        settings = [f"{name} {value}" for name, value in found.checkpoint.fingerprint.items() if value is not None]
+        rows += [
+            ("done", done + (f", {share:.1%}" if share is not None else "")),
+            ("pace", pace + (f", {eta:,.0f} s to go" if eta is not None else "")),
+            ("rejected", f"{counts['rejected']:,} records"),
+            ("committed", f"{progress['time']} ({found.age_seconds:,.0f} s ago)"),
+            ("made with", ", ".join(settings)),
+        ]
+    for name, value in rows:
+        typer.echo(f"{name:<10}  {value}")

@@ -1,4 +1,4 @@
-"""The process's own streams: data on stdout and nothing else, words on stderr."""
+"""Standard streams of the process: stdout carries data only, messages go to stderr."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -14,9 +15,9 @@ from rerank_cli.errors import OutputError, UsageError
 
 
 def stand_in_for_closed() -> None:
-    """Put /dev/null where stdin, stdout or stderr is closed, so that no file of ours gets their number.
+    """Open /dev/null in place of a closed stdin, stdout or stderr, so that no file of ours gets its descriptor.
 
-    `sys.stdin` and `sys.stdout` stay None then, which is how the commands know.
+    `sys.stdin` and `sys.stdout` stay None then, by which commands recognize a closed stream.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -28,9 +29,9 @@ def stand_in_for_closed() -> None:
 
 
 def claim_stdout() -> BinaryIO:
-    """Keep the real stdout on a private descriptor and point fd 1 at stderr.
+    """Move stdout to a private descriptor, returned as a buffered binary file, and point descriptor 1 at stderr.
 
-    A stray print in a library then cannot corrupt the data. Returns the real stdout, unbuffered below us.
+    Libraries that print to stdout then cannot corrupt the data. Raises OutputError if stdout is closed.
     """
     if sys.stdout is None:
         raise OutputError("<stdout>: is closed. Fix: -o FILE")
@@ -40,8 +41,15 @@ def claim_stdout() -> BinaryIO:
     return os.fdopen(private, "wb")
 
 
+def write(stdout: BinaryIO, content: str | dict[str, Any]) -> None:
+    """Write text, or an object as one line of JSON, and flush."""
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else orjson.dumps(content) + b"\n"
+    stdout.write(data)
+    stdout.flush()
+
+
 def require_input(inputs: list[str] | None) -> tuple[str, ...]:
-    """The inputs named, or stdin; UsageError if that is a terminal or closed."""
+    """The given inputs, or stdin; UsageError if stdin is a terminal or closed."""
     if not inputs or "-" in inputs:
         if sys.stdin is None:
             raise UsageError("no INPUT, and stdin is closed. Fix: name a file")
@@ -51,20 +59,20 @@ def require_input(inputs: list[str] | None) -> tuple[str, ...]:
 
 
 def silence_stdout() -> None:
-    """Let nothing more reach a stdout that has failed, not even at the interpreter's last flush."""
+    """Redirect a failed stdout to /dev/null, so that the interpreter's last flush does not fail too."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
 
 
 def die_of_closed_pipe() -> None:
-    """End as a program in a pipe should whose reader has gone: of SIGPIPE, without a word."""
+    """End silently by SIGPIPE, like other programs in a pipe whose reader has ended."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def prepare_environment() -> None:
-    """Settings that libraries read when they are first imported. What a person set stays as it is."""
+    """Set variables that libraries read on import, unless the user has set them."""
     for name, value in {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -75,30 +83,27 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def say(message: str) -> None:
-    """One line on stderr. Control characters, which user text may hold, are shown and not sent."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    print(f"rerank: {text}", file=sys.stderr, flush=True)
-
-
-def say_json(message: str) -> None:
-    """The same for `--progress json`: an object a line, so that stderr can be parsed."""
-    print(orjson.dumps({"event": "notice", "message": message}).decode(), file=sys.stderr, flush=True)
-
-
-def complain(message: str) -> None:
-    """Say what went wrong, if anybody can hear it."""
-    try:
-        say(message)
-    except OSError:
-        silence_stdout()
-
-
-def log_to_stderr(quiet: bool, verbose: bool) -> None:
-    """Our own log lines in the form of our messages; warnings only, unless asked for more or less."""
+def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Prepare the environment, and log warnings (`verbose`: everything, `quiet`: errors) to stderr like messages."""
+    prepare_environment()
     logger = logging.getLogger("rerank_cli")
     logger.handlers.clear()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("rerank: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+
+
+def say(message: str) -> None:
+    """Print one line on stderr. Control characters, which user text may contain, are escaped."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    print(f"rerank: {text}", file=sys.stderr, flush=True)
+
+
+def notifier(quiet: bool, *, as_json: bool = False) -> Callable[[str], None]:
+    """`say`, or a function that does nothing; with `as_json` one object per line, so that stderr can be parsed."""
+    if as_json and not quiet:
+        return lambda message: print(
+            orjson.dumps({"event": "notice", "message": message}).decode(), file=sys.stderr, flush=True
+        )
+    return (lambda _: None) if quiet else say

@@ -14,14 +14,13 @@ from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.pager import through_pager
 
 
-@declare.command()
+@declare.command
 def view(
     file: str = typer.Argument(metavar="FILE", help="What a run wrote; - is stdin."),
     given: list[str] | None = common.GIVEN,
     qrels: str | None = common.QRELS,
     query: str | None = flag(None, "Show only the query with this id.", "ID"),
     top: int = flag(10, "Passages to show of each query.", "N", min=1),
-    debug: bool = common.DEBUG,  # noqa: ARG001 - read in main
 ) -> None:
     """Page through queries and passages: score, new rank, first-stage rank, and text.
 
@@ -29,7 +28,7 @@ def view(
       rerank view reranked.jsonl --input candidates.jsonl --qrels qrels.tsv
       rerank view reranked.jsonl --query 42 --top 3
 
-    Uses $PAGER (less) on a terminal, plain text elsewhere. Reads only as far as you look.
+    Uses $PAGER (less) on a terminal, plain text elsewhere. Reads the file only as far as it is shown.
     """
     from rerank_cli.reports.view import ViewOptions, queries, text_of
 

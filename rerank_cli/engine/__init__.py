@@ -1,4 +1,4 @@
-"""Pairs of texts to scores, fast: tokenizing, planning packed rows, attention, devices.
+"""Scores pairs of texts: tokenization, packed rows, attention, devices.
 
-Knows models and tensors; not files, records or terminals. Face: `lazy.start_session` gives a `contract.Session`.
+Depends on models, and knows no files, records or terminals. Entry point: `lazy.start_session` opens a session.
 """

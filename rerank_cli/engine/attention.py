@@ -1,8 +1,8 @@
-"""One attention function for packed rows, registered with transformers under a name of ours.
+"""The attention function for packed rows, registered with transformers under our own name.
 
-Every sequence of the row attends to itself alone, and to the beginning it shares with others, if there is one. CUDA in
-half precision goes to torch's variable-length flash kernel; everything else runs scaled-dot-product attention over runs
-of segments of equal length. Works for any stock model that passes extra keyword arguments on to its attention.
+Each sequence of a row attends only to itself and to the prefix that it shares with others, if any. CUDA in half
+precision uses torch's variable-length flash kernel, everything else scaled-dot-product attention over runs of segments
+of equal length. Works for any stock model that passes extra keyword arguments on to its attention function.
 """
 
 from __future__ import annotations
@@ -19,14 +19,10 @@ from rerank_cli.models.inputs import Packing
 from rerank_cli.models.packed_row import Run
 
 PACKED = "rerank_packed"
-_KERNEL_DTYPES = (torch.float16, torch.bfloat16)
 
 
 def register() -> str:
-    """Make the function known to transformers (once is enough, more does no harm) and return its name.
-
-    No mask function is registered with it, so transformers builds no mask.
-    """
+    """Register the function with transformers, without a mask function, so that it builds no mask; returns the name."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(PACKED, packed_attention)
@@ -49,25 +45,37 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention inside each sequence: query [1, heads, T, d], key and value [1, kv heads, T, d] to [1, T, heads, d].
 
-    With `one_query`, query holds the states that are scored alone, [1, heads, n, d]. `sliding_window` follows
-    transformers: tokens further apart than window - 1 do not see each other. `softcap` c bends the products of query
-    and key to c · tanh(x / c).
+    With `one_query`, query holds only the states of the scored tokens, [1, heads, n, d]. `sliding_window` is defined as
+    in transformers: tokens more than window - 1 apart do not attend to each other. `softcap` c replaces each product x
+    of query and key by c · tanh(x / c).
     """
-    reach = None if sliding_window is None else sliding_window - 1
-    flash = packing.kernel and softcap is None and _takes(query)
-    windowed = reach is not None and reach < packing.longest_keys
-    if not windowed:
-        reach = None
-    # The kernel aligns queries to the end of their keys: a window around a first token is not to be had from it.
+    reach = sliding_window - 1 if sliding_window is not None and sliding_window <= packing.longest_keys else None
+    query, key, value = query[0], key[0], value[0]
+    flash = packing.kernel and softcap is None and _kernel_accepts(query)
+    # The kernel aligns queries with the end of their keys, so it cannot center a window on a first token.
     around_first = one_query and not packing.causal
-    if flash and not (windowed and (around_first or not _has_windows())):
-        return _variable_length(query[0], key[0], value[0], packing, scaling, reach, one_query)[None], None
-    return _over_runs(query[0], key[0], value[0], packing, scaling, reach, softcap, one_query)[None], None
+    if flash and (reach is None or (not around_first and _has_windows())):
+        return _variable_length(query, key, value, packing, scaling, reach, one_query)[None], None
+    parts = []
+    for run in packing.runs:
+        if one_query and run.sequence is None:
+            continue
+        start, length = (run.sequence or 0, 1) if one_query else (run.token, run.length)
+        q = _split(query, start, run.count, length)
+        k, v = (_with_shared_prefix(states, run) for states in (key, value))
+        mask, plain_causal = _mask(run, packing.causal, reach, one_query, query.device)
+        if softcap is not None:
+            context = _softcapped(q, k, v, mask, scaling, softcap, plain_causal)
+        else:
+            context = scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=plain_causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            )
+        parts.append(context.transpose(1, 2).flatten(0, 1))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
 
 
-def _takes(states: Tensor) -> bool:
-    """Whether the variable-length kernel takes states of this kind."""
-    return states.dtype in _KERNEL_DTYPES and states.shape[-1] % 8 == 0 and states.shape[-1] <= 256
+def _kernel_accepts(states: Tensor) -> bool:
+    return states.dtype in (torch.float16, torch.bfloat16) and states.shape[-1] % 8 == 0 and states.shape[-1] <= 256
 
 
 def _variable_length(
@@ -78,13 +86,12 @@ def _variable_length(
     key_offsets = packing.offsets if keys is None else keys.offsets
     if keys is not None:
         k, v = k[keys.index], v[keys.index]
-    # A segment that is not scored has no query then. Were 1 said to be the most that one has, the kernel would take
-    # it for what each has, where heads share keys.
+    # A segment that is not scored has no query here. With a maximum of 1 the kernel would assume exactly one query per
+    # segment where heads share keys, so the maximum passed is 2.
     offsets, longest = (packing.scored_offsets, 2) if one else (packing.offsets, packing.longest)
     left = -1 if reach is None else reach
     right = 0 if packing.causal else left
-    longest_keys = packing.longest_keys
-    return cast("Tensor", kernel(q, k, v, offsets, key_offsets, longest, longest_keys, scaling, left, right))
+    return cast("Tensor", kernel(q, k, v, offsets, key_offsets, longest, packing.longest_keys, scaling, left, right))
 
 
 @torch.library.custom_op("rerank::variable_length", mutates_args=())
@@ -100,10 +107,7 @@ def kernel(
     left: int,
     right: int,
 ) -> Tensor:
-    """torch's variable-length attention, whose parameters grew from version to version: [Tq, heads, d].
-
-    One operator to whoever compiles the model around it.
-    """
+    """Attention of any torch version by its flash kernel, [Tq, heads, d]; torch.compile does not look inside."""
     from torch.nn.attention.varlen import varlen_attn
 
     known = _kernel_parameters()
@@ -116,12 +120,12 @@ def kernel(
     if "scale" in known:
         options["scale"] = scaling
     elif scaling is not None:
-        q = q * (scaling * q.shape[-1] ** 0.5)  # torch 2.10 scales by the usual root alone
+        q = q * (scaling * q.shape[-1] ** 0.5)  # torch 2.10 always scales by 1 / sqrt(d)
     if "window_size" in known:
         options["window_size"] = (left, right)
     else:
         options["is_causal"] = (left, right) == (-1, 0)
-    # The kernel walks by strides, but for the last axis: parts of a fused projection need no copy.
+    # The kernel accepts any stride except on the last axis, so slices of a fused projection need no copy.
     q, k, v = (states if states.stride(-1) == 1 else states.contiguous() for states in (q, k, v))
     found = cast("Tensor", varlen_attn(q, k, v, offsets, key_offsets, longest, longest_keys, **options))
     return found.contiguous()
@@ -144,41 +148,14 @@ def _kernel_parameters() -> frozenset[str]:
     return frozenset(inspect.signature(varlen_attn).parameters)
 
 
-def _over_runs(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packing: Packing,
-    scaling: float | None,
-    reach: int | None,
-    softcap: float | None,
-    one: bool,
-) -> Tensor:
-    parts = []
-    for run in packing.runs:
-        if one and run.sequence is None:
-            continue
-        q = _split(query, run.sequence or 0, run.count, 1) if one else _split(query, run.token, run.count, run.length)
-        k, v = (_with_beginning(states, run) for states in (key, value))
-        mask, plain_causal = _mask_of(run, packing.causal, reach, one, query.device)
-        if softcap is not None:
-            context = _softcapped(q, k, v, mask, scaling, softcap, plain_causal)
-        else:
-            context = scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=plain_causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-            )
-        parts.append(context.transpose(1, 2).flatten(0, 1))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
 def _split(states: Tensor, start: int, count: int, length: int) -> Tensor:
-    """[heads, T, d] to the run's [count, heads, length, d], a view."""
+    """A view of [heads, T, d] states from `start` on as [count, heads, length, d]."""
     part = states[:, start : start + count * length]
     return part.reshape(part.shape[0], count, length, part.shape[2]).transpose(0, 1)
 
 
-def _with_beginning(states: Tensor, run: Run) -> Tensor:
-    """Keys or values of a run, behind those of the beginning that its segments share."""
+def _with_shared_prefix(states: Tensor, run: Run) -> Tensor:
+    """Keys or values of a run, preceded by those of the prefix that its segments share."""
     own = _split(states, run.token, run.count, run.length)
     if run.before is None:
         return own
@@ -187,8 +164,11 @@ def _with_beginning(states: Tensor, run: Run) -> Tensor:
     return torch.cat((shared, own), dim=2)
 
 
-def _mask_of(run: Run, causal: bool, reach: int | None, one: bool, device: torch.device) -> tuple[Tensor | None, bool]:
-    """What a run's queries see, bool [queries, keys]; None where they see all, or (True) all before them."""
+def _mask(run: Run, causal: bool, reach: int | None, one: bool, device: torch.device) -> tuple[Tensor | None, bool]:
+    """The mask of a run's queries, bool [queries, keys], and whether plain causal attention replaces it.
+
+    (None, False) means that every query attends to every key.
+    """
     before = 0 if run.before is None else run.before[1]
     keys = before + run.length
     narrow = reach is not None and reach < keys - 1
@@ -203,9 +183,8 @@ def _mask_of(run: Run, causal: bool, reach: int | None, one: bool, device: torch
 
 @lru_cache(maxsize=64)
 def _visible(first: int, queries: int, keys: int, causal: bool, reach: int | None, device: torch.device) -> Tensor:
-    """Which of the keys each query sees, the queries standing from place `first` on."""
-    places = torch.arange(keys, device=device)
-    distance = torch.arange(first, first + queries, device=device)[:, None] - places
+    """The keys that each query attends to, bool [queries, keys]; the first query is at position `first`."""
+    distance = torch.arange(first, first + queries, device=device)[:, None] - torch.arange(keys, device=device)
     seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     return seen if reach is None else seen & (distance.abs() <= reach)
 
@@ -213,7 +192,7 @@ def _visible(first: int, queries: int, keys: int, causal: bool, reach: int | Non
 def _softcapped(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None, cap: float, causal: bool
 ) -> Tensor:
-    """Attention written out, which no fused kernel does with a cap everywhere; softmax in fp32."""
+    """Attention with a softcap, which no fused kernel supports on every device; softmax in fp32."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = (states.repeat_interleave(groups, dim=1) for states in (k, v))

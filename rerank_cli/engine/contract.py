@@ -1,7 +1,4 @@
-"""What a job and an engine say to each other: options in, facts and figures out, and the session between them.
-
-Plain data without torch, so that a bad flag or a bad file is told before seconds go into imports.
-"""
+"""Types shared by the engine and its callers. Without torch, so that bad flags are reported before it is imported."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from rerank_cli.engine.prepare import PairTexts, Prepared
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a summary says of the model that ran. `layers` are the cutoff layers of which each gives a score."""
+    """The model as a run's summary describes it. `layers` are the cutoff layers, each of which gives a score."""
 
     name: str
     revision: str
@@ -40,14 +37,14 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Defaults that go by device: tokens in a packed row, pairs in a chunk."""
+    """Defaults by device: tokens in a packed row, pairs in a chunk."""
 
     batch_tokens: int
     chunk_pairs: int
 
 
 class StopRequested(Exception):
-    """Somebody asked to stop between two rows; the pairs at hand have no scores."""
+    """Scoring was stopped between two rows on request; the current pairs have no complete scores."""
 
 
 def never() -> bool:
@@ -56,7 +53,7 @@ def never() -> bool:
 
 @dataclass(slots=True)
 class Work:
-    """What the device was given: rows, real tokens, tokens computed (padding included), and what had to be mended."""
+    """Counters: rows, real tokens, computed tokens (with padding), out-of-memory splits, scores computed in fp32."""
 
     rows: int = 0
     tokens: int = 0
@@ -66,48 +63,40 @@ class Work:
 
 
 class RowNotes(Protocol):
-    """What is known of rows before they are scored, and who wants to know of them after.
-
-    A row is told by the distinct pairs in it, int64 [m]; its scores are float32 [m], or [m, layers].
-    """
+    """Known and new scores, float32 [m] or [m, layers], of rows, which are identified by their distinct pairs [m]."""
 
     def known(self, pairs: Index) -> npt.NDArray[np.float32] | None: ...
-
     def done(self, pairs: Index, scores: npt.NDArray[np.float32]) -> None: ...
 
 
 class Model(Protocol):
-    """A model that is open, here or in other processes."""
+    """An open model, in this process or in others."""
 
     @property
     def facts(self) -> ModelFacts: ...
-
     @property
     def sizes(self) -> Sizes: ...
-
     @property
     def work(self) -> Work: ...
 
     def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
-        """Logits of n pairs, float32 [n] or [n, layers], as the stock model gives them in fp32, nothing packed."""
+        """Logits of n pairs, float32 [n] or [n, layers], from the stock model in fp32 with padded batches."""
         ...
 
 
 class Session(Model, Protocol):
-    """A model that is open here. `prepare` may run on another thread than `score`."""
+    """An open model in this process. `prepare` may run on another thread than `score`."""
 
     def prepare(self, pairs: PairTexts) -> Prepared:
-        """Tokenize and plan n pairs."""
+        """Tokenize n pairs and plan their rows."""
         ...
 
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:
-        """Logits of the pairs' passages, float32 [k], in their order; NaN where there is no finite one.
+        """Logits of the k passages in order, float32 [k], or [k, layers], deepest last; NaN if not finite in fp32.
 
-        Where no document is read in passages k is n, the number of pairs; `prepared.windows` makes them one a pair.
-        Where the model scores from several layers, [k, layers], the deepest last. Rows that `notes` knows are taken
-        from it.
-        Raises StopRequested when `should_stop` says so between two rows.
+        `prepared.windows` maps passages to pairs. Rows that `notes` knows are not scored again. Raises StopRequested
+        when `should_stop` returns True between two rows, ModelError when a single pair does not fit the device.
         """
         ...

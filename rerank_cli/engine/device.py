@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision, and sizes that suit the place."""
+"""The device and precision that a model runs in, and default sizes for the device."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from rerank_cli.models.quantization.int8 import refuse_without_int8
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SMALL_MODEL = 50_000_000
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # parameters of mallopt(3)
 
 
 def choose_device(name: str, flag: str = "--device") -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU; a device that is not there is a UsageError about the flag."""
+    """The device of this name (`auto`: CUDA, else MPS, else CPU). UsageError about `flag` if it is not available."""
+    has_mps = torch.backends.mps.is_available()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise UsageError(f"{flag} {name}: no such device (expected auto, cpu, cuda, cuda:N or mps)")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"{flag} {name}: not here (torch sees {torch.cuda.device_count()} CUDA devices)")
-    if device.type == "mps" and not _has_mps():
+        raise UsageError(f"{flag} {name}: not available (torch finds {torch.cuda.device_count()} CUDA devices)")
+    if device.type == "mps" and not has_mps:
         raise UsageError(f"{flag} mps: not available on this machine")
     return device
 
@@ -37,17 +39,14 @@ def choose_dtype(
 ) -> torch.dtype:
     """`auto` is the model's own half precision on CUDA, and fp32 elsewhere.
 
-    Float8 products come out in bf16, those of 8-bit integers in fp32.
+    fp8 products have bf16 results, int8 products fp32 results. Raises UsageError for another dtype beside them.
     """
-    if quantize is Quantize.FP8:
-        refuse_without_float8(device)
-        if name not in {"auto", "bf16"}:
-            raise UsageError(f"--quantize fp8 works in bf16 (got --dtype {name}). Fix: --dtype bf16")
-        name = "bf16"
-    if quantize is Quantize.INT8:
-        refuse_without_int8(device)
-        if name not in {"auto", "fp32"}:
-            raise UsageError(f"--quantize int8 works beside fp32 (got --dtype {name}). Fix: --dtype fp32")
+    if quantize is not Quantize.NONE:
+        refuse, needed = (refuse_without_float8, "bf16") if quantize is Quantize.FP8 else (refuse_without_int8, "fp32")
+        refuse(device)
+        if name not in {"auto", needed}:
+            raise UsageError(f"--quantize {quantize.value} needs {needed} (got --dtype {name}). Fix: --dtype {needed}")
+        name = needed
     if name == "auto":
         name = half if device.type == "cuda" else "fp32"
     return DTYPES[name]
@@ -60,24 +59,17 @@ def dtype_name(dtype: torch.dtype) -> str:
 def sizes_for(device: torch.device, parameters: int) -> Sizes:
     """Rows that fit a CPU's caches or fill a GPU; chunks that a slow device finishes in about half a minute."""
     if device.type == "cuda":
-        return Sizes(batch_tokens=32_768, chunk_pairs=8_192)  # tokens: by model and memory, see row_size
+        return Sizes(batch_tokens=32_768, chunk_pairs=8_192)  # row_size chooses the tokens by model and memory
     if device.type == "mps":
         return Sizes(batch_tokens=8_192, chunk_pairs=1_024)
     return Sizes(batch_tokens=2_048, chunk_pairs=1_024 if parameters < _SMALL_MODEL else 256)
 
 
-def _has_mps() -> bool:
-    return torch.backends.mps.is_available()
-
-
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-
-
 def keep_freed_blocks() -> bool:
-    """Raise glibc's thresholds for this process; True if it took them (mallopt(3))."""
+    """Make glibc keep freed memory for reuse: raise its mallopt(3) thresholds. True if it accepted all of them."""
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
     settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
-    taken = [libc.mallopt(name, value) == 1 for name, value in settings]
-    return all(taken)
+    accepted = [libc.mallopt(name, value) == 1 for name, value in settings]
+    return all(accepted)

@@ -1,4 +1,4 @@
-"""The way to a session that costs nothing until it is taken: torch and transformers are imported then."""
+"""Opens sessions without importing torch and transformers before they are needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def start_session(options: ModelOptions, checkpoint: Checkpoint | None = None) -> ModelSession:
-    """As `open_session`; that a model is not there is told before seconds go into imports."""
+    """Like `session.open_session`, but a missing model is reported before torch is imported, which takes seconds."""
     checkpoint = checkpoint or find(options)
     with uncollected():
         from rerank_cli.engine.session import open_session
@@ -25,12 +25,12 @@ def start_session(options: ModelOptions, checkpoint: Checkpoint | None = None) -
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Do not look for garbage while modules are imported: there is none, and looking takes an eighth of the time."""
+    """Disable garbage collection during imports: they leave no garbage, and collection takes 1/8 of their time."""
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()  # what modules hold stays until the end
+        gc.freeze()  # imported modules stay alive until the process ends
         if collects:
             gc.enable()

@@ -1,4 +1,4 @@
-"""How long a pair may be for a model, and what can be told of it by its tokenizer alone."""
+"""Token limits of a pair for a model, and what its tokenizer alone tells about the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from rerank_cli.models.rules import Reading, read_as
 
 
 def choose_limits(options: ModelOptions, positions: int, rule: PairRule) -> Limits:
-    """`--max-length` (the rule's default, or less where the model has fewer positions) and the query's share of it."""
+    """`--max-length` (by default the rule's, or less if the model has fewer positions) and the query's share of it.
+
+    Raises UsageError for limits that the model's `positions` do not allow, or that leave no room for a pair.
+    """
     asked, granted = options.max_length, rule.granted
     most = positions - granted
     if asked is not None and asked > most:
@@ -34,13 +37,13 @@ def choose_limits(options: ModelOptions, positions: int, rule: PairRule) -> Limi
 
 
 def find(options: ModelOptions) -> Checkpoint:
-    """The checkpoint with its weights, fetched if need be; told before torch is imported that there is none."""
+    """The checkpoint with its weights, downloaded if necessary. Needs no torch."""
     return resolve(options.name, options.revision, options.family.adapter)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerOnly:
-    """What can be known of a model without its weights: how it reads a pair, and the limits that would apply."""
+    """A model without its weights: how it reads a pair, and its limits."""
 
     checkpoint: Checkpoint
     family: str
@@ -50,7 +53,7 @@ class TokenizerOnly:
 
 
 def open_tokenizer(options: ModelOptions) -> TokenizerOnly:
-    """The tokenizer of a model and its limits; fetches and reads no weights."""
+    """The tokenizer of a model and its limits; neither downloads nor reads weights."""
     if options.threads is not None:
         os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     checkpoint = resolve(options.name, options.revision, options.family.adapter, weights=False)

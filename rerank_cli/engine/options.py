@@ -1,4 +1,4 @@
-"""Which model scores, where, and how it reads a pair. Plain data; imports neither numpy nor torch."""
+"""Options of a model: which one, where it runs, how it reads a pair. Plain data; imports neither numpy nor torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rerank_cli.models.options import FamilyOptions
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """None takes the default of the device or the model.
+    """None is the default of the device or the model.
 
-    `max_length` and `query_max_length` are tokens, `batch_tokens` tokens of a packed row, `stride` tokens between the
-    starts of two passages of a long document (None: 3/4 of a passage). With `share_prefix`, the tokens that all prompts
-    of a query begin with are computed once.
+    `max_length` and `query_max_length` are in tokens, `batch_tokens` is the size of a packed row in tokens, `stride`
+    the tokens between the starts of two passages of a long document (None: 3/4 of a passage). With `share_prefix`, the
+    tokens that all prompts of a query begin with are computed once.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Which pairs share a packed row, and which of them a beginning.
+"""Plans packed rows: which pairs share a row, and which of them share a prefix.
 
-Sorted by true token length over all pairs given, longest first (so that a row too large for the device shows at once),
-and cut where the token budget is reached. Depends on lengths and budget alone, so a plan can be made again.
+All pairs are sorted by token length, longest first (a row too large for the device fails at once), and cut where the
+token budget is reached. A plan depends only on lengths and budget, so it can be repeated.
 """
 
 from __future__ import annotations
@@ -16,113 +16,94 @@ from rerank_cli.models.prompts.pairs import Ids, PairTemplate
 
 Index = npt.NDArray[np.int64]
 
-_SMALLEST = 512
+_SMALLEST = 512  # tokens; smaller rows cost more to start than they save
 
 
 def row_budget(lengths: Index, most: int, rows: int) -> int:
-    """Tokens a row: `most`, or fewer where sequences of these lengths would else make fewer than so many rows.
-
-    Fewer than 512 are not worth a row of their own.
-    """
+    """Tokens per row: `most`, or fewer if sequences of these lengths would otherwise fill fewer than `rows` rows."""
     return min(most, max(_SMALLEST, -(-int(lengths.sum()) // rows)))
 
 
 def plan_rows(lengths: Index, budget: int, *, padded: bool = False) -> list[Index]:
     """Cut pairs of these token lengths, [m], into rows of at most `budget` tokens, at least one pair each.
 
-    With `padded` a row costs its longest sequence times its sequences.
+    With `padded` a row costs its longest sequence times its number of sequences.
     """
     order = np.argsort(-lengths, kind="stable")
-    if padded:
-        return _cut_padded(order, lengths, budget)
-    return _cut_packed(order, lengths, budget)
-
-
-def _cut_packed(order: Index, lengths: Index, budget: int) -> list[Index]:
-    ends = np.cumsum(lengths[order])
-    rows, start, spent = [], 0, 0
-    while start < len(order):
-        stop = max(start + 1, int(np.searchsorted(ends, spent + budget, side="right")))
-        rows.append(order[start:stop])
-        start, spent = stop, int(ends[stop - 1])
-    return rows
-
-
-def _cut_padded(order: Index, lengths: Index, budget: int) -> list[Index]:
+    before = np.concatenate(([0], np.cumsum(lengths[order])))  # tokens before each pair
     rows, start = [], 0
     while start < len(order):
-        fits = max(1, budget // max(1, int(lengths[order[start]])))
-        rows.append(order[start : start + fits])
-        start += fits
+        if padded:
+            stop = start + max(1, budget // max(1, int(lengths[order[start]])))
+        else:
+            stop = max(start + 1, int(np.searchsorted(before, before[start] + budget, side="right")) - 1)
+        rows.append(order[start:stop])
+        start = stop
     return rows
 
 
-def plan_shared(lengths: Index, groups: Index, beginnings: Index, budget: int) -> list[Index]:
-    """Cut pairs into rows where those of one group begin alike, and a row holds that beginning once.
+def plan_shared(lengths: Index, groups: Index, prefixes: Index, budget: int) -> list[Index]:
+    """Cut pairs into rows where the pairs of a group share a prefix, which a row holds once.
 
-    `lengths`, [m], are tokens of whole sequences, `groups` [m] numbers the pair's group, `beginnings` [m] the tokens
-    that all of its group share. Groups stay together, the one with the longest pair first; so do pairs in each.
+    `lengths`, [m], are the tokens of whole sequences, `groups` [m] the number of the pair's group, `prefixes` [m] the
+    tokens that its group shares. Groups stay together, the one with the longest pair first; pairs in a group too.
     """
     if not len(lengths):
         return []
     longest = np.zeros(int(groups.max()) + 1, dtype=np.int64)
     np.maximum.at(longest, groups, lengths)
     order = np.lexsort((-lengths, groups, -longest[groups]))
-    rows, start, spent, group = [], 0, 0, -1
-    walk = zip(lengths[order].tolist(), groups[order].tolist(), beginnings[order].tolist(), strict=True)
-    for place, (length, mine, beginning) in enumerate(walk):
-        cost = length - beginning if mine == group else length
+    rows, start, spent, last = [], 0, 0, -1
+    ordered = zip(lengths[order].tolist(), groups[order].tolist(), prefixes[order].tolist(), strict=True)
+    for place, (length, group, prefix) in enumerate(ordered):
+        cost = length - prefix if group == last else length
         if place > start and spent + cost > budget:
             rows.append(order[start:place])
             start, spent, cost = place, 0, length
-        spent, group = spent + cost, mine
+        spent, last = spent + cost, group
     return [*rows, order[start:]]
 
 
 def pack(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate) -> TokenRow:
-    """Join (query ids, passage ids) pairs, already cut to length, into one packed row."""
+    """Join (query ids, passage ids) pairs, already truncated, into one packed row."""
     pieces: list[Ids] = []
     for query, passage in sequences:
         pieces += (template.prefix, query, template.middle, passage, template.suffix)
     sizes = np.array([(len(query), len(passage)) for query, passage in sequences], dtype=np.int64)
     ids = np.concatenate(pieces)
-    return TokenRow(ids, _segments(sizes, template), sizes.sum(axis=1) + template.specials)
+    before, between, after = template.special_types
+    pattern = np.array([*before, template.query_type, *between, template.passage_type, *after], dtype=np.int32)
+    types = np.zeros_like(ids)
+    if pattern.any():
+        counts = np.ones((len(sizes), len(pattern)), dtype=np.int64)
+        counts[:, len(before)] = sizes[:, 0]
+        counts[:, len(before) + 1 + len(between)] = sizes[:, 1]
+        types = np.repeat(np.tile(pattern, len(sizes)), counts.ravel())
+    return TokenRow(ids, types, sizes.sum(axis=1) + template.specials)
 
 
 def pack_causal(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate, groups: Index) -> TokenRow:
-    """The same for a causal model: neighbours of one group, which begin alike, share that beginning."""
+    """Like `pack`, for a causal model: adjacent sequences of one group share their prefix."""
     pieces: list[Ids] = []
     lengths: list[int] = []
     parents: list[int] = []
     passage_at: list[int] = []
-    beginning, group, parent = template.prefix, -1, -1
+    prefix, last, parent = template.prefix, -1, -1
     following = [*groups[1:].tolist(), -1]
-    for (query, passage), mine, next_one in zip(sequences, groups.tolist(), following, strict=True):
-        if mine != group:
-            beginning, group, parent = np.concatenate((template.prefix, query, template.middle)), mine, -1
-            if next_one == mine:
+    for (query, passage), group, next_group in zip(sequences, groups.tolist(), following, strict=True):
+        if group != last:
+            prefix, last, parent = np.concatenate((template.prefix, query, template.middle)), group, -1
+            if next_group == group:
                 parent = len(lengths)
-                pieces.append(beginning)
-                lengths.append(len(beginning))
+                pieces.append(prefix)
+                lengths.append(len(prefix))
                 parents.append(-1)
-                passage_at.append(len(beginning))
-        own = (passage, template.suffix) if parent >= 0 else (beginning, passage, template.suffix)
+                passage_at.append(len(prefix))
+        own = (passage, template.suffix) if parent >= 0 else (prefix, passage, template.suffix)
         pieces += own
         lengths.append(sum(map(len, own)))
         parents.append(parent)
-        passage_at.append(0 if parent >= 0 else len(beginning))
+        passage_at.append(0 if parent >= 0 else len(prefix))
     ids = np.concatenate(pieces)
     sizes, before, at = (np.array(values, dtype=np.int64) for values in (lengths, parents, passage_at))
     return TokenRow(ids, np.zeros_like(ids), sizes, before, at, closing=len(template.suffix))
-
-
-def _segments(sizes: npt.NDArray[np.int64], template: PairTemplate) -> Ids:
-    """Segment ids of a row whose queries and passages have these sizes, [n, 2]."""
-    before, between, after = template.special_types
-    pattern = np.array([*before, template.query_type, *between, template.passage_type, *after], dtype=np.int32)
-    if not pattern.any():
-        return np.zeros(int(sizes.sum()) + len(sizes) * template.specials, dtype=np.int32)
-    counts = np.ones((len(sizes), len(pattern)), dtype=np.int64)
-    counts[:, len(before)] = sizes[:, 0]
-    counts[:, len(before) + 1 + len(between)] = sizes[:, 1]
-    return np.repeat(np.tile(pattern, len(sizes)), counts.ravel())

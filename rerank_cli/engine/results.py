@@ -1,4 +1,4 @@
-"""Scores by pair: what becomes of rows and passages once the device has given its logits."""
+"""Scores per pair, pooled from the logits of rows and passages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class PairScores:
-    """n pairs, scored, in the order they were given.
+    """Scores of n pairs in their order.
 
-    `logits` are [n], or [n, layers] with the deepest last; NaN where there is no finite one. `tokens` and `truncated`
-    are [n]. `passages` are the characters (start, end) of the best passage of each document, [n, 2], None unless long
-    documents are read in passages. `duplicates` counts pairs that needed no scoring because another one is equal.
-    `kept` [n] tells those that stay in the answer, None where all do; the others have no score.
+    `logits` are [n], or [n, layers] with the deepest layer last; NaN if the model gave no finite score. `tokens` and
+    `truncated` are [n]. `passages` are the characters (start, end) of each document's best passage, [n, 2], or None
+    unless long documents are split. `duplicates` counts pairs that were not scored because they equal another one.
+    `kept` [n] marks the pairs that stay in the answer (None: all do); the others have no score.
     """
 
     logits: Logits
@@ -31,7 +31,7 @@ class PairScores:
     kept: npt.NDArray[np.bool_] | None = None
 
     def take(self, places: Index) -> PairScores:
-        """The pairs at these places; those that repeat are duplicates."""
+        """The pairs at these indices; repeated ones count as duplicates."""
         passages = None if self.passages is None else self.passages[places]
         duplicates = self.duplicates + len(places) - len(self.tokens)
         kept = None if self.kept is None else self.kept[places]
@@ -39,12 +39,12 @@ class PairScores:
 
 
 def deepest(logits: Logits) -> Logits:
-    """The scores that decide an order, [n]: those of the deepest layer."""
+    """The logits of the deepest layer, [n], which determine the order."""
     return logits if logits.ndim == 1 else logits[:, -1]
 
 
 def by_pair(prepared: Prepared, logits: Logits) -> PairScores:
-    """Logits of k passages, [k] or [k, layers], pooled to one a document, with what is known of each pair."""
+    """Pool the logits of k passages, [k] or [k, layers], to one per document."""
     pooled, best = prepared.windows.pool(logits)
     spans = None if prepared.spans is None else prepared.spans[best]
     duplicates = len(prepared.distinct) - prepared.distinct_pairs
@@ -52,7 +52,6 @@ def by_pair(prepared: Prepared, logits: Logits) -> PairScores:
 
 
 def concatenate(parts: list[PairScores]) -> PairScores:
-    """Several runs of pairs as one."""
     if len(parts) == 1:
         return parts[0]
     spans = [part.passages for part in parts if part.passages is not None]

@@ -1,7 +1,7 @@
-"""How many tokens a packed row should have on a CUDA card: enough to keep it busy, and no more than fit.
+"""Tokens of a packed row on a CUDA device: enough to keep it busy, and no more than fit.
 
-Larger rows than keep it busy gain nothing, and leave more of a chunk's last one empty. What does not fit after all is
-split by the scorer.
+Larger rows than that are not faster, and leave more of a chunk's last row empty. The scorer splits a row that does not
+fit after all.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from rerank_cli.models.families import CrossEncoder
 log = logging.getLogger(__name__)
 
 FEWEST, MOST = 16_384, 131_072
-_BUSY = 20e12  # floating-point operations a row: some 25 ms of a large card, ten times what launching them takes
+_BUSY = 20e12  # floating-point operations per row: about 25 ms on a large GPU, ten times the kernel launch time
 _SHARE = 0.5  # of the free memory
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one token takes: operations in matrix products, bytes of states that are alive at once."""
+    """Cost of one token: operations in matrix products, bytes of intermediate states that are alive at once."""
 
     operations: int
     memory: int
 
 
 def rows_for(model: CrossEncoder, device: torch.device, dtype: torch.dtype, longest: int) -> int:
-    """Tokens in a row, a power of two; says why."""
+    """Tokens per row, a power of two; logs the reason."""
     free, _ = torch.cuda.mem_get_info(device)
     cost = cost_of(model, dtype, longest)
     tokens = row_tokens(cost, free)
-    why = f"{1e-12 * tokens * cost.operations:.0f} TFLOP and {tokens * cost.memory / 1e9:.1f} GB a row"
+    why = f"{1e-12 * tokens * cost.operations:.0f} TFLOP and {tokens * cost.memory / 1e9:.1f} GB per row"
     log.info("--batch-tokens %d: %s, %.1f GB are free", tokens, why, free / 1e9)
     return tokens
 
@@ -46,12 +46,12 @@ def row_tokens(cost: Cost, free: int) -> int:
 
 
 def cost_of(model: CrossEncoder, dtype: torch.dtype, longest: int) -> Cost:
-    """From the model's shape; the states of the widest place of a block, with what its kernels hold besides."""
+    """Estimated from the model's shape: memory is that of a block's widest point, kernel workspace included."""
     embeddings = sum(part.weight.numel() for part in model.backbone.modules() if isinstance(part, nn.Embedding))
     config: Any = next(part.config for part in model.backbone.modules() if hasattr(part, "config"))
     hidden = int(config.hidden_size)
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
     elements = 12 * hidden + 4 * inner
-    if not model.packed:  # attention in full, several times over
+    if not model.packed:  # several full attention matrices
         elements += 4 * longest * int(config.num_attention_heads)
     return Cost(2 * max(1, model.parameters - embeddings), dtype.itemsize * elements)

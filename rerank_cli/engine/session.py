@@ -1,18 +1,16 @@
-"""A model made ready to score: checkpoint, tokenizer, limits, device and scorer behind two calls.
-
-`prepare` may run on another thread than `score`. Loading prints nothing and runs no code from the checkpoint.
-"""
+"""Opens a model for scoring. Loading prints nothing and runs no code from the checkpoint."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers.utils import logging
 
 from rerank_cli.choices import Quantize
 from rerank_cli.engine.attention import register
@@ -21,7 +19,7 @@ from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, ke
 from rerank_cli.engine.limits import choose_limits, find
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.pending import RowWorkers, is_thread_safe
-from rerank_cli.engine.prepare import PairReader, PairTexts, Prepared, prepare
+from rerank_cli.engine.prepare import PairTexts, PairTokenizer, Prepared, prepare
 from rerank_cli.engine.row_size import rows_for
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.engine.windows import PassageRule
@@ -38,20 +36,18 @@ from rerank_cli.models.rules import is_guess, read_as
 if TYPE_CHECKING:
     from rerank_cli.engine.profiling.flops import Costs
 
-_CPU_ROWS = 16  # that a slice makes at least: something for every core, whatever their number
+_CPU_ROWS = 16  # minimum rows per slice on a CPU, so that all cores are busy, whatever their number
 
 
+@dataclass(frozen=True, slots=True)
 class ModelSession:
-    """An open model, as `contract.Session` says."""
+    """An open model, see `contract.Session`."""
 
-    def __init__(
-        self, facts: ModelFacts, sizes: Sizes, reader: PairReader, scorer: Scorer, plain: Callable[[], CrossEncoder]
-    ) -> None:
-        self.facts = facts
-        self.sizes = sizes
-        self._reader = reader
-        self._scorer = scorer
-        self._plain = plain
+    facts: ModelFacts
+    sizes: Sizes
+    _tokenizer: PairTokenizer
+    _scorer: Scorer
+    _load_plain: Callable[[], CrossEncoder]
 
     @property
     def work(self) -> Work:
@@ -59,53 +55,53 @@ class ModelSession:
 
     @property
     def least_rows(self) -> int:
-        """Rows that pairs are cut into at least, if there are enough of them."""
+        """Minimum number of rows that pairs are divided into, if there are enough pairs."""
         return _CPU_ROWS if self.facts.device == "cpu" else 1
 
     def prepare(self, pairs: PairTexts) -> Prepared:
-        """Tokenize and plan n pairs."""
         facts = self.facts
-        padded, rows = not facts.packed, self.least_rows
-        return prepare(pairs, self._reader, facts.batch_tokens, padded=padded, least_rows=rows)
+        return prepare(pairs, self._tokenizer, facts.batch_tokens, padded=not facts.packed, least_rows=self.least_rows)
 
     def score(
         self, prepared: Prepared, should_stop: Callable[[], bool] = never, notes: RowNotes | None = None
     ) -> npt.NDArray[np.float32]:
-        """Logits, float32 [k] or [k, layers], in the order of the pairs; NaN where there is no finite one."""
         return self._scorer.score(prepared, should_stop, notes)
 
     def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
-        """Logits of n pairs, float32 [n] or [n, layers], as the stock model gives them in fp32, nothing packed."""
-        prepared = prepare(pairs, replace(self._reader, share=False), self.facts.batch_tokens, padded=True)
-        return prepared.windows.pool(self._scorer.of(self._plain()).score(prepared))[0]
+        prepared = prepare(pairs, replace(self._tokenizer, share=False), self.facts.batch_tokens, padded=True)
+        return prepared.windows.pool(Scorer(self._load_plain(), workers=self._scorer.workers).score(prepared))[0]
 
     def resized(self, batch_tokens: int) -> ModelSession:
-        """The same model, with rows of another size."""
-        facts = replace(self.facts, batch_tokens=batch_tokens)
-        return ModelSession(facts, self.sizes, self._reader, self._scorer, self._plain)
+        """A session of the same model with rows of another size."""
+        return replace(self, facts=replace(self.facts, batch_tokens=batch_tokens))
 
     def costs(self) -> Costs | None:
-        """What a row costs in operations, None where that is not counted."""
+        """Operations per row, None for a model type that is not counted."""
         from rerank_cli.engine.profiling.flops import costs_of
 
         return costs_of(self._scorer.model)
 
 
 def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) -> ModelSession:
-    """Check and load a model, found already or to be found. Raises ModelError or UsageError, each one line."""
-    limit_threads(options.threads)
+    """Load a model; `checkpoint` saves looking it up again. Raises ModelError or UsageError, each one line."""
+    # Threads of torch and of the tokenizer. By default torch already ignores hyper-threads where it can detect them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+        os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_freed_blocks()
     if device.index is not None:
-        torch.cuda.set_device(device)  # streams, pinned memory and compiled kernels go by the current one
+        torch.cuda.set_device(device)  # streams, pinned memory and compiled kernels use the current device
     checkpoint = checkpoint or find(options)
     family = identify(checkpoint)
     dtype = choose_dtype(options.dtype, device, half_precision(checkpoint, family), options.quantize)
-    tokenizer = load_tokenizer(checkpoint.folder)
-    reading = read_as(family, checkpoint, tokenizer, options.family)
+    text_tokenizer = load_tokenizer(checkpoint.folder)
+    reading = read_as(family, checkpoint, text_tokenizer, options.family)
     recipe = Recipe(checkpoint, family, options.family, reading)
-    _quiet_transformers()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     attention = register()
 
     def load(precision: torch.dtype) -> CrossEncoder:
@@ -118,7 +114,8 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
             return load_model(recipe, Placement(torch.device("cpu"), torch.float32, None))
 
     model = load(dtype)
-    if options.quantize is Quantize.NONE and device.type == "cpu" and dtype == torch.float32 and model.packed:
+    exact = dtype == torch.float32 and options.quantize is Quantize.NONE
+    if exact and device.type == "cpu" and model.packed:
         work_in_place(model.backbone)
     quantize(model.backbone, options.quantize)
     limits = choose_limits(options, model.max_positions, reading.rule)
@@ -146,29 +143,10 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         quantize=options.quantize.value,
         compiled=isinstance(model, CompiledModel),
     )
-    exact = dtype == torch.float32 and options.quantize is Quantize.NONE
-    rescue = None if exact else lambda: load(torch.float32)
-    cutting = PassageRule(options.long_documents, options.stride)
-    reader = PairReader(tokenizer, reading.rule, limits, cutting, options.share_prefix and model.packed)
-    return ModelSession(facts, sizes, reader, Scorer(model, rescue, _workers(model, device)), load_plain)
-
-
-def _workers(model: CrossEncoder, device: torch.device) -> RowWorkers | None:
-    """One for each of torch's threads on a CPU, None where a row is better worked by all of them."""
-    count = torch.get_num_threads()
-    return RowWorkers(count) if device.type == "cpu" and count > 1 and is_thread_safe(model.backbone) else None
-
-
-def limit_threads(threads: int | None) -> None:
-    """Threads of torch and of the tokenizer; torch already leaves hyper-threads out where it can tell."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if threads is not None:
-        torch.set_num_threads(threads)
-        os.environ["RAYON_NUM_THREADS"] = str(threads)
-
-
-def _quiet_transformers() -> None:
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    passage_rule = PassageRule(options.long_documents, options.stride)
+    share = options.share_prefix and model.packed
+    tokenizer = PairTokenizer(text_tokenizer, reading.rule, limits, passage_rule, share)
+    threads = torch.get_num_threads()
+    parallel = device.type == "cpu" and threads > 1 and is_thread_safe(model.backbone)
+    scorer = Scorer(model, None if exact else lambda: load(torch.float32), RowWorkers(threads) if parallel else None)
+    return ModelSession(facts, sizes, tokenizer, scorer, load_plain)

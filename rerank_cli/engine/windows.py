@@ -1,7 +1,7 @@
-"""Long documents read in passages: where they begin, and how their scores become the document's.
+"""Long documents scored in passages: where passages begin, and how their scores are pooled.
 
-MaxP, FirstP and the mean of the best three are those of Dai and Callan, "Deeper Text Understanding for IR with
-Contextual Neural Language Modeling" (SIGIR 2019), and of common practice after it.
+MaxP, FirstP and the mean of the top three follow Dai and Callan, "Deeper Text Understanding for IR with Contextual
+Neural Language Modeling" (SIGIR 2019), and later practice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class PassageRule:
-    """How long documents are read. `stride` is tokens from one passage's start to the next's, None for 3/4 of it."""
+    """How long documents are scored. `stride` is the tokens between two passage starts; None is 3/4 of a passage."""
 
     pooling: LongDocuments = LongDocuments.TRUNCATE
     stride: int | None = None
@@ -30,13 +30,13 @@ class PassageRule:
 
     @property
     def reads_all(self) -> bool:
-        """Whether every token of a document counts."""
+        """Whether every token of a document is scored."""
         return self.pooling in {LongDocuments.MAX, LongDocuments.MEAN_TOP3}
 
     def cut(self, lengths: Index, room: Index, head: int = 0) -> Windows:
-        """Passages of n documents of these token lengths, of which `room` [n] tokens fit at a time.
+        """Split n documents of these token lengths into passages of at most `room` [n] tokens.
 
-        Every passage but a document's first has `head` words more in front, which take of that room.
+        `head` constant tokens precede every passage but a document's first, and count towards its room.
         """
         if self.pooling is LongDocuments.TRUNCATE:
             return Windows.one_each(np.minimum(lengths, room))
@@ -55,9 +55,9 @@ class PassageRule:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """k passages of n documents, k ≥ n, those of a document side by side: its number, first token and length, [k].
+    """k passages of n documents, k ≥ n, those of a document adjacent: document index, first token and length, [k].
 
-    `heads`, [k], are tokens that stand in front besides.
+    `heads`, [k], is the number of constant tokens before each passage.
     """
 
     document: Index
@@ -68,28 +68,21 @@ class Windows:
 
     @classmethod
     def one_each(cls, lengths: Index) -> Windows:
-        """Documents of which no more than a beginning is read, of so many tokens."""
+        """One passage per document: its first `lengths` [n] tokens."""
         nothing = np.zeros_like(lengths)
         return cls(np.arange(len(lengths)), nothing, lengths, LongDocuments.TRUNCATE, nothing)
 
     def pool(self, scores: Scores) -> tuple[Scores, Index]:
-        """Scores of passages, [k] or [k, layers], to those of documents, and the passage that was best, [n].
+        """Pool scores of passages, [k] or [k, layers], to documents; returns them and each best passage's index, [n].
 
-        Best is the highest score, of the last layer where there are several; FIRST takes the first.
+        The best passage has the highest score, by the last layer if there are several; FIRST takes the first.
         """
         firsts = np.flatnonzero(np.diff(self.document, prepend=-1))
         if len(firsts) == len(self.document):
             return scores, np.arange(len(firsts))
-        counts = np.diff(np.append(firsts, len(self.document)))
         deciding = scores if scores.ndim == 1 else scores[:, -1]
-        order = np.lexsort((-deciding, self.document))
-        best = order[firsts]
+        best = np.lexsort((-deciding, self.document))[firsts]
         if self.pooling is LongDocuments.MEAN_TOP3:
-            return np.stack([_mean_of_best(scores[f : f + c]) for f, c in zip(firsts, counts, strict=True)]), best
+            ordered = (np.sort(part, axis=0)[::-1] for part in np.split(scores, firsts[1:]))
+            return np.stack([part[:3].mean(axis=0, dtype=np.float32) for part in ordered]), best
         return np.maximum.reduceat(scores, firsts, axis=0), best
-
-
-def _mean_of_best(scores: Scores) -> Scores:
-    """The mean of the three highest, of all where there are fewer; a layer by itself."""
-    best: Scores = np.sort(scores, axis=0)[::-1][:3].mean(axis=0, dtype=np.float32)
-    return best

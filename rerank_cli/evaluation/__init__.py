@@ -1,5 +1,4 @@
 """Measures of rankings by relevance judgements, significance tests, tuning of fusion weights.
 
-Knows runs and qrels; no models. Face: `evaluate.worked_out` for `rerank eval`, `same_pass.SamePassEvaluation` for
-`rerank run --qrels`.
+Knows runs and qrels; no models. Public API: `evaluate.worked_out`, `evaluate.tuned`, `same_pass.SamePassEvaluation`.
 """

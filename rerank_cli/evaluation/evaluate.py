@@ -1,4 +1,4 @@
-"""The figures of a run by judgements, beside those of another one: as one line, a table, or an object for machines."""
+"""Evaluation of a run by relevance judgements, alone or against a baseline: one line, or an object for JSON."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from rerank_cli.formats.runs.results import Found, read_rankings
 from rerank_cli.formats.shapes.fields import names_from
 from rerank_cli.storage.paths import STREAM
 
+Say = Callable[[str], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was found. `queries` were judged and count, `missing` of them are not in the run; `unjudged` are only there.
+    """Measures over `queries` judged queries, of which `missing` are not in the run; `unjudged` others are ignored.
 
-    `before` and `differences` (by measure) are None where there is nothing to compare with.
+    `before` and `differences` (by measure) are None if there is no baseline.
     """
 
     queries: int
@@ -36,13 +38,11 @@ class Evaluation:
     @property
     def line(self) -> str:
         """`nDCG@10 0.6770 → 0.7130, …; 300 judged queries`."""
-        figures = [f"{name} {self._step(name)}" for name in self.after.means]
+        means = self.before.means if self.before else {}
+        before = {name: f"{mean:.4f} → " for name, mean in means.items()}
+        figures = [f"{name} {before.get(name, '')}{mean:.4f}" for name, mean in self.after.means.items()]
         missing = f", {self.missing:,} of them not ranked" if self.missing else ""
         return f"{', '.join(figures)}; {self.queries:,} judged quer{'y' if self.queries == 1 else 'ies'}{missing}"
-
-    def _step(self, name: str) -> str:
-        after = f"{self.after.means[name]:.4f}"
-        return f"{self.before.means[name]:.4f} → {after}" if self.before else after
 
     def as_json(self, per_query: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -62,16 +62,15 @@ class Evaluation:
         return found
 
     def by_query(self) -> list[tuple[str, dict[str, float] | None, dict[str, float]]]:
-        """For each judged query its values before and after, by measure; in the order of their ids, numbers as such."""
-        names = list(self.after.means)
-        queries = sorted(self.after.values[names[0]], key=lambda q: (not q.isdecimal(), int(q) if q.isdecimal() else q))
+        """Each judged query with its values before and after, by measure. Sorted by id, numbers first."""
+        queries = next(iter(self.after.values.values()))
+
+        def values(figures: Figures, query: str) -> dict[str, float]:
+            return {name: figures.values[name][query] for name in self.after.means}
+
         return [
-            (
-                query,
-                {name: self.before.values[name][query] for name in names} if self.before else None,
-                {name: self.after.values[name][query] for name in names},
-            )
-            for query in queries
+            (query, values(self.before, query) if self.before else None, values(self.after, query))
+            for query in sorted(queries, key=lambda q: (not q.isdecimal(), int(q) if q.isdecimal() else q))
         ]
 
 
@@ -82,7 +81,7 @@ def evaluate(
     before: Mapping[str, Sequence[str]] | None = None,
     unjudged: int = 0,
 ) -> Evaluation:
-    """Measure document ids by query, best first, over all judged queries."""
+    """Evaluate rankings (document ids by query, best first) over all judged queries."""
     found = measure(measures, qrels, after)
     missing = sum(not after.get(query) for query in qrels)
     if before is None:
@@ -96,14 +95,14 @@ def evaluate(
 
 
 def check_overlap(path: str, qrels: Qrels, rankings: Mapping[str, Sequence[str]], others: int) -> None:
-    """InputError if no query of the run is judged: its ids then mean something else."""
+    """InputError if no query of the run is judged, which means that the query ids do not match."""
     if not rankings:
-        got = f"got {others:,} others, expected ids like {shown(next(iter(qrels)), 40)}" if others else "it holds none"
+        got = f"got {others:,} others, expected ids like {shown(next(iter(qrels)), 40)}" if others else "it is empty"
         raise InputError(f"{shown(path, 300)}: none of its queries is judged ({got}). Fix: another --qrels")
 
 
 def suspicion(qrels: Qrels, rankings: Mapping[str, Sequence[str]]) -> str | None:
-    """What to say if no document of the run is judged, which mostly means that ids do not fit together."""
+    """A warning if no document of the run is judged, which mostly means that the document ids do not match."""
     if any(document in qrels[query] for query, documents in rankings.items() for document in documents):
         return None
     query, documents = next(iter(rankings.items()))
@@ -111,12 +110,9 @@ def suspicion(qrels: Qrels, rankings: Mapping[str, Sequence[str]]) -> str | None
     return f"none of the documents is judged: {got}, the judgements {shown(next(iter(qrels[query])), 40)}"
 
 
-Say = Callable[[str], None]
-
-
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be measured. With `answered`, judged queries count only where all runs at hand have them."""
+    """Options of `rerank eval`. `answered` restricts judged queries to those in the run and in the baseline."""
 
     run: str
     qrels: str
@@ -128,44 +124,38 @@ class Asked:
 
 
 def worked_out(asked: Asked, say: Say) -> Evaluation:
-    """The figures of a run, beside those of a baseline if one is named."""
-    measures = parse_measures(asked.measures or DEFAULT)
-    qrels = _judgements(asked)
-    after, others = _names(asked, asked.run, qrels, say)
-    before = _names(asked, asked.baseline, qrels, say)[0] if asked.baseline else None
+    """Evaluate a run file, against a baseline if there is one."""
+    measures, qrels = _measures_and_qrels(asked)
+    found, after = _read(asked, asked.run, qrels, say)
+    before = _read(asked, asked.baseline, qrels, say)[1] if asked.baseline else None
     if asked.answered:
         common = after.keys() & before.keys() if before is not None else after.keys()
         if not common:
             raise UsageError("--answered: no judged query is in both runs. Fix: leave it out")
         qrels = {query: judged for query, judged in qrels.items() if query in common}
-    return evaluate(measures, qrels, after, before, others)
+    return evaluate(measures, qrels, after, before, found.others)
 
 
 def tuned(asked: Asked, normalize: Normalize, folds: int, say: Say) -> Tuning:
-    """The best weight for an output that holds the scores of both stages."""
-    measures = parse_measures(asked.measures or DEFAULT)
-    qrels = _judgements(asked)
-    found = _read(asked, asked.run, qrels, say)
+    """Find the best fusion weight for an output that holds the scores of both stages."""
+    measures, qrels = _measures_and_qrels(asked)
+    found, _ = _read(asked, asked.run, qrels, say)
     return tune(asked.run, found.rankings, qrels, measures[0], normalize, folds)
 
 
-def _judgements(asked: Asked) -> Qrels:
+def _measures_and_qrels(asked: Asked) -> tuple[list[Measure], Qrels]:
+    measures = parse_measures(asked.measures or DEFAULT)
     if [asked.run, asked.qrels, asked.baseline].count(STREAM) > 1:
         raise UsageError("stdin can be read once only (got - more than once)")
-    return read_qrels(asked.qrels)
+    return measures, read_qrels(asked.qrels)
 
 
-def _names(asked: Asked, path: str, qrels: Qrels, say: Say) -> tuple[dict[str, list[str]], int]:
-    found = _read(asked, path, qrels, say)
-    names = {query: [result.id for result in results] for query, results in found.rankings.items()}
-    return names, found.others
-
-
-def _read(asked: Asked, path: str, qrels: Qrels, say: Say) -> Found:
+def _read(asked: Asked, path: str, qrels: Qrels, say: Say) -> tuple[Found, dict[str, list[str]]]:
+    """The rankings of judged queries, and their document ids by query."""
     fields = names_from(InputOptions((path,), id_field=asked.id_field, doc_id_field=asked.doc_id_field))
     found = read_rankings(path, qrels, fields)
     names = {query: [result.id for result in results] for query, results in found.rankings.items()}
     check_overlap(path, qrels, names, found.others)
     if remark := suspicion(qrels, names):
         say(f"{path}: {remark}")
-    return found
+    return found, names

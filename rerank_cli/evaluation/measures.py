@@ -1,7 +1,7 @@
-"""What rankings are worth by judgements. ir_measures does the measuring; here it is asked, by whatever name it knows.
+"""Measures of rankings by relevance judgements, computed by ir_measures; every name that it knows can be used.
 
-Orders go in, not scores: every provider behind ir_measures then sees the same order, whatever it does with ties.
-Aggregates are over all judged queries; one that was not ranked counts with the measure's default, which is 0 for most.
+It gets ranks instead of scores, so that the order does not depend on how its providers break ties. Aggregates are over
+all judged queries; a query without a ranking counts with the measure's default, which is 0 for most.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rerank_cli.display import shown
 from rerank_cli.errors import UsageError
@@ -18,28 +17,26 @@ from rerank_cli.formats.runs.qrels import Qrels
 
 DEFAULT = "nDCG@10,RR@10,AP,R@100,P@10"
 
-_APART = re.compile(r",(?![^(]*\))")
+_SEPARATOR = re.compile(r",(?![^(]*\))")
 _PLAIN = re.compile(r"(\w+)(?:@(\d+(?:\.\d+)?))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A measure of ir_measures under the name that it was asked for by."""
+class Measure(NamedTuple):
+    """A measure of ir_measures, and the name by which the user asked for it."""
 
     name: str
     measure: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """By measure: the aggregate, and the value of each judged query."""
+class Figures(NamedTuple):
+    """By measure name: the aggregate, and the value of each judged query."""
 
     means: dict[str, float]
     values: dict[str, dict[str, float]]
 
 
 def library() -> Any:
-    """ir_measures, once it is needed."""
+    """ir_measures, imported on first use. UsageError if it is not installed."""
     try:
         import ir_measures
     except ImportError as error:
@@ -48,10 +45,10 @@ def library() -> Any:
 
 
 def parse_measures(text: str) -> list[Measure]:
-    """Measures from names with commas between them. UsageError for one that is unknown or cannot be worked out here."""
-    names = list(dict.fromkeys(name.strip() for name in _APART.split(text) if name.strip()))
+    """Parse comma-separated names. UsageError for a measure that is unknown or that no installed package computes."""
+    names = list(dict.fromkeys(name.strip() for name in _SEPARATOR.split(text) if name.strip()))
     if not names:
-        raise UsageError(f"--measures names none. Fix: --measures {DEFAULT}")
+        raise UsageError(f"--measures is empty. Fix: --measures {DEFAULT}")
     return [Measure(name, _parse(name)) for name in names]
 
 
@@ -61,27 +58,28 @@ def _parse(name: str) -> Any:
 
     try:
         plain = _PLAIN.fullmatch(name)
-        if plain and plain[1] in measures.registry and plain[2] is None:
-            found = measures.registry[plain[1]]()
-        elif plain and plain[1] in measures.registry:
-            family = measures.registry[plain[1]]
-            parameter = family.AT_PARAM
-            found = family(**{parameter: family.SUPPORTED_PARAMS[parameter].dtype(plain[2])})
-        else:
+        family = measures.registry.get(plain[1]) if plain else None
+        if plain is None or family is None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of ast, which it reads names with
+                warnings.simplefilter("ignore", DeprecationWarning)  # of ast, which parses the name
                 found = parse_measure(name)
+        elif plain[2] is None:
+            found = family()
+        else:
+            found = family(**{family.AT_PARAM: family.SUPPORTED_PARAMS[family.AT_PARAM].dtype(plain[2])})
         found.validate_params()
     except (NameError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         reason = shown(str(error), 160)
-        raise UsageError(f"--measures {shown(name)}: no measure of ir_measures ({reason}). Fix: nDCG@10, say") from None
+        raise UsageError(
+            f"--measures {shown(name)}: not a measure of ir_measures ({reason}). Fix: nDCG@10, say"
+        ) from None
     if not DefaultPipeline.supports(found):
-        raise UsageError(f"--measures {shown(name)}: nothing that is installed works it out. Fix: {_ways(found)}")
+        raise UsageError(f"--measures {shown(name)}: no installed package computes it. Fix: {_packages(found)}")
     return found
 
 
-def _ways(measure: Any) -> str:
-    """What to install for a measure that ir_measures knows and leaves to another package."""
+def _packages(measure: Any) -> str:
+    """How to install the packages that compute a measure for ir_measures."""
     from ir_measures import DefaultPipeline
 
     able = (provider for provider in DefaultPipeline.providers if provider.supports(measure))
@@ -90,7 +88,7 @@ def _ways(measure: Any) -> str:
 
 
 def measure(measures: Sequence[Measure], qrels: Qrels, rankings: Mapping[str, Sequence[str]]) -> Figures:
-    """Measure rankings: document ids by query, best first."""
+    """Measure rankings (document ids by query, best first) over all judged queries."""
     judged = {query: ranking for query, ranking in rankings.items() if query in qrels and ranking}
     run = {q: {name: float(len(names) - rank) for rank, name in enumerate(names)} for q, names in judged.items()}
     kinds = list({m.measure: None for m in measures})

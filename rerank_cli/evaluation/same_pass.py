@@ -1,7 +1,7 @@
-"""Measuring in the same pass: the order before and after of every judged query is kept until the run is over.
+"""Evaluation during a run: the orders of each judged query before and after reranking are stored until the run ends.
 
-Kept beside the output and committed with it, so that a run that went on after a kill is measured whole. Before is what
-the first stage's scores say, or the order of the input where they are not all there; after is what was written.
+They are in a file beside the output and committed with it, so a resumed run is evaluated as a whole. The order before
+is that of the first-stage scores, or of the input if any score is missing; the order after is the one written.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import orjson
 
@@ -27,75 +27,73 @@ from rerank_cli.records import Outcome, Ranking
 from rerank_cli.storage.files import Committed, write_all, writing
 
 
-@dataclass(frozen=True, slots=True)
-class QrelsOptions:
-    """What a run is judged by: a file of judgements, and names of measures."""
-
-    qrels: str
-    measures: str = DEFAULT
-
-    def ready(self) -> LoadedQrels:
-        """Read and understood, so that whatever is wrong with it shows before a model is loaded."""
-        return LoadedQrels(parse_measures(self.measures), read_qrels(self.qrels))
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedQrels:
+class LoadedQrels(NamedTuple):
     measures: Sequence[Measure]
     qrels: Qrels
 
 
-class SamePassEvaluation:
-    """Takes outcomes in order. Without a `path` what it keeps is kept in memory.
+@dataclass(frozen=True, slots=True)
+class QrelsOptions:
+    """A file of relevance judgements, and names of measures."""
 
-    With `kept`, an earlier run's file is taken up behind that point; RefusedError if it is not that.
+    path: str
+    measures: str = DEFAULT
+
+    def load(self) -> LoadedQrels:
+        """Raises InputError and UsageError; called before the model is loaded."""
+        return LoadedQrels(parse_measures(self.measures), read_qrels(self.path))
+
+
+class SamePassEvaluation:
+    """Takes outcomes in order, and stores the orders in the file `path`, or in memory for None.
+
+    With `kept`, an earlier run's file is continued after that commit; RefusedError if it is shorter, or if the
+    judgements differ.
     """
 
-    def __init__(self, judged: LoadedQrels, path: Path | None, kept: Committed | None, output: str) -> None:
-        self._measures, self._qrels = judged.measures, judged.qrels
+    def __init__(self, loaded: LoadedQrels, path: Path | None, kept: Committed | None, output: str) -> None:
+        self._measures, self._qrels = loaded.measures, loaded.qrels
         self._path = path
-        self._mark = fingerprint_of(judged.qrels)
+        self._fingerprint = fingerprint_of(loaded.qrels)
         self._length = kept.length if kept else 0
-        if kept and kept.digest != self._mark:
+        if kept and kept.digest != self._fingerprint:
             raise RefusedError(f"{output}: begun with other judgements. Fix: the --qrels of before, or --restart")
         if path is None:
             self._file: BinaryIO = io.BytesIO()
             return
         with writing(str(path)):
-            there = path.stat().st_size if kept and path.exists() else 0
-            if there < self._length:
+            size = path.stat().st_size if kept and path.exists() else 0
+            if size < self._length:
                 raise RefusedError(f"{path}: is not what its checkpoint says. Fix: --restart")
             self._file = cast("BinaryIO", open(path, "r+b" if kept else "w+b", buffering=0))  # noqa: SIM115
             self._file.truncate(self._length)
             self._file.seek(self._length)
 
     def take(self, outcomes: Iterable[Outcome]) -> None:
-        """Note the judged queries among some outcomes."""
-        lines = [orjson.dumps(_orders(o), option=orjson.OPT_APPEND_NEWLINE) for o in outcomes if self._concerns(o)]
-        data = b"".join(lines)
+        """Store the orders of the judged queries among these outcomes."""
+        rankings = (outcome for outcome in outcomes if isinstance(outcome, Ranking))
+        judged = (ranking for ranking in rankings if key_of(ranking.request.id) in self._qrels)
+        data = b"".join(orjson.dumps(_orders(ranking), option=orjson.OPT_APPEND_NEWLINE) for ranking in judged)
         with writing(str(self._path)):
             write_all(self._file, data)
         self._length += len(data)
 
-    def _concerns(self, outcome: Outcome) -> bool:
-        return isinstance(outcome, Ranking) and key_of(outcome.request.id) in self._qrels
-
     def commit(self) -> Committed:
-        """Make it durable, and say how much it is and by which judgements it was chosen."""
-        with writing(str(self._path)):
-            if self._path:
+        """Make the orders durable; returns their length in bytes and the hash of the judgements."""
+        if self._path:
+            with writing(str(self._path)):
                 os.fsync(self._file.fileno())
-        return Committed(self._length, self._mark)
+        return Committed(self._length, self._fingerprint)
 
     def evaluate(self) -> tuple[Evaluation | None, str | None]:
-        """The figures, and what to say about them; no figures where no query was judged."""
+        """The evaluation, None if no query was judged, and a warning, if there is one."""
         before: dict[str, list[str]] = {}
         after: dict[str, list[str]] = {}
         self._file.seek(0)
         for line in self._file.read().splitlines():
-            query, first, ours = orjson.loads(line)
+            query, first, reranked = orjson.loads(line)
             if query not in after:
-                before[query], after[query] = first, ours
+                before[query], after[query] = first, reranked
         if not after:
             return None, "no query of the input is judged: nothing is measured"
         return evaluate(self._measures, self._qrels, after, before), suspicion(self._qrels, before)
@@ -104,11 +102,10 @@ class SamePassEvaluation:
         self._file.close()
 
 
-def _orders(outcome: Outcome) -> tuple[str, list[str], list[str]]:
-    """A query's id, its documents in the order before, and in the order after."""
-    assert isinstance(outcome, Ranking)
-    request = outcome.request
+def _orders(ranking: Ranking) -> tuple[str, list[str], list[str]]:
+    """The query's id, and its document ids in the order before and in the order after."""
+    request = ranking.request
     names = [key_of(index if c.id is None else c.id) for index, c in enumerate(request.candidates)]
-    order = scores_of(outcome, ScoreKind.RAW, best_first=True).order
+    order = scores_of(ranking, ScoreKind.RAW, best_first=True).order
     before = [result.id for result in first_stage(request.candidates)]
     return key_of(request.id), before, [names[index] for index in order]

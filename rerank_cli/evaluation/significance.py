@@ -1,4 +1,4 @@
-"""Is a difference between two runs more than chance? Paired tests over the queries that both were asked."""
+"""Paired significance tests of the difference between two runs over the same queries."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ _TIE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The mean of after less before with its confidence interval, two tests' p-values, and how the queries went.
-
-    None where there is nothing to tell it by: an interval and a t-test want two queries.
-    """
+    """Mean of after − before, its confidence interval and two p-values (None for a single query), and query counts."""
 
     mean: float
     low: float | None
@@ -36,12 +33,12 @@ class Difference:
 
 
 def compare(before: Sequence[float], after: Sequence[float]) -> Difference:
-    """Paired by place, two-sided.
+    """Compare the values of two runs, paired by index; both tests are two-sided.
 
-    The interval is Student's, mean ± t·s/√n at 95 %, the one that belongs to the paired t-test: Student, "The probable
-    error of a mean", Biometrika 6 (1908). The permutation test flips the signs of the differences, all 2ⁿ ways where
-    that are no more than 10,000, else so many drawn with a fixed seed: R. A. Fisher, "The Design of Experiments"
-    (1935), for retrieval: Smucker, Allan and Carterette, CIKM 2007.
+    The interval is that of the paired t-test, mean ± t·s/√n at 95 %: Student, "The probable error of a mean",
+    Biometrika 6 (1908). The permutation test flips the signs of the differences, in all 2ⁿ ways if these are at most
+    10,000, else in 10,000 ways drawn with a fixed seed: R. A. Fisher, "The Design of Experiments" (1935); for
+    retrieval: Smucker, Allan and Carterette, CIKM 2007.
     """
     differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     low, high, p = _student(differences)
@@ -66,20 +63,20 @@ def _student(differences: npt.NDArray[np.float64]) -> tuple[float | None, float 
 
 
 def _permutation(differences: npt.NDArray[np.float64]) -> float:
-    """The share of sign flips that are as far from 0 as what was seen; drawn ones count what was seen as one of them.
+    """The share of sign flips whose sum is at least as far from 0 as the observed sum.
 
-    The added one: Phipson and Smyth, "Permutation p-values should never be zero", 2010.
+    Drawn flips count the observed one too: Phipson and Smyth, "Permutation p-values should never be zero", 2010.
     """
-    moved = differences[differences != 0]
-    seen = abs(moved.sum()) * (1 - 1e-12)
-    if len(moved) <= math.log2(RESAMPLES):
-        ways = 2 ** len(moved)
-        flips = (np.arange(ways)[:, None] >> np.arange(len(moved))) & 1
-        return float((np.abs((1 - 2 * flips) @ moved) >= seen).mean())
+    nonzero = differences[differences != 0]
+    observed = abs(nonzero.sum()) * (1 - 1e-12)
+    if len(nonzero) <= math.log2(RESAMPLES):
+        ways = 2 ** len(nonzero)
+        flips = (np.arange(ways)[:, None] >> np.arange(len(nonzero))) & 1
+        return float((np.abs((1 - 2 * flips) @ nonzero) >= observed).mean())
     random = np.random.default_rng(_SEED)
-    rows = max(1, _BLOCK // len(moved))
+    rows = max(1, _BLOCK // len(nonzero))
     extreme = 0
     for start in range(0, RESAMPLES, rows):
-        flips = random.integers(0, 2, (min(rows, RESAMPLES - start), len(moved)), dtype=np.int8)
-        extreme += int((np.abs((1 - 2 * flips) @ moved) >= seen).sum())
+        flips = random.integers(0, 2, (min(rows, RESAMPLES - start), len(nonzero)), dtype=np.int8)
+        extreme += int((np.abs((1 - 2 * flips) @ nonzero) >= observed).sum())
     return (1 + extreme) / (1 + RESAMPLES)

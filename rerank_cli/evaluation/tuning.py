@@ -1,7 +1,7 @@
-"""Which weight of the reranker is best: an output that holds both scores is mixed again at 21 weights and measured.
+"""Finds the best fusion weight: mixes both scores of an output at 21 weights and measures each. Runs no model.
 
-No model is run. The mix is the one of `rerank run --fuse weighted`, so that the weight found does there what it does
-here. A weight that is chosen and measured on the same queries flatters itself: the cross-validated figure does not.
+The mix is that of `rerank run --fuse weighted`. The best mean is measured on the queries that chose the weight and is
+therefore too high; the cross-validated mean is not.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The mean of a measure by weight, 0 being the first stage alone and 1 the reranker alone.
+    """The mean of a measure by weight, from 0, the first stage alone, to 1, the reranker alone.
 
-    `best` is the weight with the highest mean, the one nearest to the middle of equals. `held_out` is the mean over all
-    queries of what the weight gave that was best on the other `folds` − 1 parts; None where there are too few queries.
-    `raw` tells that the output holds logits: a weight is good for scores of one kind.
+    `best` is the weight with the highest mean, of equal means the one nearest to 0.5. `held_out` is the mean over all
+    queries of their value at the weight that was best on the other `folds` − 1 parts, None if there are too few
+    queries. `raw` is whether the output holds logits: a weight is valid for one kind of scores only.
     """
 
     measure: str
@@ -44,7 +44,7 @@ class Tuning:
 
     @property
     def flags(self) -> str:
-        """What makes `rerank run` mix as the best weight does."""
+        """Flags of `rerank run` for the best weight."""
         scores = " --scores raw" if self.raw else ""
         return f"--fuse weighted --fuse-weight {self.best:g} --normalize {self.normalize}{scores}"
 
@@ -62,7 +62,7 @@ class Tuning:
 
 
 def tune(path: str, rankings: Rankings, qrels: Qrels, by: Measure, normalize: Normalize, folds: int) -> Tuning:
-    """Try all weights on the judged queries of an output. InputError if it lacks a score, or candidates."""
+    """Try all weights on the judged queries of an output. InputError if scores or candidates are missing."""
     if folds < 2:
         raise UsageError(f"--folds {folds}: expected 2 or more parts")
     for query, documents in rankings.items():
@@ -81,12 +81,12 @@ def tune(path: str, rankings: Rankings, qrels: Qrels, by: Measure, normalize: No
 
 
 def mix(documents: Sequence[Result], weight: float, normalize: Normalize) -> list[str]:
-    """Document ids in the order of the mix; ties keep the reranker's order."""
-    ours = sorted(documents, key=lambda document: -document.score)
-    scores = np.array([document.score for document in ours], dtype=np.float64)
-    first = np.array([document.first_score for document in ours], dtype=np.float64)
+    """Document ids in the order of the mixed scores, ties in the reranker's order."""
+    reranked = sorted(documents, key=lambda document: -document.score)
+    scores = np.array([document.score for document in reranked], dtype=np.float64)
+    first = np.array([document.first_score for document in reranked], dtype=np.float64)
     order = np.argsort(-weighted(scores, first, weight, normalize), kind="stable")
-    return [ours[place].id for place in order]
+    return [reranked[index].id for index in order]
 
 
 def _check(path: str, query: str, documents: Sequence[Result]) -> None:
@@ -98,18 +98,18 @@ def _check(path: str, query: str, documents: Sequence[Result]) -> None:
         raise InputError(f"{where} has documents without a first-stage score. {fix}")
     last = max((document.index for document in documents if document.index is not None), default=-1)
     if last >= len(documents):
-        got = f"got {len(documents)}, the last is number {last + 1} of the input"
-        raise InputError(f"{where} has lost candidates ({got}). Fix: an output without --top-n and --min-score")
+        got = f"got {len(documents)}, one is number {last + 1} of the input"
+        raise InputError(f"{where} has too few candidates ({got}). Fix: an output without --top-n and --min-score")
 
 
 def _best(means: Any) -> int:
-    """The place of the highest mean; of equals, which differ in their last bits at most, the middlemost."""
+    """Index of the highest mean; of means that differ in the last bits only, the one nearest to the middle."""
     highest = np.flatnonzero(means >= means.max() - 1e-12)
-    return int(min(highest, key=lambda place: abs(WEIGHTS[place] - 0.5)))
+    return int(min(highest, key=lambda index: abs(WEIGHTS[index] - 0.5)))
 
 
 def _held_out(by_weight: Any, folds: int) -> float | None:
-    """Cross-validation: queries are dealt to folds in an order drawn with a fixed seed."""
+    """Cross-validation; queries are assigned to folds in an order drawn with a fixed seed."""
     count = by_weight.shape[1]
     if count < folds:
         return None

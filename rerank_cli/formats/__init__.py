@@ -1,8 +1,8 @@
-"""Files to records, and outcomes to files.
+"""Reading records from files, and writing outcomes to files.
 
-Knows record shapes, file formats, runs and corpora; not models, chunks or terminals. `storage` moves the bytes. Face:
-`open_source` gives a `Source` of records in input order, `open_sink` a `Sink` that takes outcomes in the same order and
-publishes them whole or not at all.
+Knows record shapes, file formats, runs and corpora; not models, chunks or terminals. Bytes are read and written by
+`storage`. Entry points: `open_source` gives a `Source` of records in input order; `open_sink` gives a `Sink` that takes
+outcomes in the same order and publishes all of them or none.
 """
 
 from rerank_cli.formats.contract import Sink, Source

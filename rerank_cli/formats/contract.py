@@ -1,4 +1,4 @@
-"""The two ends of a run: a `Source` yields records, a `Sink` takes outcomes."""
+"""The input and the output of a run: a `Source` yields records, a `Sink` takes outcomes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rerank_cli.storage.files import Committed
 from rerank_cli.storage.opening import Stamp
 
 ArrowSchema: TypeAlias = Any
-"""A pyarrow.Schema, which is not imported before a Parquet file is met."""
+"""A pyarrow.Schema. pyarrow is imported only when a Parquet file is opened."""
 
 
 class Source(Protocol):
     """Records in input order, to be iterated once.
 
-    `shape` is None until a record showed it, `total_bytes` None for stdin, `columns` None unless the input is Parquet.
-    `bytes_read` counts bytes on disk, compressed ones for compressed input. `stamps` has one entry an input, as it was
-    when the source was opened, None for one that can be read once only.
+    `shape` is None until a record shows it, `total_bytes` None for stdin, `columns` None unless the input is Parquet.
+    `bytes_read` counts bytes on disk, compressed ones for compressed input. `stamps` has one entry per input, taken
+    when the source was opened; None for an input that can be read only once.
     """
 
     @property
@@ -37,24 +37,24 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Record]: ...
 
     def keep_memory_in(self, path: Path) -> None:
-        """Before the first record is read: where `sync` keeps what `go_to` needs to know of the records behind."""
+        """Set the file in which `sync` stores what a later `go_to` needs. Call before the first record is read."""
 
     def go_to(self, start: Place, records: int, shape: Shape | None, kept: Committed | None) -> bool:
-        """Before the first record is read: begin at `start`, behind so many records; False if that cannot be.
+        """Start at `start`, after `records` records; False if that is impossible. Call before the first record is read.
 
-        `kept` is what `sync` said when those records were done.
+        `kept` is what `sync` returned when those records were done.
         """
 
     def sync(self) -> Committed | None:
-        """Make durable what there is to remember, if there is. May be called while another thread reads records."""
+        """Make the stored state durable; None if there is none. May run while another thread reads records."""
 
     def close(self) -> None: ...
 
 
 class Sink(Protocol):
-    """Takes outcomes in input order. `abandon` may follow anything, `publish` too, and then does nothing.
+    """Takes outcomes in input order. `abandon` is valid in any state; after `publish` it does nothing.
 
-    `patience` is how many seconds of work a commit is worth waiting for: a commit of a Parquet part costs a file.
+    `patience` is how many seconds of work should pass between commits: each commit of a Parquet part costs a file.
     """
 
     patience: float
@@ -63,13 +63,13 @@ class Sink(Protocol):
         """Write one chunk; a stream is flushed."""
 
     def commit(self) -> Committed:
-        """Make all that was written durable, and say how much that is by now."""
+        """Make everything written so far durable, and return its extent."""
 
     def finish(self) -> Path | None:
-        """Make the output whole and durable under its provisional name, which is returned; a stream has none."""
+        """Complete the output durably under its provisional name, and return that; None for a stream."""
 
     def publish(self) -> None:
-        """Give the finished output its name, at once or not at all; `finish` first if that was not done."""
+        """Rename the finished output to its final name, atomically; calls `finish` first if needed."""
 
     def abandon(self) -> None:
-        """Let go of the files. What was committed stays beside the output, under a name ending in .partial."""
+        """Close the files. Committed data stays beside the output, under a name ending in .partial."""

@@ -1,7 +1,4 @@
-"""What a caller asks for, and the two ends it gets: a `Source` of records and a `Sink` for outcomes.
-
-Plain data and Protocols. Nothing here opens a file.
-"""
+"""Options of a source and of a sink. Plain data: nothing here opens a file."""
 
 from __future__ import annotations
 
@@ -13,9 +10,10 @@ from rerank_cli.records import Shape
 
 @dataclass(frozen=True, slots=True)
 class ById:
-    """Where the texts are that a run names by ids: in files, the corpus in a folder of them too.
+    """Where the texts of a run are, which names queries and documents by id.
 
-    The first `depth` candidates of a query are taken. The index of the corpus is kept beside it, or in `index_folder`.
+    `queries` is a file, `corpus` a file or a folder of files. The first `depth` candidates of a query are used. The
+    index of the corpus is kept beside it, or in `index_folder`.
     """
 
     queries: str
@@ -27,10 +25,10 @@ class ById:
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """Which files to read, and how. Several are read one after the other and keep one shape.
+    """Which files to read, and how. Several files are read in order and have one shape.
 
-    A field is a key or a dotted path of keys; None takes the first that fits from the table of known names. With
-    `sort`, rows of pairs may stand in any order. With `by_id`, the paths are runs, and fields those of its files.
+    A field is a key or a dotted path of keys; None means the known names in order. With `sort`, rows of pairs may be in
+    any order. With `by_id`, `paths` are runs, and the fields are those of the run, query and corpus files.
     """
 
     paths: tuple[str, ...]
@@ -46,10 +44,10 @@ class InputOptions:
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """How a ranking becomes rows.
+    """How a ranking becomes output rows.
 
-    `layers` are the cutoff layers of which each has a score of its own, `truncated` marks every result that lost
-    tokens, `passages` says which part of a long document was the best, `fused` writes the score that the order follows.
+    `layers` are the cutoff layers whose scores are written too, `truncated` marks every result that lost tokens,
+    `passages` names the best part of a long document, `fused` writes the score that the order follows.
     """
 
     model: str
@@ -63,7 +61,7 @@ class AnswerOptions:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Where to write, and what. With `keep_errors` a rejection is written in the place of its answer."""
+    """Where to write, and what. With `keep_errors` a rejection is written in place of its answer."""
 
     path: str
     format: OutputFormat

@@ -1,4 +1,4 @@
-"""From input options to a source of records: files that hold their texts, or a run of ids with a corpus."""
+"""Input options to a source of records: files that hold their texts, or a run of ids with a corpus."""
 
 from __future__ import annotations
 
@@ -14,17 +14,13 @@ from rerank_cli.formats.reading.file_records import open_files
 def open_source(options: InputOptions, notify: Callable[[str], None] = lambda _: None) -> Source:
     """Open the inputs and read the first records, which show their shape.
 
-    `notify` gets a line about whatever takes long. Raises InputError if a file is missing or holds no records.
+    `notify` gets a line about each slow step. Raises InputError if a file is missing or holds no records.
     """
     if not options.paths:
         raise UsageError("no input was named")
-    if options.by_id:
-        return open_by_id(options, options.by_id, notify)
-    return open_files(options)
+    return open_by_id(options, options.by_id, notify) if options.by_id else open_files(options)
 
 
 def input_files(options: InputOptions) -> tuple[str, ...]:
     """All files that are read, in the order of a source's stamps."""
-    if not options.by_id:
-        return options.paths
-    return side_files(options.by_id) + options.paths
+    return side_files(options.by_id) + options.paths if options.by_id else options.paths

@@ -1,4 +1,4 @@
-"""A look at an input without scoring it: what it holds, how long its pairs are, what would be cut, what is bad."""
+"""Validates and measures an input without scoring it: records, pairs, lengths, truncation, bad records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_cli.engine.limits import TokenizerOnly
-from rerank_cli.engine.prepare import PairReader, measure
+from rerank_cli.engine.prepare import PairTokenizer, tokenize_pairs
 from rerank_cli.formats import Source
 from rerank_cli.records import Rejection, Request
 from rerank_cli.run.chunks import InputHash, cut
@@ -24,7 +24,7 @@ _EXAMPLES = 5
 
 @dataclass(slots=True)
 class Report:
-    """What was found. Lengths are tokens of a whole pair, specials included, before anything is cut."""
+    """What an input contains. Lengths are tokens of a whole pair before truncation, special tokens included."""
 
     records: int = 0
     pairs: int = 0
@@ -37,39 +37,30 @@ class Report:
     histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(BUCKETS) + 1, dtype=np.int64))
 
     def buckets(self) -> Iterator[tuple[str, int]]:
-        """Label and pairs of each bucket up to the longest pair."""
+        """Label and number of pairs of each bucket, up to the longest pair."""
         names = [f"≤ {limit}" for limit in BUCKETS] + [f"> {BUCKETS[-1]}"]
         used = int(np.flatnonzero(self.histogram).max(initial=0)) + 1
         yield from zip(names[:used], self.histogram[:used].tolist(), strict=True)
 
 
 def check_input(source: Source, model: TokenizerOnly, limit: int | None) -> Report:
-    """Read the input to its end (or `limit` records), tokenize it, count."""
-    report = Report()
-    records = itertools.islice(source, limit)
-    for chunk in cut(records, _CHUNK_PAIRS, lambda: 0, InputHash()):
-        report.records += len(chunk.records)
-        for record in chunk.records:
-            if isinstance(record, Rejection):
-                _reject(report, record)
+    """Read and tokenize all records, or the first `limit`."""
+    report, rule = Report(), model.reading.rule
+    tokenizer = PairTokenizer(model.tokenizer, rule, model.limits)
+    for chunk in cut(itertools.islice(source, limit), _CHUNK_PAIRS, lambda: 0, InputHash()):
+        rejections = [record for record in chunk.records if isinstance(record, Rejection)]
         requests = [record for record in chunk.records if isinstance(record, Request)]
-        if requests:
-            _measure(report, requests, model)
+        report.records += len(chunk.records)
+        report.rejected.update(rejection.code for rejection in rejections)
+        report.examples += map(str, rejections[: _EXAMPLES - len(report.examples)])
+        if not requests:
+            continue
+        sizes = tokenize_pairs(pair_texts(requests), tokenizer, whole=True)
+        kept = sizes.kept.query + sizes.kept.passage + rule.template.specials
+        report.pairs += len(sizes.lengths)
+        report.truncated += int((kept < sizes.lengths).sum())
+        report.truncated_queries += int(sizes.cut_queries.sum())
+        report.tokens += int(sizes.lengths.sum())
+        report.longest = max(report.longest, int(sizes.lengths.max(initial=0)))
+        report.histogram += np.bincount(np.searchsorted(BUCKETS, sizes.lengths), minlength=len(BUCKETS) + 1)
     return report
-
-
-def _reject(report: Report, rejection: Rejection) -> None:
-    report.rejected[rejection.code] += 1
-    if len(report.examples) < _EXAMPLES:
-        report.examples.append(str(rejection))
-
-
-def _measure(report: Report, requests: list[Request], model: TokenizerOnly) -> None:
-    sizes = measure(pair_texts(requests), PairReader(model.tokenizer, model.reading.rule, model.limits), whole=True)
-    specials = model.reading.rule.template.specials
-    report.pairs += len(sizes.lengths)
-    report.truncated += int((sizes.kept.query + sizes.kept.passage + specials < sizes.lengths).sum())
-    report.truncated_queries += int(sizes.cut_queries.sum())
-    report.tokens += int(sizes.lengths.sum())
-    report.longest = max(report.longest, int(sizes.lengths.max(initial=0)))
-    report.histogram += np.bincount(np.searchsorted(BUCKETS, sizes.lengths), minlength=len(BUCKETS) + 1)

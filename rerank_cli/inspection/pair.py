@@ -1,4 +1,4 @@
-"""One pair as the model reads it: texts, tokens, ids, where it was cut, where the score is read."""
+"""One pair as the model reads it: texts, tokens, ids, truncation, and the position where the score is read."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from rerank_cli.engine.limits import TokenizerOnly
-from rerank_cli.engine.prepare import PairReader, PairTexts, measure
+from rerank_cli.engine.prepare import PairTokenizer, tokenize_pairs
 from rerank_cli.errors import InputError
 from rerank_cli.models.prompts.pairs import Ids
 from rerank_cli.models.registry import ENCODER, MODULAR
 from rerank_cli.records import Record, Rejection, Request
 from rerank_cli.run.stages import pair_texts
 
+_WIDTH = 96
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How much of a text is read: tokens kept of all there are, and the characters of it where reading ends."""
+    """The part of a text that is read: `kept` of its `tokens`, and the character offset where reading ends."""
 
     kept: int
     tokens: int
@@ -32,10 +34,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A pair of a record: `query` and `passage` as they are tokenized, instructions and words around them included.
+    """A pair of a record. `query` and `passage` are the texts as tokenized, with instructions and prompt around them.
 
-    `ids`, `tokens` and `parts` (prefix, query, middle, passage or suffix) have one entry a token; the score is read at
-    number `score_at`, from all of them where that is None.
+    `ids`, `tokens` and `parts` (prefix, query, middle, passage or suffix) have one entry per token. The score is read
+    at token `score_at`, or from all tokens if that is None.
     """
 
     record: Request
@@ -51,7 +53,7 @@ class Inspection:
 
 
 def find_record(records: Iterable[Record], number: int) -> Request:
-    """The record of this number, from 1; InputError where there is none, or a bad one."""
+    """The record with this number, from 1. InputError if it does not exist or is bad."""
     found = next(itertools.islice(records, number - 1, None), None)
     if found is None:
         raise InputError(f"--record {number}: the input has fewer records")
@@ -61,40 +63,28 @@ def find_record(records: Iterable[Record], number: int) -> Request:
 
 
 def inspect_pair(record: Request, index: int, model: TokenizerOnly) -> Inspection:
-    """What becomes of the record's candidate with this index, from 0."""
+    """The pair of the record's query and its candidate with this index, from 0. InputError if it does not exist."""
     if index >= len(record.candidates):
         raise InputError(f"{record.position}: no candidate {index} (it has {len(record.candidates)}, from 0)")
     texts = pair_texts([record]).part(index, index + 1)
     rule = model.reading.rule
-    measured = measure(texts, PairReader(model.tokenizer, rule, model.limits), whole=True)
-    kept_query, kept_passage = int(measured.kept.query[0]), int(measured.kept.passage[0])
-    template = rule.template
+    found = tokenize_pairs(texts, PairTokenizer(model.tokenizer, rule, model.limits), whole=True)
+    query_ids, passage_ids = found.query_ids[0], found.passage_ids[0]
+    kept_query, kept_passage = int(found.kept.query[0]), int(found.kept.passage[0])
     pieces: dict[str, Ids] = {
-        "prefix": template.prefix,
-        "query": template.clip_query(measured.query_ids[0], kept_query),
-        "middle": template.middle,
-        "passage": measured.passage_ids[0][:kept_passage],
-        "suffix": template.suffix,
+        "prefix": rule.template.prefix,
+        "query": rule.template.clip_query(query_ids, kept_query),
+        "middle": rule.template.middle,
+        "passage": passage_ids[:kept_passage],
+        "suffix": rule.template.suffix,
     }
     ids = np.concatenate(list(pieces.values())).tolist()
-    query, passage = _written(texts, model)
-    return Inspection(
-        record,
-        index,
-        query,
-        passage,
-        _cut(query, measured.query_ids[0], kept_query, model),
-        _cut(passage, measured.passage_ids[0], kept_passage, model),
-        ids,
-        model.tokenizer.tokens(ids),
-        [name for name, piece in pieces.items() for _ in piece],
-        _score_at(model, len(ids)),
-    )
-
-
-def _written(texts: PairTexts, model: TokenizerOnly) -> tuple[str, str]:
-    rule = model.reading.rule
-    return rule.query_text(texts.queries[0], texts.instructions[0]), rule.passage_text(texts.passages[0])
+    parts = [name for name, piece in pieces.items() for _ in piece]
+    query = rule.query_text(texts.queries[0], texts.instructions[0])
+    passage = rule.passage_text(texts.passages[0])
+    cuts = _cut(query, query_ids, kept_query, model), _cut(passage, passage_ids, kept_passage, model)
+    tokens, score_at = model.tokenizer.tokens(ids), _score_at(model, len(ids))
+    return Inspection(record, index, query, passage, *cuts, ids, tokens, parts, score_at)
 
 
 def _cut(text: str, ids: Ids, kept: int, model: TokenizerOnly) -> Cut:
@@ -103,7 +93,7 @@ def _cut(text: str, ids: Ids, kept: int, model: TokenizerOnly) -> Cut:
 
 
 def _score_at(model: TokenizerOnly, length: int) -> int | None:
-    """An encoder is read at its first token, or at the mean of all; everything causal at its last one."""
+    """Encoders are read at the first token or at the mean of all tokens, causal models at the last token."""
     if model.family not in {ENCODER, MODULAR}:
         return length - 1
     pooling = [module.config for module in model.checkpoint.modules if module.kind == "Pooling"]
@@ -111,11 +101,16 @@ def _score_at(model: TokenizerOnly, length: int) -> int | None:
     return None if any(mean) or model.checkpoint.config.get("classifier_pooling") == "mean" else 0
 
 
-def lines(found: Inspection, width: int = 96) -> Iterator[str]:
-    """For a person: the two texts with the place where they end, then a token a line."""
+def lines(found: Inspection) -> Iterator[str]:
+    """The text report: both texts with the place where they are cut, then one token per line."""
     for name, text, cut in (("query", found.query, found.query_cut), ("passage", found.passage, found.passage_cut)):
-        yield f"{name:<8} {cut.kept:,} of {cut.tokens:,} tokens read{_where(text, cut)}"
-        yield f"         {_shown(text, width)}"
+        where = ""
+        if cut.truncated:
+            before, after = text[: cut.ends_at][-24:], text[cut.ends_at :][:24]
+            where = f", cut at character {cut.ends_at:,}: …{_visible(before)} ✂ {_visible(after)}…"
+        seen = _visible(text)
+        yield f"{name:<8} {cut.kept:,} of {cut.tokens:,} tokens read{where}"
+        yield f"         {seen if len(seen) <= _WIDTH else f'{seen[: _WIDTH // 2]} … {seen[-_WIDTH // 2 :]}'}"
     yield f"sequence {len(found.ids):,} tokens"
     yield ""
     yield f"{'#':>6} {'id':>8}  {'part':<8} token"
@@ -126,18 +121,6 @@ def lines(found: Inspection, width: int = 96) -> Iterator[str]:
         yield "the score is read from the mean of all tokens"
 
 
-def _where(text: str, cut: Cut) -> str:
-    if not cut.truncated:
-        return ""
-    before, after = text[: cut.ends_at][-24:], text[cut.ends_at :][:24]
-    return f", cut at character {cut.ends_at:,}: …{_visible(before)} ✂ {_visible(after)}…"
-
-
-def _shown(text: str, width: int) -> str:
-    seen = _visible(text)
-    return seen if len(seen) <= width else f"{seen[: width // 2]} … {seen[-width // 2 :]}"
-
-
 def _visible(text: str) -> str:
-    """Control characters written out, so that a line stays a line."""
+    """Control characters are escaped, so that the text stays on one line."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

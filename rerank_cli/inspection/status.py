@@ -1,4 +1,4 @@
-"""What is known of an output from the files around it: reads them, disturbs nobody who writes them."""
+"""The status of an output, read from the files beside it without disturbing a process that writes them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rerank_cli.storage.paths import final_path
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`state` is `running`, `stopped` (the same command goes on), `complete`, or `exists` (of unknown origin).
+    """`state` is `running`, `stopped` (the same command continues), `complete`, or `exists` (of unknown origin).
 
-    `holder` is who writes the output now, `checkpoint` the last commit, `kept_bytes` what lies in unfinished files.
+    `holder` is the process that writes the output, `checkpoint` the last commit, `kept_bytes` that of unfinished files.
     """
 
     output: str
@@ -31,7 +31,7 @@ class Status:
 
     @property
     def age_seconds(self) -> float | None:
-        """Seconds since the last commit by the clock on the wall, 0 if that was set back."""
+        """Seconds since the last commit by the system clock, 0 if the clock was set back."""
         if self.checkpoint is None:
             return None
         then = datetime.fromisoformat(self.checkpoint.progress["time"])
@@ -52,7 +52,7 @@ class Status:
 
 
 def status_of(output: str, checkpoint: str | None = None) -> Status:
-    """Look at an output. InputError if there is nothing of that name, RefusedError if its checkpoint is damaged."""
+    """Raises InputError if no such output exists, RefusedError if its checkpoint is damaged."""
     place = OutputState.of(output, checkpoint)
     who = holder(place.lock) if place.lock else None
     saved = load(place.checkpoint) if place.checkpoint else None
@@ -64,12 +64,12 @@ def status_of(output: str, checkpoint: str | None = None) -> Status:
     elif final.is_file():
         state = "complete" if signed(final) else "exists"
     else:
-        raise InputError(f"{output}: there is no such output, nor a checkpoint of one")
+        raise InputError(f"{output}: there is no such output, and no checkpoint of one")
     return Status(output, state, who, saved, _bytes_in(place.partial))
 
 
 def _bytes_in(path: Path | None) -> int:
-    """Bytes of a file or of a folder's files, of which some may go away while one looks."""
+    """Size of a file, or of the files of a folder; files may disappear meanwhile."""
     total = 0
     with suppress(FileNotFoundError):
         for file in path.iterdir() if path and path.is_dir() else filter(None, [path]):

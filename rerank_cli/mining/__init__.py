@@ -1,4 +1,1 @@
-"""Training data from a reranked file: positives from judgements, hard negatives by rank and score.
-
-Knows outputs and corpora; no models. Face: `mine.mine_file`.
-"""
+"""Training data from a reranked file. Knows outputs and corpora; no models. Public API: `mine.mine_file`."""

@@ -1,15 +1,15 @@
-"""From a reranked file and judgements to training data: one pass over the file, and one over a corpus, if there is one.
+"""From a reranked file and relevance judgements to training data, in one pass over the file.
 
-With a corpus the choice is spooled to a temporary file first; only the ids that were chosen are held in memory.
+Missing texts are looked up in indexed corpora for many queries at a time; only these queries are in memory.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import BinaryIO
 
@@ -32,7 +32,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class MineOptions:
-    """What is mined, and where to. `inputs`, `queries` and `corpora` give texts that the output leaves out."""
+    """What to mine and where to write it. `inputs`, `queries` and `corpora` provide texts that `path` does not hold."""
 
     path: str
     qrels: str
@@ -47,15 +47,10 @@ class MineOptions:
     index_folder: str | None = None
     notify: Callable[[str], None] = field(default=lambda _: None)
 
-    @property
-    def read(self) -> list[str]:
-        """Every file that is read."""
-        return [self.path, self.qrels, *self.inputs, *filter(None, [self.queries]), *self.corpora]
-
 
 @dataclass(slots=True)
 class MiningCounts:
-    """What was found and what was left out. `probabilities` is whether written scores are no logits."""
+    """Figures of the training data. `probabilities` is whether any score written is a probability, not a logit."""
 
     queries: int = 0
     used: int = 0
@@ -67,31 +62,27 @@ class MiningCounts:
     probabilities: bool = False
 
     def line(self) -> str:
-        """For a person, on one line."""
         done = f"{self.used:,} of {self.queries:,} queries, {self.positives:,} positives, {self.negatives:,} negatives"
         parts = [done, *(f"{count:,} {reason}" for reason, count in sorted(self.skipped.items()))]
         if self.short:
             parts.append(f"{self.short:,} with fewer negatives than asked for")
         if self.lost_positives:
-            parts.append(f"{self.lost_positives:,} positives left out for want of a text or a score")
+            parts.append(f"{self.lost_positives:,} positives left out because they have no text or no score")
         return ", ".join(parts)
 
 
 def mine_file(options: MineOptions, stdout: BinaryIO | None) -> MiningCounts:
-    """Write the output whole, or not at all. Raises what opening and reading raise, and RefusedError.
-
-    What cannot be taken up again is not left behind: a failure leaves no part of the output.
-    """
+    """Write the output, or remove it after an error. RefusedError if an unfinished run has the same output."""
     checkpoint = OutputState.of(options.output, None).checkpoint
     if checkpoint and checkpoint.exists():
         raise RefusedError(f"{checkpoint}: an unfinished run writes to {shown(options.output, 300)}. Fix: another -o")
     counts = MiningCounts()
+    inputs = [options.path, options.qrels, *options.inputs, *filter(None, [options.queries]), *options.corpora]
     with ExitStack() as stack:
-        sink = open_lines(options.output, options.read, options.overwrite, stdout)
+        sink = open_lines(options.output, inputs, options.overwrite, stdout)
         try:
-            rows = (
-                row for example in examples(options, counts, stack) for row in example_rows(example, options.format)
-            )
+            examples = _examples(options, counts, stack)
+            rows = (row for example in examples for row in example_rows(example, options.format))
             while batch := list(islice(rows, _BATCH)):
                 sink.write(batch)
             sink.publish()
@@ -103,86 +94,62 @@ def mine_file(options: MineOptions, stdout: BinaryIO | None) -> MiningCounts:
     return counts
 
 
-def examples(options: MineOptions, counts: MiningCounts, stack: ExitStack) -> Iterator[Example]:
-    """Queries with what to train on, in file order. Raises InputError; files are left to the stack."""
+def _examples(options: MineOptions, counts: MiningCounts, stack: ExitStack) -> Iterator[Example]:
+    """Training examples in the order of the reranked file; the stack closes the files."""
     qrels = read_qrels(options.qrels)
     queries = query_texts(options.queries, qrels) if options.queries else {}
-    answers = RunFile(options.path)
-    stack.callback(answers.close)
-    source = open_source(InputOptions(options.inputs)) if options.inputs else None
-    if source:
-        stack.callback(source.close)
-    chosen = _chosen((mine(q, qrels.get(q.id, {}), options.rules) for q in compare_ranks(answers, source)), counts)
+    answers = stack.enter_context(closing(RunFile(options.path)))
+    source = stack.enter_context(closing(open_source(InputOptions(options.inputs)))) if options.inputs else None
+    texts = None
     if options.corpora:
         texts = DocumentTexts(options.corpora, options.index_folder, options.notify)
         stack.callback(texts.close)
-        chosen = _with_texts(chosen, texts)
-    for mined in chosen:
-        example = _example(mined, mined.query or queries.get(mined.id), options, counts)
-        if example:
-            yield example
+    found = (mine(query, qrels.get(query.id, {}), options.rules) for query in compare_ranks(answers, source))
+    while batch := list(islice(found, _BATCH)):
+        counts.queries += len(batch)
+        counts.skipped.update(one for one in batch if isinstance(one, Reason))
+        chosen = [one for one in batch if isinstance(one, Mined)]
+        missing = (r.id for mined in chosen for r in mined.positives + mined.negatives if r.text is None)
+        found_texts = texts.find(missing) if texts else {}
+        for mined in chosen:
+            example = _example(mined, mined.query or queries.get(mined.id), found_texts, options, counts)
+            if example:
+                yield example
+    if texts:
+        texts.check_used()
 
 
-def _chosen(found: Iterable[Mined | Reason], counts: MiningCounts) -> Iterator[Mined]:
-    for one in found:
-        counts.queries += 1
-        if isinstance(one, Reason):
-            counts.skipped[one] += 1
-        else:
-            yield one
-
-
-def _example(mined: Mined, query: str | None, options: MineOptions, counts: MiningCounts) -> Example | None:
+def _example(
+    mined: Mined, query: str | None, texts: Mapping[str, str], options: MineOptions, counts: MiningCounts
+) -> Example | None:
     if query is None:
         what = f"{shown(options.path, 300)}: the text of query `{shown(mined.id)}` is not in the output"
         raise InputError(f"{what}. Fix: --input CANDIDATES, or --queries FILE")
-    positives = [one for one in mined.positives if one.text is not None and not (options.scores and _unscored(one))]
+    usable = [one for one in mined.positives if one.text is not None or one.id in texts]
+    positives = [one for one in usable if not (options.scores and math.isnan(one.score))]
     counts.lost_positives += len(mined.positives) - len(positives)
-    reason = None if positives else Reason.NO_TEXT
-    if options.format is TrainFormat.N_TUPLES and not mined.full:
-        reason = reason or Reason.TOO_FEW
-    if reason:
-        counts.skipped[reason] += 1
+    if not positives or (options.format is TrainFormat.N_TUPLES and not mined.full):
+        counts.skipped[Reason.TOO_FEW if positives else Reason.NO_TEXT] += 1
         return None
     counts.used += 1
     counts.positives += len(positives)
     counts.negatives += len(mined.negatives)
     counts.short += not mined.full
-    texts = [_text(one, options) for one in positives], [_text(one, options) for one in mined.negatives]
+    pair = positives, mined.negatives
+    lists = [[_text(one, texts, options) for one in results] for results in pair]
     if not options.scores:
-        return Example(query, *texts)
+        return Example(query, lists[0], lists[1])
     counts.probabilities = counts.probabilities or any(one.logit is None and 0 <= one.score <= 1 for one in positives)
-    return Example(query, *texts, [_score(one) for one in positives], [_score(one) for one in mined.negatives])
+    scores = [[one.score if one.logit is None else one.logit for one in results] for results in pair]
+    return Example(query, lists[0], lists[1], scores[0], scores[1])
 
 
-def _unscored(result: Result) -> bool:
-    return math.isnan(result.score)
-
-
-def _score(result: Result) -> float:
-    return result.score if result.logit is None else result.logit
-
-
-def _text(result: Result, options: MineOptions) -> str:
-    if result.text is None:
+def _text(result: Result, texts: Mapping[str, str], options: MineOptions) -> str:
+    """Title and text from the output or its input, else the text from a corpus."""
+    if result.text is not None:
+        return f"{result.title} {result.text}".strip() if result.title else result.text
+    if result.id not in texts:
         missing = f"the text of document `{shown(result.id)}` is not in the {'corpus' if options.corpora else 'output'}"
         fix = "--corpus with the file it is in" if options.corpora else "--input CANDIDATES, or --corpus FILE"
         raise InputError(f"{shown(options.path, 300)}: {missing}. Fix: {fix}")
-    return f"{result.title} {result.text}".strip() if result.title else result.text
-
-
-def _with_texts(chosen: Iterator[Mined], texts: DocumentTexts) -> Iterator[Mined]:
-    """The same, with texts that were missing; looked up for many queries at a time."""
-    while batch := list(islice(chosen, _BATCH)):
-        lists = [one.positives + one.negatives for one in batch]
-        found = texts.find(result.id for results in lists for result in results if result.text is None)
-        for one in batch:
-            positives, negatives = (
-                tuple(_completed(result, found) for result in results) for results in (one.positives, one.negatives)
-            )
-            yield replace(one, positives=positives, negatives=negatives)
-    texts.check_used()
-
-
-def _completed(result: Result, texts: dict[str, str]) -> Result:
-    return result if result.text is not None else replace(result, title=None, text=texts.get(result.id))
+    return texts[result.id]

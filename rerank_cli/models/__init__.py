@@ -1,5 +1,5 @@
-"""Checkpoints to models on a device, and how each reads a pair.
+"""Checkpoints, tokenizers and models: from a model's name to scores of packed rows on a device.
 
-Knows checkpoints, transformers classes and prompts; not records, planning or terminals. No code of a checkpoint
-is run. Face: `checkpoint.resolve`, `registry.identify`, `rules.read_as`, `families.load_model`.
+Knows checkpoints, transformers classes and prompts; not records, planning or terminals. Code from a checkpoint is never
+run. Entry points: `checkpoint.resolve`, `registry.identify`, `rules.read_as`, `families.load_model`.
 """

@@ -1,4 +1,4 @@
-"""Where a decoder's score is read: a few rows of its head, in fp32, against the last token's state."""
+"""The head of a decoder: a few rows of its output matrix in fp32, applied to each sequence's last state."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.
 
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
-    """Rows of a head, fp32 [r, H], and what is made of their r products.
+    """One or two rows of a head, fp32 [r, H], and the score computed from their r products.
 
-    The score is the first product less the second, if there is one, divided by `divide_by`. Before that a product is
-    multiplied by `scale`, has its `bias` [r] added, and is bent to cap · tanh(x / cap).
+    `bias` [r] is added to the products, which are then multiplied by `scale` and, with a `cap`, replaced by
+    cap · tanh(x / cap). The score is the first product, minus the second if there are two, divided by `divide_by`.
     """
 
     rows: Tensor
@@ -47,47 +47,33 @@ class AnswerHead:
 def head_of_answers(
     checkpoint: Checkpoint, config: Any, answers: Sequence[int], divide_by: float, device: torch.device
 ) -> AnswerHead:
-    """Of a causal language model: the logits of these tokens, without those of all others.
+    """The head of a causal language model that gives the logits of these tokens only.
 
-    Source: FlagEmbedding's decoder rerankers take `logits[:, -1, yes]`; the product with one row is the same number.
+    Source: FlagEmbedding's decoder rerankers take `logits[:, -1, yes]`; the product with that one row is the same.
     """
     files = TensorFiles(checkpoint)
-    names = [_HEAD] if _HEAD in files else [name for name in _EMBEDDINGS if name in files]
+    names = [name for name in (_HEAD, *_EMBEDDINGS) if name in files]
     if not names:
         raise ModelError(f"{checkpoint.name}: weights lack the head ({_HEAD}) and the embeddings it could be tied to")
-    bias = files.rows("lm_head.bias", None)[list(answers)] if "lm_head.bias" in files else None
-    return AnswerHead(
-        files.rows(names[0], list(answers)).float().to(device),
-        None if bias is None else bias.float().to(device),
-        scale=_scale(config),
-        cap=getattr(config, "final_logit_softcapping", None),
-        divide_by=divide_by,
-    )
+    bias = files.read("lm_head.bias", list(answers)) if "lm_head.bias" in files else None
+    return _head(config, files.read(names[0], list(answers)).to(device), bias, divide_by)
 
 
 def head_of_model(model: PreTrainedModel, answers: Sequence[int], divide_by: float) -> AnswerHead:
-    """The same of a causal language model that is loaded whole."""
+    """The same for a causal language model that is loaded with its head."""
     head: Any = model.get_output_embeddings()
     bias = getattr(head, "bias", None)
-    return AnswerHead(
-        head.weight[list(answers)].float(),
-        None if bias is None else bias[list(answers)].float(),
-        scale=_scale(model.config),
-        cap=getattr(model.config, "final_logit_softcapping", None),
-        divide_by=divide_by,
-    )
+    rows = list(answers)
+    return _head(model.config, head.weight[rows], None if bias is None else bias[rows], divide_by)
 
 
-def _scale(config: Any) -> float:
-    """Granite divides its logits, Cohere multiplies them; most models do neither."""
-    return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+def _head(config: Any, rows: Tensor, bias: Tensor | None, divide_by: float) -> AnswerHead:
+    """Granite divides its logits and Cohere multiplies them; most models do neither."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    bias = None if bias is None else bias.float().to(rows.device)
+    return AnswerHead(rows.float(), bias, scale, getattr(config, "final_logit_softcapping", None), divide_by)
 
 
-def head_of_label(checkpoint: Checkpoint, device: torch.device) -> AnswerHead:
-    """Of a decoder with a classification head of one label: `score.weight`, [1, H]."""
-    return AnswerHead(TensorFiles(checkpoint).read("score.weight").float().to(device))
-
-
-def head_of_layer(files: TensorFiles, name: str, cap: float | None, device: torch.device) -> AnswerHead:
-    """A layer's own scalar head, [1, H]."""
+def head_of_tensor(files: TensorFiles, name: str, device: torch.device, cap: float | None = None) -> AnswerHead:
+    """A classification head with one label, or the head of one layer: the stored tensor `name`, [1, H]."""
     return AnswerHead(files.read(name).float().to(device), cap=cap)

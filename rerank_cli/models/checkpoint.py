@@ -1,6 +1,6 @@
-"""From a name to files on disk: a folder, the built-in `mini`, or a model on the Hugging Face Hub.
+"""Resolves a model's name to files on disk: a folder, the built-in `mini`, or a model on the Hugging Face Hub.
 
-Only data is fetched and read: configuration, tokenizer and weights, never code. Knows nothing of what a family does.
+Only data is fetched and read: configuration, tokenizer and weights, never code. Independent of the model families.
 """
 
 from __future__ import annotations
@@ -14,21 +14,31 @@ from typing import Any
 import orjson
 from huggingface_hub import try_to_load_from_cache
 
-from rerank_cli.errors import ModelError
+from rerank_cli.errors import ModelError, RerankError
 
 MINI = "mini"
 _MODULE_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 _ADAPTER = "adapter_config.json"
 _TEXT_FILES = ["*.json", "*.txt", "*.model"]
 _OTHER_BACKENDS = ["onnx/*", "openvino/*", "coreml/*", "*/*.bin", "*/*.safetensors"]
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of a sentence-transformers checkpoint: its class name, its folder and its config.json."""
+
+    kind: str
+    folder: Path
+    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint on disk. `revision` is the Hub commit, or a hash that stands for a local folder's contents.
+    """A checkpoint on disk. `revision` is the Hub commit, or a hash of a local folder's contents.
 
-    `adapter` is the folder of a PEFT adapter to be merged into it; the revision stands for that too. `modules` are what
-    sentence-transformers' `modules.json` lists, if there is one.
+    `adapter` is the folder of a PEFT adapter to merge into it; the revision then covers the adapter too. `modules` are
+    the entries of sentence-transformers' `modules.json`, empty without that file.
     """
 
     name: str
@@ -39,57 +49,50 @@ class Checkpoint:
     modules: tuple[Module, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A module of a sentence-transformers checkpoint: the name of its class, its folder and what config.json says."""
-
-    kind: str
-    folder: Path
-    config: Mapping[str, Any]
-
-
 def resolve(name: str, revision: str | None = None, adapter: str | None = None, *, weights: bool = True) -> Checkpoint:
     """Find the checkpoint and the adapter; with `weights=False` only configuration and tokenizer are fetched.
 
-    A name that is an adapter itself means the model it was made for, with it. Raises ModelError when there is no such
-    model, no access, or no network and nothing on disk.
+    If the name itself is an adapter, the result is its base model with the adapter. Raises ModelError if the model does
+    not exist, access is denied, or there is neither a network connection nor a copy on disk.
     """
     if adapter is None and revision is None and (base := _base_of_adapter(name)):
         found = resolve(base, adapter=name, weights=weights)
         return replace(found, name=name)
-    found = _resolve(name, revision, weights=weights)
+    folder, mark = _locate(name, revision, weights=weights)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name}: no config.json in {folder}")
+    found = Checkpoint(name, folder, mark, read_object(folder / "config.json"), modules=_modules(folder))
     if adapter is None:
         return found
-    folder = local_folder(adapter)
-    folder, mark = (folder, folder_identity(folder)) if folder else _from_hub(adapter, None, weights=weights)
+    folder, mark = _locate(adapter, None, weights=weights)
     if not (folder / _ADAPTER).is_file():
         raise ModelError(f"{adapter}: not a PEFT adapter (expected {_ADAPTER})")
     return replace(found, adapter=folder, revision=f"{found.revision}+{mark}")
 
 
 def _base_of_adapter(name: str) -> str | None:
-    """The model that a local folder without one of its own adapts."""
-    folder = local_folder(name)
+    """The base model of a local adapter folder; None for any other name."""
+    folder = _local_folder(name)
     if folder is None or (folder / "config.json").is_file() or not (folder / _ADAPTER).is_file():
         return None
-    base = _read_object(folder / _ADAPTER).get("base_model_name_or_path")
+    base = read_object(folder / _ADAPTER).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise ModelError(f"{name}: the adapter does not name its model. Fix: --model MODEL --adapter {name}")
+        raise ModelError(f"{name}: the adapter does not name its base model. Fix: --model MODEL --adapter {name}")
     return base
 
 
-def _resolve(name: str, revision: str | None, *, weights: bool) -> Checkpoint:
-    folder = local_folder(name)
+def _locate(name: str, revision: str | None, *, weights: bool) -> tuple[Path, str]:
+    """The folder and the revision of a local folder or a Hub id."""
+    folder = _local_folder(name)
     if folder is None:
-        folder, commit = _from_hub(name, revision, weights=weights)
-        return Checkpoint(name, folder, commit, read_config(folder, name), modules=read_modules(folder))
+        return _from_hub(name, revision, weights=weights)
     if revision is not None:
         raise ModelError(f"{name}: a folder has no revisions. Fix: leave out --revision")
-    return Checkpoint(name, folder, folder_identity(folder), read_config(folder, name), modules=read_modules(folder))
+    return folder, _folder_hash(folder)
 
 
-def local_folder(name: str) -> Path | None:
-    """The folder a name means, or None for a Hub id. A path that is not there is an error, not a Hub id."""
+def _local_folder(name: str) -> Path | None:
+    """The folder that a name stands for, or None for a Hub id. Raises ModelError for a path that does not exist."""
     if name == MINI:
         return Path(__file__).parent.parent / "checkpoints" / MINI
     path = Path(name).expanduser()
@@ -101,48 +104,41 @@ def local_folder(name: str) -> Path | None:
     return None
 
 
-def read_config(folder: Path, name: str) -> dict[str, Any]:
+def read_object(path: Path, failure: type[RerankError] = ModelError) -> dict[str, Any]:
+    """The JSON object in a file, {} if the file is missing. Raises `failure` if it holds anything else."""
     try:
-        return _read_object(folder / "config.json")
+        found = orjson.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ModelError(f"{name}: no config.json in {folder}") from None
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        config = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise
+        return {}
     except (OSError, orjson.JSONDecodeError) as error:
-        raise ModelError(f"{path}: unreadable configuration ({error})") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path}: not a configuration (got {type(config).__name__}, expected an object)")
-    return config
+        raise failure(f"{path}: unreadable configuration ({error})") from error
+    if not isinstance(found, dict):
+        raise failure(f"{path}: not a configuration (got {type(found).__name__}, expected an object)")
+    return found
 
 
-def read_modules(folder: Path) -> tuple[Module, ...]:
-    """What `modules.json` lists, none where it is missing. Paths that lead out of the folder are refused."""
+def _modules(folder: Path) -> tuple[Module, ...]:
+    """The entries of `modules.json`, none without that file. Paths that lead out of the folder are refused."""
     path = folder / "modules.json"
     if not path.is_file():
         return ()
     try:
-        listed = [(str(entry["type"]), str(entry["path"])) for entry in orjson.loads(path.read_bytes())]
+        listed = [(str(entry["type"]), Path(str(entry["path"]))) for entry in orjson.loads(path.read_bytes())]
     except (OSError, orjson.JSONDecodeError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: unreadable list of modules ({error})") from error
-    found = []
-    for kind, place in listed:
-        inside = folder / place
-        if ".." in Path(place).parts or Path(place).is_absolute():
-            raise ModelError(f"{path}: a module lies outside the model's folder ({place})")
-        config = inside / "config.json"
-        found.append(Module(kind.rpartition(".")[2], inside, _read_object(config) if config.is_file() else {}))
-    return tuple(found)
+    for _, inside in listed:
+        if ".." in inside.parts or inside.is_absolute():
+            raise ModelError(f"{path}: a module is outside the model's folder ({inside})")
+    return tuple(
+        Module(kind.rpartition(".")[2], folder / inside, read_object(folder / inside / "config.json"))
+        for kind, inside in listed
+    )
 
 
-def folder_identity(folder: Path) -> str:
-    """A hash of a folder's configuration, tokenizer, and its weights' sizes and sampled blocks.
+def _folder_hash(folder: Path) -> str:
+    """A hash of a folder's configuration and tokenizer, and of its weight files' sizes and sampled blocks.
 
-    Reads at most a megabyte of each weight file, so that it stays instant for large models.
+    Reads at most a megabyte of each file, so that large models do not delay the start.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted([*folder.glob("*"), *folder.glob("[0-9]_*/*")]):
@@ -157,59 +153,47 @@ def folder_identity(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _transport_error() -> type[Exception]:
-    """The root of the HTTP library's errors, whichever one this huggingface_hub uses: time-outs and torn downloads."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return HfHubHTTPError.__mro__[1]
-
-
 def _from_hub(name: str, revision: str | None, *, weights: bool) -> tuple[Path, str]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, snapshot_download
 
     def fetch(*patterns: str) -> Path:
         wanted = [*_TEXT_FILES, *patterns]
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_OTHER_BACKENDS))
 
+    # The root of the HTTP library's errors, such as time-outs and broken downloads.
+    transport_error: type[Exception] = errors.HfHubHTTPError.__mro__[1]
     try:
         folder = fetch("*.safetensors") if weights else fetch()
         if weights and not any(folder.glob("*.safetensors")):
             folder = fetch("*.bin")
         if weights and (folder / "modules.json").is_file():
             snapshot_download(name, revision=revision, allow_patterns=[f"[0-9]_*/{file}" for file in _MODULE_FILES])
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise ModelError(f"{name}: access must be granted on its Hub page first. Fix: log in with HF_TOKEN") from error
-    except RevisionNotFoundError as error:
+    except errors.RevisionNotFoundError as error:
         raise ModelError(f"{name}: no revision {revision!r} on the Hub") from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise ModelError(f"{name}: no such model on the Hub, and no such folder here") from error
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise ModelError(f"{name}: neither a folder nor a Hub id (expected NAME, owner/NAME or a path)") from error
-    except LocalEntryNotFoundError as error:
+    except errors.LocalEntryNotFoundError as error:
         raise ModelError(
             f"{name}: the Hub cannot be reached and the model is not on disk. "
             "Fix: check the network, set HF_ENDPOINT, or use --model mini or a folder"
         ) from error
-    except (_transport_error(), OSError) as error:
-        raise ModelError(f"{name}: download failed ({' '.join(str(error).split())[:200]})") from error
+    except (transport_error, OSError) as error:
+        raise ModelError(f"{name}: download failed ({one_line(error)})") from error
     return folder, folder.name
-
-
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
 def on_disk(name: str) -> bool:
     """True for the built-in model and for one whose configuration and weights are cached."""
-    if name == MINI:
-        return True
-    return all(
+    return name == MINI or all(
         any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
         for files in (("config.json",), _WEIGHTS)
     )
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message on one line of at most 300 characters; its type if the message is empty."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

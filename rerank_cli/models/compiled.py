@@ -1,8 +1,8 @@
-"""A packed model compiled as a whole: kernels that fuse what lies between the matrix products.
+"""Packed models compiled with torch.compile, which fuses the operations between the matrix products.
 
-Compiled once: every row is brought to one length, limits are constants, and what differs from row to row is in tensors,
-whose few lengths that vary (sequences, scores) are free. Attention is one operator to the compiler. Rows that would be
-filler for a good part run as they are. Where compiling fails, all do, and that is said.
+A model is compiled once: every row is filled up to one length, limits are constants, and what differs between rows is
+in tensors, of which only the number of sequences and of scores varies. The attention is one opaque operator for the
+compiler. Rows that would need much filling run uncompiled. If compiling fails, all rows do, with a warning.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from rerank_cli.models.checkpoint import one_line
 from rerank_cli.models.families import CrossEncoder
 from rerank_cli.models.inputs import Frame, ModelInputs, Placement, has_kernel
 from rerank_cli.models.packed_row import TokenRow
 
 log = logging.getLogger(__name__)
 
-WORTH_FILLING = 0.8  # of a row's tokens real: compiling saves about as much as filling the rest costs
-_AGREE = 0.5  # logits, on a probe: half-precision rounding is below that, a kernel gone wrong is not
+WORTH_FILLING = 0.8  # share of a row's real tokens: below it, the filling costs about what compiling saves
+_AGREE = 0.5  # logits, on a probe: half-precision rounding stays below it, a wrong kernel does not
 
 
 class Packed(CrossEncoder, Protocol):
-    """A model that tells apart what it sends to the device and what it works out there."""
+    """A model with separate steps for the transfer of a row to the device and the computation there."""
 
     causal: bool
 
@@ -36,9 +37,9 @@ class Packed(CrossEncoder, Protocol):
 
 
 def compiled(model: CrossEncoder, frame: Frame, placement: Placement, backend: str = "inductor") -> CrossEncoder:
-    """The model compiled for rows of this frame, or as it is, with a line why, where that cannot be had.
+    """The model compiled for rows of this frame; the model unchanged, with a warning, if it cannot be compiled.
 
-    Takes a minute or so, which a cache of torch's on disk makes shorter next time.
+    Takes about a minute, and less with torch's compilation cache on disk.
     """
     if not has_kernel(placement.device) or placement.dtype == torch.float32:
         log.warning("--compile: takes fp16 or bf16 on a CUDA card (SM 8.0 or later), going on without")
@@ -57,8 +58,8 @@ def compiled(model: CrossEncoder, frame: Frame, placement: Placement, backend: s
     except torch.OutOfMemoryError:
         log.warning("--compile: out of memory at %d tokens a row, going on without", frame.tokens)
     except (RuntimeError, ImportError, OSError, AssertionError, TypeError, AttributeError) as error:
-        # No compiler at hand, or a model it cannot take: the plain model says for itself what is truly broken.
-        log.warning("--compile: %s, going on without", " ".join(str(error).split())[:200] or type(error).__name__)
+        # No compiler is installed, or it cannot compile this model. Other faults show in the uncompiled model as well.
+        log.warning("--compile: %s, going on without", one_line(error))
     else:
         return made
     torch.compiler.reset()
@@ -66,74 +67,59 @@ def compiled(model: CrossEncoder, frame: Frame, placement: Placement, backend: s
 
 
 class CompiledModel:
-    """A packed model whose rows of about the frame's length run compiled.
+    """A packed model that runs rows of about the frame's length compiled, and other rows uncompiled.
 
-    Whole and in one graph, so that norms, residuals and quantization fuse across blocks. No CUDA graphs: at these row
-    lengths the device is busy for many times as long as launching takes, and they would fix what is free here. No
-    search for kernels either: it takes minutes, and finds little in products of this size.
+    It is compiled whole and as one graph, so that norms, residuals and quantization fuse across blocks. Without CUDA
+    graphs: at these row lengths kernels run for much longer than their launches take, and graphs would fix the varying
+    lengths. Without a search for kernels: it takes minutes, and finds little for products of this size.
     """
 
     packed = True
 
     def __init__(self, model: Packed, frame: Frame, backend: str) -> None:
-        self._model = model
+        self.plain = model
         self._frame = frame
         self._compute: Callable[[ModelInputs], Tensor] = torch.compile(model.compute, fullgraph=True, backend=backend)
+        self.backbone = model.backbone
         self.max_positions = model.max_positions
         self.parameters = model.parameters
         self.layers = model.layers
 
-    @property
-    def plain(self) -> Packed:
-        return self._model
-
-    @property
-    def backbone(self) -> nn.Module:
-        return self._model.backbone
-
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
         if not self._suits(row):
-            return self._model.score(row)
-        return self._compute(self._model.model_inputs(row, self._frame))[: row.sequences]
+            return self.plain.score(row)
+        return self._compute(self.plain.model_inputs(row, self._frame))[: row.sequences]
 
     def computed(self, row: TokenRow) -> int:
-        return self._frame.tokens if self._suits(row) else self._model.computed(row)
+        return self._frame.tokens if self._suits(row) else self.plain.computed(row)
 
     @torch.inference_mode()
     def try_out(self) -> None:
-        """Compile, and score a made-up row both ways. RuntimeError where the scores differ by more than rounding."""
-        row = self._probe()
-        inputs = self._model.model_inputs(row, self._frame)
-        for tensor in _free_lengths(inputs):
-            torch._dynamo.mark_dynamic(tensor, 0)
-        found = self._compute(inputs)[: row.sequences]
-        if not torch.allclose(found, self._model.score(row), atol=_AGREE, rtol=0.05, equal_nan=True):
-            raise RuntimeError("the compiled model does not score as the plain one does")
+        """Compile, and score a probe row with both models. Raises RuntimeError if scores differ beyond rounding.
 
-    def _suits(self, row: TokenRow) -> bool:
-        """One sequence alone is left out: a length of one is no free length to the compiler."""
-        tokens, most = self._frame.tokens, self._frame.longest
-        fits = WORTH_FILLING * tokens <= row.tokens <= tokens and int(row.sequence_lengths.max()) <= most
-        return fits and row.sequences > 1
-
-    def _probe(self) -> TokenRow:
-        """Made-up sequences as long as they get, of which in a decoder two share a beginning.
-
-        What may differ between rows differs here: lengths that are equal now would be taken to be equal always.
+        The probe's sequences have about half the maximal length; in a decoder, two of them share a prefix. The
+        compiler would take lengths that are equal here for equal in every row.
         """
         half = self._frame.longest // 2
         lengths = np.full(int(0.9 * self._frame.tokens) // half, half, dtype=np.int64)
         parents = None
-        if self._model.causal:
+        if self.plain.causal:
             parents = np.full(len(lengths), -1, dtype=np.int64)
             parents[1:3] = 0
         ids = (np.arange(lengths.sum()) % 89 + 5).astype(np.int32)
-        return TokenRow(ids, np.zeros_like(ids), lengths, parents)
+        row = TokenRow(ids, np.zeros_like(ids), lengths, parents)
+        inputs = self.plain.model_inputs(row, self._frame)
+        packing = inputs.packing
+        varying = [packing.offsets, packing.scored_offsets, packing.score_at]
+        for tensor in varying if packing.keys is None else [*varying, packing.keys.index, packing.keys.offsets]:
+            torch._dynamo.mark_dynamic(tensor, 0)
+        found = self._compute(inputs)[: row.sequences]
+        if not torch.allclose(found, self.plain.score(row), atol=_AGREE, rtol=0.05, equal_nan=True):
+            raise RuntimeError("the compiled model does not score as the plain one does")
 
-
-def _free_lengths(inputs: ModelInputs) -> list[Tensor]:
-    """Tensors whose length goes by the number of sequences, or of keys."""
-    packing = inputs.packing
-    free = [packing.offsets, packing.scored_offsets, packing.score_at]
-    return free if packing.keys is None else [*free, packing.keys.index, packing.keys.offsets]
+    def _suits(self, row: TokenRow) -> bool:
+        """A row of one sequence is excluded: the compiler does not take a length of one as a varying length."""
+        tokens, most = self._frame.tokens, self._frame.longest
+        fits = WORTH_FILLING * tokens <= row.tokens <= tokens and int(row.sequence_lengths.max()) <= most
+        return fits and row.sequences > 1

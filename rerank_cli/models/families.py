@@ -1,4 +1,4 @@
-"""From a family's name to a model on a device: the one place that knows every way to score."""
+"""Loads the model of a family onto a device: the only module that imports every family."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rerank_cli.models.rules import Reading
 class CrossEncoder(Protocol):
     """A model on a device.
 
-    `score` takes a row and gives the scores of its n sequences in their order, fp32, on that device: [n], or
-    [n, layers] where several `layers` give one each.
+    `score` takes a row of n sequences and returns their scores in order, fp32 on that device: [n], or [n, layers] if
+    several `layers` give a score each.
     """
 
     max_positions: int
@@ -33,13 +33,13 @@ class CrossEncoder(Protocol):
     def score(self, row: TokenRow) -> Tensor: ...
 
     def computed(self, row: TokenRow) -> int:
-        """Tokens that the device works out for this row, padding included."""
+        """Tokens that the device computes for this row, padding included."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that decides which scores come out, but for the place they are worked out at."""
+    """Everything that determines the scores, except the device and the dtype."""
 
     checkpoint: Checkpoint
     family: str
@@ -48,9 +48,9 @@ class Recipe:
 
 
 def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
-    """The model, fed packed rows where possible. ModelError in one line where it cannot be had.
+    """Load the model, fed with packed rows where possible. Raises ModelError, one line, if it cannot be loaded.
 
-    Only the family's own classes are imported: those of language models take seconds.
+    Only the family's own module is imported: the classes of language models take seconds to import.
     """
     checkpoint, options, reading = recipe.checkpoint, recipe.options, recipe.reading
     if recipe.family == LAYERWISE:
@@ -62,9 +62,9 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
 
         return load_lightweight(checkpoint, placement, options)
     if recipe.family in {DECODER, CLASSIFIER}:
-        from rerank_cli.models.decoders.causal import Answers, load_decoder
+        from rerank_cli.models.decoders.causal import load_decoder
 
-        return load_decoder(checkpoint, placement, Answers(reading.answers, reading.profile.divide_by))
+        return load_decoder(checkpoint, placement, reading.answers, reading.profile.divide_by)
     if recipe.family == MODULAR:
         from rerank_cli.models.encoders.modular import load_modular
 

@@ -1,4 +1,4 @@
-"""Rows on their way into a model: tensors on its device, and how the attention finds its way about them."""
+"""Rows as tensors on the model's device: packed with segment offsets for the attention, or as a padded batch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and how a model runs. `attention` names the packed attention in transformers' interface.
+    """Device and dtype of a model. `attention` is the name of the packed attention in transformers' interface.
 
-    Without it a model is run as others would run it, to compare with: padded, with transformers' own attention.
+    If it is None, the model runs as transformers runs it, padded and with its own attention, as a reference.
     """
 
     device: torch.device
@@ -30,7 +30,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What each segment attends to where beginnings are shared: `index` int64 [K] gathers keys, the shared ones first.
+    """Keys of each segment when prefixes are shared: `index` int64 [K] gathers them, those of the prefix first.
 
     `offsets` is int32 [s + 1].
     """
@@ -41,13 +41,13 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How a packed row is cut into segments; travels through the model's forward to the attention function.
+    """The segments of a packed row, passed through the model's forward to the attention function.
 
-    `offsets` is int32 [s + 1] on the model's device, `longest` at least the greatest segment length, `longest_keys` at
-    least the greatest with what is shared; `score_at` int64 [n] are the tokens that scores are read from, and
-    `scored_offsets` int32 [s + 1] are the offsets of a row with those tokens alone. With `causal` a token sees nothing
-    behind it. `kernel` says whether this device has the variable-length kernel; `keys` are for it alone, and None where
-    nothing is shared. `runs` say the same as the offsets, for attention without it; a row in a frame has none.
+    `offsets` is int32 [s + 1] on the model's device; `longest` is an upper bound of the segment lengths, `longest_keys`
+    of the lengths including the shared prefix. `score_at` int64 [n] are the tokens that scores are read from, and
+    `scored_offsets` int32 [s + 1] the offsets of a row of only those tokens. If `causal`, a token attends to no later
+    token. `kernel` is whether this device has the variable-length kernel; `keys` are for that kernel only, and None if
+    nothing is shared. `runs` hold the same segments for attention without the kernel, and are empty in a framed row.
     """
 
     runs: tuple[Run, ...]
@@ -73,9 +73,9 @@ class ModelInputs:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What all rows of a compiled model have in common, so that it is compiled once.
+    """The constant size of all rows of a compiled model, so that it is compiled once.
 
-    `tokens` in a row, of which what is missing is filled up; `longest` is the most that a sequence may have.
+    Every row is filled up to `tokens` tokens; no sequence is longer than `longest`.
     """
 
     tokens: int
@@ -85,14 +85,13 @@ class Frame:
 def model_inputs(
     row: TokenRow, device: torch.device, *, causal: bool, first_position: int = 0, frame: Frame | None = None
 ) -> ModelInputs:
-    """Scores are read from each sequence's last token if `causal`, from its first one else.
+    """The row on the device, sent in one copy. Scores are read from last tokens if `causal`, else from first ones.
 
-    All that the device needs goes there in one copy. With a frame the row is filled up, and what tells rows apart is in
-    tensors alone; the sequences that fill it are scored behind the others.
+    With a frame the row is filled up, and only tensors differ between rows; the filling sequences are scored last.
     """
     if frame is not None:
         row = row.filled(frame.tokens, frame.longest)
-    ends = np.cumsum(row.lengths)
+    key_lengths = row.lengths + row.prefixes
     scored = np.zeros(len(row.lengths), dtype=np.int64)
     scored[row.scored] = 1
     arrays: dict[str, Array] = {
@@ -101,30 +100,29 @@ def model_inputs(
         "types": row.types,
         "offsets": _offsets(row.lengths),
         "scored": _offsets(scored),
-        "score_at": ends[row.scored] - 1 if causal else row.starts[row.scored],
+        "score_at": (row.starts + (row.lengths - 1 if causal else 0))[row.scored],
     }
     kernel = has_kernel(device)
     if kernel and causal and (frame is not None or row.prefixes.any()):
-        arrays |= {"keys": _key_index(row), "key_offsets": _offsets(row.lengths + row.prefixes)}
-    there = _together(arrays, device)
-    keys = Keys(there["keys"].long(), there["key_offsets"]) if "keys" in there else None
+        arrays |= {"keys": _key_index(row), "key_offsets": _offsets(key_lengths)}
+    tensors = _together(arrays, device)
     packing = Packing(
         runs=row.runs() if frame is None else (),
-        offsets=there["offsets"],
+        offsets=tensors["offsets"],
         longest=int(row.lengths.max()) if frame is None else frame.longest,
-        longest_keys=int((row.lengths + row.prefixes).max()) if frame is None else frame.longest,
-        score_at=there["score_at"].long(),
-        scored_offsets=there["scored"],
+        longest_keys=int(key_lengths.max()) if frame is None else frame.longest,
+        score_at=tensors["score_at"].long(),
+        scored_offsets=tensors["scored"],
         causal=causal,
-        keys=keys,
+        keys=Keys(tensors["keys"].long(), tensors["key_offsets"]) if "keys" in tensors else None,
         kernel=kernel,
     )
-    return ModelInputs(there["ids"][None], there["positions"][None], there["types"][None], packing)
+    return ModelInputs(tensors["ids"][None], tensors["positions"][None], tensors["types"][None], packing)
 
 
 @cache
 def has_kernel(device: torch.device) -> bool:
-    """Whether torch's variable-length attention runs there: its flash kernel begins with Ampere."""
+    """Whether torch's variable-length attention runs on the device: its flash kernel needs Ampere or later."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
@@ -133,7 +131,7 @@ def _offsets(lengths: Index) -> Index:
 
 
 def _key_index(row: TokenRow) -> Index:
-    """The tokens that each segment's queries see, segment by segment, the shared ones first."""
+    """The tokens that each segment's queries attend to, segment by segment, the shared ones first."""
     counts = row.lengths + row.prefixes
     first = row.starts if row.parents is None else np.where(row.parents < 0, row.starts, row.starts[row.parents])
     place = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -144,25 +142,25 @@ def _key_index(row: TokenRow) -> Index:
 
 
 def _together(arrays: dict[str, Array], device: torch.device) -> dict[str, Tensor]:
-    """Whole numbers as int32 tensors on the device, by one copy that nobody waits for.
+    """Integers as int32 tensors on the device, by one asynchronous copy.
 
-    torch keeps the pinned memory until the copy has been made, and gives it out again after that. Each tensor begins
-    at a multiple of 16 bytes, which compiled kernels count on.
+    torch reuses the pinned memory only after the copy has finished. Each tensor begins at a multiple of 16 bytes, the
+    alignment that compiled kernels assume.
     """
     sizes = [len(values) for values in arrays.values()]
     places = [-(-size // 4) * 4 for size in sizes]
-    pinned = device.type == "cuda"  # elsewhere a copy that is not waited for may read memory that is given back
+    pinned = device.type == "cuda"  # on other devices an asynchronous copy could read memory that is already freed
     buffer = torch.empty(sum(places), dtype=torch.int32, pin_memory=pinned)
     flat, start = buffer.numpy(), 0
     for values, place in zip(arrays.values(), places, strict=True):
         flat[start : start + len(values)] = values
         start += place
-    there = torch.split(buffer.to(device, non_blocking=pinned), places)
-    return {name: part[:size] for name, part, size in zip(arrays, there, sizes, strict=True)}
+    parts = torch.split(buffer.to(device, non_blocking=pinned), places)
+    return {name: part[:size] for name, part, size in zip(arrays, parts, sizes, strict=True)}
 
 
 def padded(row: TokenRow, device: torch.device, pad: int) -> dict[str, Tensor]:
-    """A row without shared beginnings as a right-padded batch: `input_ids`, `attention_mask`, `token_type_ids`."""
+    """A row without shared prefixes as a right-padded batch: `input_ids`, `attention_mask`, `token_type_ids`."""
     rows = np.repeat(np.arange(len(row.lengths)), row.lengths)
     shape = (len(row.lengths), int(row.lengths.max()))
     ids, mask, types = np.full(shape, pad), np.zeros(shape, np.int64), np.zeros(shape, np.int64)

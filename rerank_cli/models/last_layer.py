@@ -1,182 +1,126 @@
-"""The last layer, worked out only where the score is read.
+"""The last layer, computed only for the tokens that scores are read from.
 
 A score is read from one token of each sequence (an encoder's first, a decoder's last), so the last layer needs keys and
-values of all tokens, but queries, output projection and feed-forward of those alone. One small module a block layout,
-put in place of the stock last layer and made of its own sub-modules: it takes states [1, T, H] and gives [1, n, H].
+values of all tokens, but queries, output projection and feed-forward only of those n tokens. `TrimmedLayer` takes the
+place of the stock last layer and uses its sub-modules; each block layout has a function that computes it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rerank_cli.models.inputs import Packing
 
+Rotary = tuple[Tensor, Tensor] | None
+Layout = Callable[[Any, Tensor, Packing, Rotary], Tensor]
+
 
 def trim_last_layer(backbone: nn.Module) -> bool:
-    """Exchange the backbone's last layer where its layout is one of ours; False where it is left alone."""
-    layers = getattr(getattr(backbone, "encoder", backbone), "layer", None) or getattr(backbone, "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        return False
-    trimmed = _LAYOUTS.get(type(layers[-1]).__name__)
-    if trimmed is None:
-        return False
-    layers[-1] = trimmed(layers[-1])
-    return True
-
-
-def _heads(states: Tensor, size: int) -> Tensor:
-    """[1, L, heads · size] to [1, heads, L, size]."""
-    return states.view(1, states.shape[1], -1, size).transpose(1, 2)
-
-
-def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """Packed attention with one query a sequence: [1, heads, n, d] over [1, heads, T, d] to [1, n, heads · d]."""
-    config = cast("Any", module).config
-    attention = ALL_ATTENTION_FUNCTIONS[config._attn_implementation]
-    context, _ = attention(module, query, key, value, None, one_query=True, **options)
-    return cast("Tensor", context).flatten(2)
+    """Replace the backbone's last layer if its layout is known; False if it is left as it is."""
+    layers: Any = getattr(getattr(backbone, "encoder", backbone), "layer", None) or getattr(backbone, "layers", None)
+    layout = _LAYOUTS.get(type(layers[-1]).__name__) if isinstance(layers, nn.ModuleList) else None
+    if layout is not None:
+        layers[-1] = TrimmedLayer(layers[-1], layout)
+    return layout is not None
 
 
 class TrimmedLayer(nn.Module):
-    """Stands in the place of a stock layer and is made of its sub-modules."""
+    """Replaces a stock last layer: states [1, T, H] to the scored tokens' states [1, n, H]."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, layout: Layout) -> None:
         super().__init__()
         self.layer = layer
+        self.layout = layout
+        self.attention_type = getattr(layer, "attention_type", None)  # read by ModernBERT's backbone
+
+    def forward(
+        self, hidden_states: Tensor, *_: Any, packing: Packing, position_embeddings: Rotary = None, **__: Any
+    ) -> Tensor:
+        return self.layout(self.layer, hidden_states, packing, position_embeddings)
 
 
-class BertLastLayer(TrimmedLayer):
+def _bert(layer: Any, states: Tensor, packing: Packing, _: Rotary) -> Tensor:
     """BERT, RoBERTa, XLM-R, CamemBERT and ELECTRA: post-norm blocks with separate projections."""
-
-    def forward(self, hidden_states: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor:
-        layer = cast("Any", self.layer)
-        attention = layer.attention.self
-        size = attention.attention_head_size
-        first = hidden_states[:, packing.score_at]
-        query = _heads(attention.query(first), size)
-        key, value = _heads(attention.key(hidden_states), size), _heads(attention.value(hidden_states), size)
-        context = _attend(attention, query, key, value, scaling=attention.scaling, packing=packing)
-        return cast("Tensor", layer.feed_forward_chunk(layer.attention.output(context, first)))
+    attention, scored = layer.attention.self, states[:, packing.score_at]
+    parts = attention.query(scored), attention.key(states), attention.value(states)
+    context = _attend(attention, parts, packing, scaling=attention.scaling)
+    return cast("Tensor", layer.feed_forward_chunk(layer.attention.output(context, scored)))
 
 
-class GteLastLayer(TrimmedLayer):
-    """GTE: post-norm blocks with rotary positions; a first token stands at position zero, which rotates nothing."""
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        *_: Any,
-        packing: Packing,
-        position_embeddings: tuple[Tensor, Tensor],
-        **__: Any,
-    ) -> Tensor:
-        layer = cast("Any", self.layer)
-        attention = layer.self_attn
-        first = hidden_states[:, packing.score_at]
-        query = _heads(attention.q_proj(first), attention.head_dim)
-        key, value = (_heads(p(hidden_states), attention.head_dim) for p in (attention.k_proj, attention.v_proj))
-        key = _rotate(key, *position_embeddings)
-        context = _attend(attention, query, key, value, scaling=attention.scaling, packing=packing)
-        states = layer.post_attention_layernorm(first + attention.o_proj(context))
-        return cast("Tensor", layer.post_mlp_layernorm(states + layer.mlp(states)))
+def _gte(layer: Any, states: Tensor, packing: Packing, rotary: Rotary) -> Tensor:
+    """GTE: post-norm blocks with rotary positions."""
+    attention, scored = layer.self_attn, states[:, packing.score_at]
+    parts = attention.q_proj(scored), attention.k_proj(states), attention.v_proj(states)
+    context = _attend(attention, parts, packing, rotary, scaling=attention.scaling)
+    states = layer.post_attention_layernorm(scored + attention.o_proj(context))
+    return cast("Tensor", layer.post_mlp_layernorm(states + layer.mlp(states)))
 
 
-class ModernBertLastLayer(TrimmedLayer):
-    """ModernBERT: pre-norm blocks with one fused projection, of which the query third is applied to few tokens."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__(layer)
-        self.attention_type = cast("Any", layer).attention_type
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        *_: Any,
-        packing: Packing,
-        position_embeddings: tuple[Tensor, Tensor],
-        **__: Any,
-    ) -> Tensor:
-        layer = cast("Any", self.layer)
-        attention, size = layer.attn, layer.attn.head_dim
-        normed, first = layer.attn_norm(hidden_states), hidden_states[:, packing.score_at]
-        weight, bias = attention.Wqkv.weight, attention.Wqkv.bias
-        width = weight.shape[0] // 3
-        project = nn.functional.linear
-        query = project(normed[:, packing.score_at], weight[:width], None if bias is None else bias[:width])
-        both = project(normed, weight[width:], None if bias is None else bias[width:])
-        key, value = (_heads(part, size) for part in both.chunk(2, dim=-1))
-        context = _attend(
-            attention,
-            _heads(query, size),
-            _rotate(key, *position_embeddings),
-            value,
-            scaling=size**-0.5,
-            packing=packing,
-            sliding_window=attention.sliding_window,
-        )
-        states = first + attention.Wo(context)
-        return cast("Tensor", states + layer.mlp(layer.mlp_norm(states)))
+def _modern_bert(layer: Any, states: Tensor, packing: Packing, rotary: Rotary) -> Tensor:
+    """ModernBERT: pre-norm blocks with one fused projection, whose query third is applied to the scored tokens."""
+    attention, normed = layer.attn, layer.attn_norm(states)
+    weight, bias = attention.Wqkv.weight, attention.Wqkv.bias
+    width = weight.shape[0] // 3
+    query = linear(normed[:, packing.score_at], weight[:width], None if bias is None else bias[:width])
+    key, value = linear(normed, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
+    options = {"scaling": attention.head_dim**-0.5, "sliding_window": attention.sliding_window}
+    context = _attend(attention, (query, key, value), packing, rotary, **options)
+    states = states[:, packing.score_at] + attention.Wo(context)
+    return cast("Tensor", states + layer.mlp(layer.mlp_norm(states)))
 
 
-class LlamaLastLayer(TrimmedLayer):
-    """Llama, Mistral, Qwen 2 and 3, Gemma: pre-norm blocks with rotary positions, heads normed in some of them."""
+def _llama(layer: Any, states: Tensor, packing: Packing, rotary: Rotary) -> Tensor:
+    """Llama, Mistral, Qwen 2 and 3, Gemma: pre-norm blocks with rotary positions."""
+    states = states[:, packing.score_at] + _llama_attention(layer, states, packing, rotary)
+    return cast("Tensor", states + layer.mlp(layer.post_attention_layernorm(states)))
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        *_: Any,
-        packing: Packing,
-        position_embeddings: tuple[Tensor, Tensor],
-        **__: Any,
-    ) -> Tensor:
-        layer = cast("Any", self.layer)
-        states = hidden_states[:, packing.score_at] + self.attend(hidden_states, packing, position_embeddings)
-        return cast("Tensor", states + layer.mlp(layer.post_attention_layernorm(states)))
 
-    def attend(self, hidden_states: Tensor, packing: Packing, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """What attention adds to the scored states, [1, n, H]."""
-        layer = cast("Any", self.layer)
-        attention, normed = layer.self_attn, layer.input_layernorm(hidden_states)
-        size = attention.head_dim
-        query = _heads(attention.q_proj(normed[:, packing.score_at]), size)
-        key, value = _heads(attention.k_proj(normed), size), _heads(attention.v_proj(normed), size)
-        if hasattr(attention, "q_norm"):
-            query, key = attention.q_norm(query), attention.k_norm(key)
+def _gemma2(layer: Any, states: Tensor, packing: Packing, rotary: Rotary) -> Tensor:
+    """Gemma 2: Llama's block with norms after attention and feed-forward too."""
+    context = _llama_attention(layer, states, packing, rotary)
+    states = states[:, packing.score_at] + layer.post_attention_layernorm(context)
+    return cast("Tensor", states + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(states))))
+
+
+def _llama_attention(layer: Any, states: Tensor, packing: Packing, rotary: Rotary) -> Tensor:
+    """The attention's output for the scored tokens, [1, n, H]."""
+    attention, normed = layer.self_attn, layer.input_layernorm(states)
+    parts = attention.q_proj(normed[:, packing.score_at]), attention.k_proj(normed), attention.v_proj(normed)
+    options = {
+        "scaling": attention.scaling,
+        "sliding_window": getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None)),
+        "softcap": getattr(attention, "attn_logit_softcapping", None),
+    }
+    context = _attend(attention, parts, packing, rotary, **options)
+    return cast("Tensor", attention.o_proj(context))
+
+
+def _attend(
+    attention: Any, parts: tuple[Tensor, Tensor, Tensor], packing: Packing, rotary: Rotary = None, **options: Any
+) -> Tensor:
+    """Packed attention of one query per sequence.
+
+    `parts` are the projected queries [1, n, heads · size], and keys and values [1, T, kv heads · size]. Returns
+    [1, n, heads · size].
+    """
+    size = attention.head_dim if hasattr(attention, "head_dim") else attention.attention_head_size  # BERT's name
+    query, key, value = (part.view(1, part.shape[1], -1, size).transpose(1, 2) for part in parts)
+    if hasattr(attention, "q_norm"):  # Qwen 3 normalizes its heads
+        query, key = attention.q_norm(query), attention.k_norm(key)
+    if rotary is not None:
         cos, sin = rotary
-        context = _attend(
-            attention,
-            _rotate(query, cos[:, packing.score_at], sin[:, packing.score_at]),
-            _rotate(key, cos, sin),
-            value,
-            scaling=attention.scaling,
-            packing=packing,
-            sliding_window=getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None)),
-            softcap=getattr(attention, "attn_logit_softcapping", None),
-        )
-        return cast("Tensor", attention.o_proj(context))
-
-
-class Gemma2LastLayer(LlamaLastLayer):
-    """Gemma 2: norms behind attention and feed-forward too."""
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        *_: Any,
-        packing: Packing,
-        position_embeddings: tuple[Tensor, Tensor],
-        **__: Any,
-    ) -> Tensor:
-        layer = cast("Any", self.layer)
-        added = self.attend(hidden_states, packing, position_embeddings)
-        states = hidden_states[:, packing.score_at] + layer.post_attention_layernorm(added)
-        return cast(
-            "Tensor", states + layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(states)))
-        )
+        key = _rotate(key, cos, sin)
+        if packing.causal:  # an encoder's query is at position zero, where the rotation changes nothing
+            query = _rotate(query, cos[:, packing.score_at], sin[:, packing.score_at])
+    attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
+    context, _ = attend(attention, query, key, value, None, packing=packing, one_query=True, **options)
+    return cast("Tensor", context).flatten(2)
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -187,18 +131,12 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return rotated.to(states.dtype)
 
 
-_LAYOUTS: dict[str, type[nn.Module]] = {
-    "BertLayer": BertLastLayer,
-    "RobertaLayer": BertLastLayer,
-    "XLMRobertaLayer": BertLastLayer,
-    "CamembertLayer": BertLastLayer,
-    "ElectraLayer": BertLastLayer,
-    "GteLayer": GteLastLayer,
-    "ModernBertEncoderLayer": ModernBertLastLayer,
-    "LlamaDecoderLayer": LlamaLastLayer,
-    "MistralDecoderLayer": LlamaLastLayer,
-    "Qwen2DecoderLayer": LlamaLastLayer,
-    "Qwen3DecoderLayer": LlamaLastLayer,
-    "GemmaDecoderLayer": LlamaLastLayer,
-    "Gemma2DecoderLayer": Gemma2LastLayer,
+BERT_LAYERS = ("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer")
+_LLAMA_TYPES = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma")
+_LAYOUTS: dict[str, Layout] = {
+    **dict.fromkeys(BERT_LAYERS, _bert),
+    "GteLayer": _gte,
+    "ModernBertEncoderLayer": _modern_bert,
+    **{f"{name}DecoderLayer": _llama for name in _LLAMA_TYPES},
+    "Gemma2DecoderLayer": _gemma2,
 }

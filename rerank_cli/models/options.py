@@ -1,4 +1,4 @@
-"""What a person may ask of a model beyond its name, and of which families. Plain data without torch."""
+"""Model options beyond the name, most of which only some families have. Plain data without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rerank_cli.models.prompts.profiles import Profile
 
 @dataclass(frozen=True, slots=True)
 class FamilyOptions:
-    """Options that only some families have. None is the family's own default; anything else must be one it has."""
+    """Options of single families. None means the family's default; any other value needs a family with the option."""
 
     profile: Profile | None = None
     prompt: str | None = None
@@ -27,11 +27,11 @@ class FamilyOptions:
     softcap: bool | None = None
 
     def given(self) -> dict[str, Any]:
-        """The options that were set, by name."""
+        """The options that are set, by name."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
     def refuse_foreign(self, known: frozenset[str], family: str, where: str) -> None:
-        """Raise UsageError at an option that this family would have to ignore."""
+        """Raise UsageError if an option is set that this family does not have."""
         for name in self.given():
             if name not in known:
                 has = ", ".join(flag_of(known_name) for known_name in sorted(known)) or "none"

@@ -1,4 +1,4 @@
-"""A packed row: the token sequences of several pairs, one after the other, with no padding between them."""
+"""A packed row: the token sequences of several pairs, concatenated without padding."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TokenRow:
-    """What a scorer takes: T tokens in s segments, of which n are scored.
+    """The input of a model: T tokens in s segments, of which n are scored.
 
-    `ids` and `types` (segment ids) are [T], `lengths` is [s] and sums to T. Without `parents` every segment is the
-    whole sequence of a pair. With it, int64 [s], a segment whose parent is not -1 goes on where that one, which stands
-    before it, ends: the shared beginning of several pairs is there once, and is not scored itself. Segments of equal
-    length and parent stand side by side, because attention without a variable-length kernel runs over such runs.
-    `passage_at`, [s], is where in a segment the passage begins, the segment's length where there is none; `closing`
-    counts the tokens behind every passage.
+    `ids` and `types` (segment ids) are [T], `lengths` is [s] and sums to T. If `parents` is None, every segment is the
+    whole sequence of a pair. Otherwise it is int64 [s]: a segment with a parent other than -1 continues that earlier
+    segment, which holds the prefix that several pairs share and is not scored itself. Segments of equal length and
+    parent are adjacent: attention without a variable-length kernel processes such runs at once. `passage_at`, [s], is
+    the offset of the passage in its segment, or the segment's length if it has no passage; `closing` is the number of
+    tokens after every passage.
     """
 
     ids: npt.NDArray[np.int32]
@@ -36,7 +36,7 @@ class TokenRow:
 
     @property
     def sequences(self) -> int:
-        """n, the number of scores this row gives."""
+        """n, the number of scores of this row."""
         return len(self.scored)
 
     @cached_property
@@ -46,7 +46,7 @@ class TokenRow:
 
     @cached_property
     def scored(self) -> Index:
-        """The segments that are scored, [n]."""
+        """Indices of the scored segments, [n]."""
         everyone = np.arange(len(self.lengths))
         return everyone if self.parents is None else np.setdiff1d(everyone, self.parents)
 
@@ -59,40 +59,35 @@ class TokenRow:
 
     @cached_property
     def sequence_lengths(self) -> Index:
-        """Tokens of each scored sequence, shared ones too, [n]."""
+        """Tokens of each scored sequence, shared prefix included, [n]."""
         return (self.lengths + self.prefixes)[self.scored]
 
     @cached_property
     def positions(self) -> Index:
-        """Index of each token inside its own sequence, [T]."""
+        """Index of each token in its own sequence, [T]."""
         return np.arange(self.tokens, dtype=np.int64) - np.repeat(self.starts - self.prefixes, self.lengths)
 
     def take(self, sequences: Index) -> TokenRow:
-        """The row of these scored sequences alone, in the order given."""
+        """The row of these scored sequences, in the given order, each parent before its first child."""
         chosen = self.scored[sequences]
         parents = None
         if self.parents is not None:
-            chosen, parents = self._with_parents(chosen)
+            order: list[int] = []
+            parents_in_order: list[int] = []
+            places = {-1: -1}  # of the parents, in the new order
+            for segment in chosen.tolist():
+                parent = int(self.parents[segment])
+                if parent not in places:
+                    places[parent] = len(order)
+                    order.append(parent)
+                    parents_in_order.append(-1)
+                order.append(segment)
+                parents_in_order.append(places[parent])
+            chosen, parents = np.array(order, dtype=np.int64), np.array(parents_in_order, dtype=np.int64)
         starts, lengths = self.starts[chosen], self.lengths[chosen]
         where = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
         passage_at = None if self.passage_at is None else self.passage_at[chosen]
         return TokenRow(self.ids[where], self.types[where], lengths, parents, passage_at, self.closing)
-
-    def _with_parents(self, chosen: Index) -> tuple[Index, Index]:
-        """The segments with those they go on from, each before its first child, and the parents' new numbers."""
-        assert self.parents is not None
-        order: list[int] = []
-        places: dict[int, int] = {-1: -1}
-        parents: list[int] = []
-        for segment in chosen.tolist():
-            parent = int(self.parents[segment])
-            if parent not in places:
-                places[parent] = len(order)
-                order.append(parent)
-                parents.append(-1)
-            order.append(segment)
-            parents.append(places[parent])
-        return np.array(order, dtype=np.int64), np.array(parents, dtype=np.int64)
 
     def halves(self) -> tuple[TokenRow, TokenRow]:
         """Two rows with half of the sequences each."""
@@ -100,38 +95,30 @@ class TokenRow:
         return self.take(np.arange(count // 2)), self.take(np.arange(count // 2, count))
 
     def filled(self, tokens: int, longest: int) -> TokenRow:
-        """The row with sequences of zeros behind it, none above `longest`, that bring it to so many tokens."""
+        """The row with sequences of zeros, each of at most `longest` tokens, appended up to `tokens` tokens."""
         missing = tokens - self.tokens
         if not missing:
             return self
         extra = np.full(-(-missing // longest), longest, dtype=np.int64)
         extra[-1] -= extra.sum() - missing
         ids, types = (np.concatenate((values, np.zeros(missing, np.int32))) for values in (self.ids, self.types))
-        alone = np.full_like(extra, -1)
         return replace(
             self,
             ids=ids,
             types=types,
             lengths=np.concatenate((self.lengths, extra)),
-            parents=None if self.parents is None else np.concatenate((self.parents, alone)),
+            parents=None if self.parents is None else np.concatenate((self.parents, np.full_like(extra, -1))),
             passage_at=None if self.passage_at is None else np.concatenate((self.passage_at, extra)),
         )
 
     def unshared(self) -> TokenRow:
-        """The same sequences, each with its own copy of what it shared."""
+        """The same sequences, each with its own copy of the shared prefix."""
         if self.parents is None:
             return self
-        ids, lengths, passage_at = [], [], []
-        for segment in self.scored.tolist():
-            whole = [part for part in (int(self.parents[segment]), segment) if part >= 0]
-            ids += [self.ids[self.starts[part] : self.starts[part] + self.lengths[part]] for part in whole]
-            lengths.append(sum(int(self.lengths[part]) for part in whole))
-            passage_at.append(
-                int(self.prefixes[segment] + (0 if self.passage_at is None else self.passage_at[segment]))
-            )
-        flat = np.concatenate(ids)
-        at = None if self.passage_at is None else np.array(passage_at)
-        return TokenRow(flat, np.zeros_like(flat), np.array(lengths), None, at, self.closing)
+        parts = [part for segment in self.scored for part in (self.parents[segment], segment) if part >= 0]
+        flat = np.concatenate([self.ids[self.starts[part] : self.starts[part] + self.lengths[part]] for part in parts])
+        at = None if self.passage_at is None else (self.prefixes + self.passage_at)[self.scored]
+        return TokenRow(flat, np.zeros_like(flat), self.sequence_lengths, None, at, self.closing)
 
     def runs(self) -> tuple[Run, ...]:
         """The row as runs of segments of equal length and parent."""
@@ -152,9 +139,10 @@ class TokenRow:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`count` segments of `length` tokens: the row's tokens from `token` on, its scores from `sequence` on.
+    """`count` segments of `length` tokens. Their tokens start at index `token` of the row.
 
-    `sequence` is None for a beginning that is not scored. `before` is (first token, length) of the shared beginning.
+    Their scores start at index `sequence`, which is None for a shared prefix: it is not scored. `before` is (first
+    token, length) of the prefix that the segments share.
     """
 
     token: int

@@ -1,13 +1,11 @@
-"""Which checkpoints we can score, told from `config.json` alone, and the ones people ask for by name."""
+"""Determines from its configuration files how a checkpoint is scored, and lists published checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rerank_cli.errors import ModelError
-from rerank_cli.models.checkpoint import Checkpoint, Module
+from rerank_cli.models.checkpoint import Checkpoint
 
 ENCODER = "encoder"
 MODULAR = "encoder-modules"
@@ -19,7 +17,7 @@ LIGHTWEIGHT = "lightweight"
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A published checkpoint: what it is, and what it costs."""
+    """A published checkpoint, as `rerank models` lists it."""
 
     name: str
     family: str
@@ -64,7 +62,9 @@ KNOWN: tuple[KnownModel, ...] = (
 
 
 def identify(checkpoint: Checkpoint) -> str:
-    """The family that scores this checkpoint, or a ModelError that says in one line why none does."""
+    """The family that scores this checkpoint. Raises ModelError, one line with the reason, if none can."""
+    from transformers.models.auto import modeling_auto as known
+
     config, where = checkpoint.config, checkpoint.name
     architectures = [str(name) for name in config.get("architectures") or []]
     named = ", ".join(architectures) or "none"
@@ -73,63 +73,35 @@ def identify(checkpoint: Checkpoint) -> str:
         return LAYERWISE
     if "CostWiseGemmaForCausalLM" in architectures or model_type == "cost_wise_gemma":
         return LIGHTWEIGHT
+    language_model = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
+    # Encoders such as BERT are listed as causal language models too, but as masked ones as well.
+    causal = language_model is not None and model_type not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if any(name.endswith("ForSequenceClassification") for name in architectures):
-        _require_stock(config, model_type, where)
-        _require_one_label(config, where)
-        return CLASSIFIER if _is_causal(model_type) else ENCODER
-    if _is_causal(model_type) and _is_language_model(architectures, model_type):
+        if model_type not in known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+            if "auto_map" in config:
+                raise ModelError(
+                    f"{where}: model type {model_type!r} needs code from the checkpoint, which is never run"
+                )
+            raise ModelError(f"{where}: model type {model_type!r} is not one that transformers can load")
+        labels = config.get("num_labels", len(config.get("id2label") or {}) or 2)
+        if labels != 1:
+            raise ModelError(f"{where}: a classifier with {labels} labels, expected a reranker with one")
+        return CLASSIFIER if causal else ENCODER
+    if causal and any(name == language_model or name.endswith("ForCausalLM") for name in architectures):
         return DECODER
-    if _gives_one_number(checkpoint.modules):
+    kinds = [module.kind for module in checkpoint.modules]
+    one_output = kinds[-1:] == ["Dense"] and checkpoint.modules[-1].config.get("out_features") == 1
+    if one_output and kinds[:2] == ["Transformer", "Pooling"] and set(kinds[2:]) <= {"Dense", "LayerNorm"}:
         return MODULAR
     if "auto_map" in config:
-        raise ModelError(f"{where}: wants to run code from the checkpoint ({named}), which is never done")
+        raise ModelError(f"{where}: needs code from the checkpoint ({named}), which is never run")
     raise ModelError(
         f"{where}: not a reranker (architectures: {named}, expected …ForSequenceClassification with one label, or "
-        "…ForCausalLM of a stock type). A bi-encoder has no score for a pair"
+        "…ForCausalLM of a stock type). A bi-encoder gives no score for a pair"
     )
 
 
 def half_precision(checkpoint: Checkpoint, family: str) -> str:
-    """fp16, as the bge authors run their models; bf16 for those stored in it, and for Gemma 2, which overflows."""
+    """bf16 for checkpoints stored in it and for Gemma 2, which overflows fp16; else fp16, as the bge authors use."""
     stored = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
     return "bf16" if stored == "bfloat16" or family == LIGHTWEIGHT else "fp16"
-
-
-def _gives_one_number(modules: Sequence[Module]) -> bool:
-    """Whether sentence-transformers' modules are a pooled encoder with a head of one output."""
-    kinds = [module.kind for module in modules]
-    heads = kinds[2:]
-    if kinds[:2] != ["Transformer", "Pooling"] or not heads or not set(heads) <= {"Dense", "LayerNorm"}:
-        return False
-    return heads[-1] == "Dense" and modules[-1].config.get("out_features") == 1
-
-
-def _is_language_model(architectures: list[str], model_type: str) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    stock = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
-    return any(name == stock or name.endswith("ForCausalLM") for name in architectures)
-
-
-def _is_causal(model_type: str) -> bool:
-    """Whether transformers has it as a causal language model, and not as an encoder that may pose as one."""
-    from transformers.models.auto import modeling_auto as known
-
-    causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return model_type in causal and model_type not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-
-def _require_stock(config: Mapping[str, Any], model_type: str, where: str) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-
-    if model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
-        return
-    if "auto_map" in config:
-        raise ModelError(f"{where}: model type {model_type!r} needs code from the checkpoint, which is never run")
-    raise ModelError(f"{where}: model type {model_type!r} is not one that transformers can load")
-
-
-def _require_one_label(config: Mapping[str, Any], where: str) -> None:
-    labels = config.get("num_labels", len(config.get("id2label") or {}) or 2)
-    if labels != 1:
-        raise ModelError(f"{where}: a classifier with {labels} labels, expected a reranker with one")

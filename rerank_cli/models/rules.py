@@ -1,4 +1,4 @@
-"""From a checkpoint's family and profile to the rule by which a pair becomes token ids, without loading weights."""
+"""From a checkpoint's family and profile to the rule that turns a pair into token ids. Loads no weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
-from rerank_cli.models.checkpoint import Checkpoint
+from rerank_cli.models.checkpoint import Checkpoint, read_object
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
 from rerank_cli.models.prompts.pairs import Ids, PairRule, PairTemplate
@@ -22,20 +21,22 @@ from rerank_cli.models.prompts.tokens import TextTokenizer
 from rerank_cli.models.registry import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
 
 _LAYERED = {"cutoff_layers", "truncation_rule"}
-_OWN: Mapping[str, set[str]] = {
-    ENCODER: set(),
-    MODULAR: set(),
-    DECODER: {"profile", "adapter"},
-    CLASSIFIER: {"profile"},
-    LAYERWISE: _LAYERED,
-    LIGHTWEIGHT: _LAYERED | {"layer_heads", "compress_layers", "compress_ratio", "softcap"},
+# The fixed profile of a family, if it has one, and its options beyond those of the profile.
+_FAMILIES: Mapping[str, tuple[Profile | None, set[str]]] = {
+    ENCODER: (profiles.ENCODER, set()),
+    MODULAR: (profiles.ENCODER, set()),
+    DECODER: (None, {"profile", "adapter"}),
+    CLASSIFIER: (None, {"profile"}),
+    LAYERWISE: (profiles.LAYERWISE, _LAYERED),
+    LIGHTWEIGHT: (profiles.LIGHTWEIGHT, _LAYERED | {"layer_heads", "compress_layers", "compress_ratio", "softcap"}),
 }
+_OVERRIDES = {"prompt", "query_instruction", "passage_instruction", "truncation_rule"}
 _FIRST_TOKENS = {"Llama": "<s>", "Gemma": "<bos>"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a checkpoint reads a pair. `answers` are token ids whose logits are the score, empty for other heads."""
+    """How a checkpoint reads a pair. `answers` are the token ids whose logits give the score, empty for other heads."""
 
     profile: Profile
     rule: PairRule
@@ -43,25 +44,17 @@ class Reading:
 
 
 def is_guess(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> bool:
-    """Whether nothing but a causal model's type, or nothing at all, speaks for the profile taken."""
-    if family not in {DECODER, CLASSIFIER} or options.profile is not None:
-        return False
+    """Whether the profile is chosen without `--profile` and without a known checkpoint name."""
     name = Path(checkpoint.name).name.lower()
-    return not any(known in name for known in ("bge-reranker", "qwen3-reranker", "mxbai-rerank"))
+    known = any(part in name for part in ("bge-reranker", "qwen3-reranker", "mxbai-rerank"))
+    return family in {DECODER, CLASSIFIER} and options.profile is None and not known
 
 
-def profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> Profile:
-    """The profile asked for, else the family's, else what the checkpoint's name and type speak for."""
-    fixed = {
-        ENCODER: profiles.ENCODER,
-        MODULAR: profiles.ENCODER,
-        LAYERWISE: profiles.LAYERWISE,
-        LIGHTWEIGHT: profiles.LIGHTWEIGHT,
-    }
-    if family in fixed:
-        return fixed[family]
-    if options.profile is not None:
-        return options.profile
+def _profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> Profile:
+    """The family's fixed profile, else the requested one, else the one that fits the checkpoint's name and type."""
+    chosen = _FAMILIES[family][0] or options.profile
+    if chosen is not None:
+        return chosen
     name, kind = Path(checkpoint.name).name.lower(), checkpoint.config.get("model_type")
     if "mxbai-rerank" in name:
         return profiles.MXBAI
@@ -71,64 +64,53 @@ def profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> P
 
 
 def options_of(family: str, profile: Profile) -> frozenset[str]:
-    """Names of the options that change something for this family and profile."""
-    counted_otherwise = family == DECODER and profile.truncation_rule is not TruncationRule.ALL
-    return frozenset(_OWN[family] | profile.slots | ({"truncation_rule"} if counted_otherwise else set()))
+    """Names of the options that have an effect for this family and profile."""
+    truncated = family == DECODER and profile.truncation_rule is not TruncationRule.ALL
+    return frozenset(_FAMILIES[family][1] | profile.slots | ({"truncation_rule"} if truncated else set()))
 
 
 def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOptions) -> Reading:
-    """The reading of a checkpoint; UsageError at an option that it would have to ignore."""
-    chosen = profile_of(family, checkpoint, options)
+    """The reading of a checkpoint. Raises UsageError for an option that would have no effect."""
+    chosen = _profile_of(family, checkpoint, options)
     options.refuse_foreign(options_of(family, chosen), family, checkpoint.name)
-    profile = _adjusted(chosen, options)
+    profile = replace(chosen, **{name: value for name, value in options.given().items() if name in _OVERRIDES})
+    answers: tuple[int, ...] = ()
     if chosen is profiles.ENCODER:
-        instructions = (profile.query_instruction, profile.passage_instruction)
-        return Reading(profile, _with_head(PairRule(tokenizer.pair_template(), *instructions), tokenizer))
-    _refuse_unknown_tokens(profile, tokenizer)
-    rule = _compiled(profile, checkpoint, tokenizer)
-    return Reading(profile, _with_head(rule, tokenizer), _answers(profile, tokenizer) if family == DECODER else ())
-
-
-def _with_head(rule: PairRule, tokenizer: TextTokenizer) -> PairRule:
-    """The rule with the ids of the words before a passage; a space at their end goes with the word behind it."""
+        rule = PairRule(tokenizer.pair_template(), profile.query_instruction, profile.passage_instruction)
+    else:
+        rule = _rule(profile, checkpoint, tokenizer)
+        answers = _answers(profile, tokenizer) if family == DECODER else ()
+    # A space at the end of the lead is tokenized together with the word after it.
     head = tokenizer.ids(rule.passage_lead.rstrip())
-    return replace(rule, template=replace(rule.template, passage_head=head))
+    return Reading(profile, replace(rule, template=replace(rule.template, passage_head=head)), answers)
 
 
-def _refuse_unknown_tokens(profile: Profile, tokenizer: TextTokenizer) -> None:
-    """A control token that the tokenizer lacks would be spelled out, and scores would be nonsense."""
+def _rule(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> PairRule:
+    """The rule of a prompt. Raises UsageError for a control token that the tokenizer does not have.
+
+    Such a token would be split into ordinary ones, and the scores would be meaningless.
+    """
     for piece in (*profile.prefix, profile.query, *profile.middle, profile.passage, *profile.suffix):
         for token in re.findall(r"<\|\w+\|>", piece):
             if tokenizer.token_id(token) is None:
                 raise UsageError(f"profile {profile.name}: the model's tokenizer has no token {token}. Fix: --profile")
 
-
-def _adjusted(profile: Profile, options: FamilyOptions) -> Profile:
-    given = {
-        name: value
-        for name in ("prompt", "query_instruction", "passage_instruction", "truncation_rule")
-        if (value := getattr(options, name)) is not None
-    }
-    return replace(profile, **given)
-
-
-def _compiled(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> PairRule:
     def ids(pieces: tuple[str, ...]) -> Ids:
         found = [tokenizer.ids(fill(piece, prompt=profile.prompt)) for piece in pieces]
         return np.concatenate([np.zeros(0, np.int32), *found])
 
-    first = _first_token(profile, checkpoint, tokenizer)
-    prefix = np.concatenate((np.array(first, dtype=np.int32), ids(profile.prefix)))
-    suffix = ids(profile.suffix)
-    tail = tokenizer.ids(_words_after_query(profile))
-    around = len(suffix) + len(prefix) - len(first)
+    first = np.array(_first_token(profile, checkpoint, tokenizer), dtype=np.int32)
+    prefix, suffix = ids(profile.prefix), ids(profile.suffix)
+    pieces = pieces_of(profile.query)
+    query_at = [slot for _, slot in pieces].index("query")
+    query_tail = tokenizer.ids("".join(literal for literal, _ in pieces[query_at + 1 :]))
     granted = {
         TruncationRule.ALL: 0,
-        TruncationRule.MODELCARD: around,
-        TruncationRule.FLAGEMBEDDING: around + len(suffix),
+        TruncationRule.MODELCARD: len(prefix) + len(suffix),
+        TruncationRule.FLAGEMBEDDING: len(prefix) + 2 * len(suffix),
     }
     return PairRule(
-        PairTemplate(prefix, ids(profile.middle), suffix, query_tail=tail),
+        PairTemplate(np.concatenate((first, prefix)), ids(profile.middle), suffix, query_tail=query_tail),
         query=profile.query,
         instructed_query=profile.instructed_query,
         passage=profile.passage,
@@ -141,59 +123,40 @@ def _compiled(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer
     )
 
 
-def _words_after_query(profile: Profile) -> str:
-    pieces = pieces_of(profile.query)
-    place = [slot for _, slot in pieces].index("query")
-    return "".join(literal for literal, _ in pieces[place + 1 :])
-
-
 def _answers(profile: Profile, tokenizer: TextTokenizer) -> tuple[int, ...]:
-    """The first token of each answer, as the reference takes it."""
+    """The first token of each answer, as in the reference implementation."""
     if profile.yes is None:
         raise UsageError(f"profile {profile.name}: a causal language model needs an answer (expected `yes`)")
     found = []
     for answer in (profile.yes, profile.no):
-        if answer is None:
-            continue
-        ids = tokenizer.ids(answer)
-        if not len(ids):
-            raise UsageError(f"profile {profile.name}: the tokenizer makes nothing of the answer {answer!r}")
-        found.append(int(ids[0]))
+        if answer is not None:
+            ids = tokenizer.ids(answer)
+            if not len(ids):
+                raise UsageError(f"profile {profile.name}: the tokenizer has no tokens for the answer {answer!r}")
+            found.append(int(ids[0]))
     return tuple(found)
 
 
 def _first_token(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> list[int]:
-    """The id that opens every sequence, if the profile wants one and the tokenizer has one."""
+    """The id at the start of every sequence, if the profile uses one and the tokenizer has one."""
     if profile.bos == "never":
         return []
-    said = _special_tokens(checkpoint.folder)
-    kind = str(said.get("tokenizer_class", ""))
+    config: dict[str, Any] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):  # the second takes precedence
+        config |= read_object(checkpoint.folder / file, UsageError)
+
+    def token_id(token: Any) -> int | None:
+        text = token.get("content") if isinstance(token, dict) else token
+        return tokenizer.token_id(text) if isinstance(text, str) else None
+
+    kind = str(config.get("tokenizer_class", ""))
     default = next((token for name, token in _FIRST_TOKENS.items() if kind.startswith(name)), None)
-    bos = _token(said.get("bos_token", default), tokenizer)
+    bos = token_id(config.get("bos_token", default))
     if bos is None and profile.bos == "always":
         number = checkpoint.config.get("bos_token_id")
         if number is None:
             raise UsageError(f"{checkpoint.name}: the tokenizer has no first token, profile {profile.name} needs one")
         return [int(number)]
-    if bos is None or (profile.bos == "auto" and bos == _token(said.get("pad_token"), tokenizer)):
+    if bos is None or (profile.bos == "auto" and bos == token_id(config.get("pad_token"))):
         return []
     return [bos]
-
-
-def _special_tokens(folder: Path) -> dict[str, Any]:
-    """What the tokenizer's files say of special tokens; the configuration's word counts more than the map's."""
-    found: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / name
-        if path.is_file():
-            try:
-                content = orjson.loads(path.read_bytes())
-            except orjson.JSONDecodeError as error:
-                raise UsageError(f"{path}: unreadable ({error})") from error
-            found |= content if isinstance(content, dict) else {}
-    return found
-
-
-def _token(said: Any, tokenizer: TextTokenizer) -> int | None:
-    text = said.get("content") if isinstance(said, dict) else said
-    return tokenizer.token_id(text) if isinstance(text, str) else None

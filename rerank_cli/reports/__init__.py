@@ -1,5 +1,4 @@
-"""What people look at: the HTML page and terminal version of a report, the pages of `rerank view`.
+"""Reports as HTML pages or as text, and the text of `rerank view`.
 
-Knows outputs, inputs and judgements; no models. User text reaches a page escaped only. Face: `collect.findings`,
-`page.page`, `terminal.text_of`, `view.queries`.
+Knows outputs, inputs and judgements; no models. User text is escaped. Entry points: `collect.findings`, `page`, `view`.
 """

@@ -1,4 +1,4 @@
-"""What a report says, gathered from one pass over an output. Plain data; how it looks is decided elsewhere."""
+"""The content of a report, collected in one pass over an output. Plain data without presentation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rerank_cli.reports.cases import TOP, Case, Measured
+from rerank_cli.reports.cases import Case, MeasuredCase
 from rerank_cli.reports.counts import Extremes, RankTable, ScoreCounts
 
 NDCG = "nDCG@10"
@@ -20,9 +20,10 @@ ORIGINS = (10, 20, 50, 100)
 
 @dataclass(slots=True)
 class Quality:
-    """Measures over the queries that have judgements: sums by name, and nDCG@10 of every query.
+    """Measures over the queries with judgements: sums by name, and nDCG@10 of every query.
 
-    `compared` counts those that are known in both orders; `first` and `second` hold their nDCG@10 before and after.
+    `found` counts the judged queries in the output, `compared` those with a known first-stage order; `first` and
+    `second` are their nDCG@10 before and after.
     """
 
     judged_queries: int
@@ -32,10 +33,10 @@ class Quality:
     sums_after: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MEASURES, 0.0))
     first: array[float] = field(default_factory=lambda: array("d"))
     second: array[float] = field(default_factory=lambda: array("d"))
-    wins: Extremes[Measured] = field(default_factory=lambda: Extremes(ROWS // 2))
-    losses: Extremes[Measured] = field(default_factory=lambda: Extremes(ROWS // 2))
+    wins: Extremes[MeasuredCase] = field(default_factory=lambda: Extremes(ROWS // 2))
+    losses: Extremes[MeasuredCase] = field(default_factory=lambda: Extremes(ROWS // 2))
 
-    def add(self, measured: Measured) -> None:
+    def add(self, measured: MeasuredCase) -> None:
         self.found += 1
         for name in MEASURES:
             self.sums_after[name] += measured.after[name]
@@ -45,8 +46,7 @@ class Quality:
             self.compared += 1
             self.first.append(measured.before[NDCG])
             self.second.append(measured.after[NDCG])
-            side = self.wins if change >= 0 else self.losses
-            side.offer(abs(change), lambda: measured)
+            (self.wins if change >= 0 else self.losses).offer(abs(change), measured)
 
     def mean_before(self, name: str) -> float | None:
         return self.sums_before[name] / self.found if self.found and self.compared == self.found else None
@@ -56,7 +56,7 @@ class Quality:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Queries that nDCG@10 says were won, lost, and left as they were."""
+        """Queries whose nDCG@10 rose, fell, and did not change."""
         changes = [after - before for before, after in zip(self.first, self.second, strict=True)]
         won, lost = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
         return won, lost, len(changes) - won - lost
@@ -64,7 +64,11 @@ class Quality:
 
 @dataclass(slots=True)
 class Findings:
-    """Everything. `quality` is None without judgements, `summary` what `--summary` wrote, `notes` what to know."""
+    """Everything in a report. `quality` is None without judgements, `summary` is the content of the `--summary` file.
+
+    `notes` qualify the figures. `first_known` counts the queries whose first result has a known first-stage rank,
+    `new_first` those where that rank is not 1.
+    """
 
     output: str
     queries: int = 0
@@ -86,10 +90,3 @@ class Findings:
     summary: Mapping[str, Any] = field(default_factory=dict)
     baseline: str | None = None
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def top_ten_is_new(self) -> float | None:
-        """The share of pairs now among the first ten that the first stage had further down; None if it is unknown."""
-        inside, *beyond = self.ranks.origins(TOP, ORIGINS)
-        total = inside + sum(beyond)
-        return sum(beyond) / total if total else None

@@ -1,4 +1,4 @@
-"""Counts that stay small however long the input: a histogram of scores, a table of rank against rank, the extremes."""
+"""Counts of bounded size for inputs of any length: a score histogram, a table of ranks, extremes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import heapq
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -17,12 +16,12 @@ from rerank_cli.formats.runs.results import Result
 T = TypeVar("T")
 WIDTH = 0.125
 MOST_RANKS = 1024
-_ENDS = 17.0  # float32 knows no probability below 1 whose logit is above 16.7
+_ENDS = 17.0  # in float32 no probability below 1 has a logit above 16.7
 _FAR = 1e4
 
 
 class ScoreCounts:
-    """Scores on the scale of logits, in steps of `WIDTH`; saturated probabilities stand at its ends."""
+    """Histogram of scores on the logit scale in steps of `WIDTH`; saturated probabilities count at its ends."""
 
     def __init__(self) -> None:
         self._raw: Counter[int] = Counter()
@@ -38,11 +37,11 @@ class ScoreCounts:
 
     @property
     def counts(self) -> Counter[int]:
-        """Count by the number of the step."""
+        """Count by step number."""
         return self.steps(self.probabilities)
 
     def steps(self, probabilities: bool) -> Counter[int]:
-        """The same, if the scores are taken for probabilities, or for what they are."""
+        """The counts with scores read as probabilities, or as logits."""
         return self._from_probabilities if probabilities else self._raw
 
     @property
@@ -51,7 +50,7 @@ class ScoreCounts:
 
 
 def logit_of(probability: float) -> float:
-    """The inverse of the sigmoid, its ends cut off."""
+    """The inverse of the sigmoid, clamped to ±17."""
     if probability <= 0.0 or probability >= 1.0:
         return math.copysign(_ENDS, probability - 0.5)
     return max(-_ENDS, min(_ENDS, math.log(probability / (1.0 - probability))))
@@ -62,7 +61,7 @@ def _step(value: float) -> int:
 
 
 class RankTable:
-    """How often first-stage rank i became new rank j, from 1; ranks beyond `MOST_RANKS` count as that."""
+    """How often first-stage rank i became new rank j, both from 1; ranks above `MOST_RANKS` count as that."""
 
     def __init__(self) -> None:
         self._counts: npt.NDArray[np.int64] = np.zeros((16, 16), dtype=np.int64)
@@ -72,10 +71,8 @@ class RankTable:
         first_rank, rank = min(first_rank, MOST_RANKS), min(rank, MOST_RANKS)
         needed = max(first_rank, rank)
         if needed > len(self._counts):
-            size = 1 << (needed - 1).bit_length()
-            grown = np.zeros((size, size), dtype=np.int64)
-            grown[: len(self._counts), : len(self._counts)] = self._counts
-            self._counts = grown
+            more = (1 << (needed - 1).bit_length()) - len(self._counts)
+            self._counts = np.pad(self._counts, (0, more))
         self._counts[first_rank - 1, rank - 1] += 1
         self.deepest = (max(self.deepest[0], first_rank), max(self.deepest[1], rank))
 
@@ -84,7 +81,7 @@ class RankTable:
         return int(self._counts.sum())
 
     def table(self, cells: int) -> tuple[npt.NDArray[np.int64], int]:
-        """The counts [first, new] in at most `cells` by `cells`, and how many ranks a cell holds."""
+        """The counts [first, new] in at most `cells` by `cells` cells, and the ranks per cell."""
         step = max(1, math.ceil(max(self.deepest) / cells))
         rows, columns = (math.ceil(depth / step) for depth in self.deepest)
         padded = np.zeros((rows * step, columns * step), dtype=np.int64)
@@ -93,27 +90,26 @@ class RankTable:
         return padded.reshape(rows, step, columns, step).sum(axis=(1, 3)), step
 
     def origins(self, top: int, bounds: tuple[int, ...]) -> list[int]:
-        """Of the pairs now within the `top`: how many had a first rank up to each bound, and beyond the last."""
+        """The pairs now in the `top`, counted by first-stage rank: up to each bound, and above the last."""
         found = self._counts[:, :top].sum(axis=1)
         edges = [0, *bounds, len(found)]
         return [int(found[low:high].sum()) for low, high in itertools.pairwise(edges)]
 
 
 class Extremes(Generic[T]):
-    """The `size` items with the highest values, the earlier one where values tie."""
+    """The `size` items with the highest values; of equal values, the earlier ones."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._heap: list[tuple[float, int, T]] = []
         self._number = 0
 
-    def offer(self, value: float, make: Callable[[], T]) -> None:
-        """Keep what `make` makes if it belongs to them."""
+    def offer(self, value: float, item: T) -> None:
         self._number += 1
         if len(self._heap) < self._size:
-            heapq.heappush(self._heap, (value, -self._number, make()))
+            heapq.heappush(self._heap, (value, -self._number, item))
         elif value > self._heap[0][0]:
-            heapq.heapreplace(self._heap, (value, -self._number, make()))
+            heapq.heapreplace(self._heap, (value, -self._number, item))
 
     def best_first(self) -> list[T]:
         return [item for _, _, item in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1]))]

@@ -1,4 +1,4 @@
-"""Queries and their reranked passages as lines of text, one query at a time: nothing is read before it is shown."""
+"""Queries and their reranked passages as text, one query at a time, read only as far as it is shown."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.text import Text
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
-from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.runs.qrels import read_qrels
-from rerank_cli.formats.runs.rank_comparison import Placed, RankComparison, compare_ranks
-from rerank_cli.formats.runs.results import RunFile
+from rerank_cli.formats.runs.rank_comparison import RankComparison, RankedResult
 from rerank_cli.reports.cases import shorten
+from rerank_cli.reports.collect import open_comparison
 from rerank_cli.reports.terminal import text_console
 
 _PLAIN_WIDTH = 120
@@ -27,7 +25,7 @@ _LONGEST = 1000
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """Which queries of which file: `query` is the id of a single one, `top` the passages shown of each."""
+    """Which queries of which file: `query` is the id of a single one, `top` the number of passages per query."""
 
     path: str
     inputs: tuple[str, ...] = ()
@@ -37,14 +35,10 @@ class ViewOptions:
 
 
 def queries(options: ViewOptions, stack: ExitStack) -> Iterator[tuple[RankComparison, Mapping[str, int]]]:
-    """The queries to be shown with their judgements; InputError for files that cannot be used, before the first one."""
+    """The queries to show with their judgements. Raises InputError, before the first, for files that cannot be used."""
     qrels = read_qrels(options.qrels) if options.qrels else {}
-    answers = RunFile(options.path)
-    stack.callback(answers.close)
-    source = open_source(InputOptions(options.inputs)) if options.inputs else None
-    if source:
-        stack.callback(source.close)
-    return _chosen(compare_ranks(answers, source), qrels, options)
+    _, found = open_comparison(options.path, options.inputs, stack)
+    return _chosen(found, qrels, options)
 
 
 def _chosen(
@@ -58,45 +52,43 @@ def _chosen(
             if options.query is not None:
                 return
     if not any_shown:
-        what = (
-            f"no query with this id (got `{shown(options.query)}`)" if options.query else "there are no answers in it"
-        )
+        what = f"no query with this id (got `{shown(options.query)}`)" if options.query else "has no answers"
         raise InputError(f"{shown(options.path, 300)}: {what}")
 
 
 def text_of(query: RankComparison, judged: Mapping[str, int], top: int, colour: bool) -> str:
-    """One query: its text, then a line a passage, and an empty line. As wide as the terminal, if there is one."""
+    """One query: its text, a line per passage, and an empty line. Without `colour` plain and 120 characters wide."""
     console = text_console(colour, _PLAIN_WIDTH)
+    scores = [place.result.score for place in query.results]
+    low, high = min(scores, default=0.0), max(scores, default=1.0)
+    span = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
     with console.capture() as captured:
-        _print(query, judged, top, console)
+        text = shown(shorten(query.query or "", _LONGEST), _LONGEST)
+        name = Text.assemble((shown(query.id, 60), "cyan"), "  ", (text, "bold"))
+        for line in (name, *(_line(place, judged, span) for place in query.results[:top])):
+            console.print(line, no_wrap=True, overflow="ellipsis")
+        hidden = len(query.results) - top
+        if hidden > 0:
+            console.print(Text(f"      … {hidden:,} more", style="dim"))
+        console.print()
     return captured.get()
 
 
-def _print(query: RankComparison, judged: Mapping[str, int], top: int, console: Console) -> None:
-    text = shown(shorten(query.query or "", _LONGEST), _LONGEST)
-    name = Text.assemble((shown(query.id, 60), "cyan"), "  ", (text, "bold"))
-    console.print(name, no_wrap=True, overflow="ellipsis")
-    lowest = min((place.result.score for place in query.results), default=0.0)
-    highest = max((place.result.score for place in query.results), default=1.0)
-    span = (0.0, 1.0) if lowest >= 0 and highest <= 1 else (lowest, highest)
-    for place in query.results[:top]:
-        console.print(_line(place, judged, span), no_wrap=True, overflow="ellipsis")
-    hidden = len(query.results) - top
-    if hidden > 0:
-        console.print(Text(f"      … {hidden:,} more", style="dim"))
-    console.print()
-
-
-def _line(place: Placed, judged: Mapping[str, int], span: tuple[float, float]) -> Text:
+def _line(place: RankedResult, judged: Mapping[str, int], span: tuple[float, float]) -> Text:
     result = place.result
     relevance = judged.get(result.id)
     mark = ("  ", "") if relevance is None else ("✓ ", "bold green") if relevance > 0 else ("✗ ", "yellow")
     text = " ".join(part for part in (result.title, result.text) if part)
+    moved, style = " " * 15, ""
+    if place.first_rank is not None:
+        change = place.first_rank - place.rank
+        sign, style = ("▲", "blue") if change > 0 else ("▼", "yellow") if change < 0 else ("=", "dim")
+        moved = f"was {place.first_rank:>4} {sign}{abs(change) or '':<5}"
     return Text.assemble(
         f"{place.rank:>4}  ",
         (bar(result.score, span), "blue"),
         f" {result.score:>8.4f}  ",
-        _moved(place),
+        (moved, style),
         "  ",
         mark,
         (shown(result.id, 40), "dim"),
@@ -106,18 +98,9 @@ def _line(place: Placed, judged: Mapping[str, int], span: tuple[float, float]) -
 
 
 def bar(score: float, span: tuple[float, float]) -> str:
-    """A score as a bar of eight characters, in steps of an eighth of one."""
+    """A score as a bar of eight characters, in eighths of a character."""
     low, high = span
     share = 1.0 if high <= low else (score - low) / (high - low)
     eighths = math.floor(max(0.0, min(1.0, share)) * _BAR * 8 + 0.5)
     whole, rest = divmod(eighths, 8)
     return ("█" * whole + (_EIGHTHS[rest] if rest else "")).ljust(_BAR)
-
-
-def _moved(place: Placed) -> tuple[str, str]:
-    """The first-stage rank, and how many places it rose or sank since."""
-    if place.first_rank is None:
-        return " " * 15, ""
-    change = place.first_rank - place.rank
-    sign, style = ("▲", "blue") if change > 0 else ("▼", "yellow") if change < 0 else ("=", "dim")
-    return f"was {place.first_rank:>4} {sign}{abs(change) or '':<5}", style

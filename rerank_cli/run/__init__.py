@@ -1,5 +1,5 @@
-"""A whole run: records in chunks through a scoring into an output, with checkpoints.
+"""A complete run: records are cut into chunks, scored, ranked and committed to an output, with checkpoints.
 
-Knows formats and engine by their faces; not typer. `recovery/` is what makes a run resumable, `scoring/` what stands
-between chunks and scores. Face: `job.run` with `options.RunConfig`.
+Uses the public interfaces of `formats` and `engine`, and does not import typer. `recovery/` makes a run resumable,
+`scoring/` turns pairs into scores. Entry point: `job.run` with `options.RunConfig`.
 """

@@ -1,4 +1,4 @@
-"""Checks of a run's options before anything is opened: flags that exclude each other, paths that are taken."""
+"""Validation of a run's options before anything is opened: flags that exclude each other, paths that conflict."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rerank_cli.storage.paths import STREAM, final_path, is_special, partial_of
 
 
 def check(config: RunConfig) -> None:
-    """Raise what can be told before anything is opened: flags that do not go together, places that are taken."""
+    """Raise UsageError, RefusedError or OutputError for flags and paths that cannot work, without reading any input."""
     if config.verify_tolerance is not None and config.verify is None:
         raise UsageError("--verify-tolerance needs --verify N")
-    output = config.output
+    output, cascade = config.output, config.cascade
     if output.format.is_run and output.answers.truncated:
-        raise UsageError(f"--mark-truncated: --format {output.format} has no place for marks. Fix: api or pairs")
+        raise UsageError(f"--mark-truncated: --format {output.format} cannot store marks. Fix: --format api or pairs")
     if output.format.is_one_object and config.checkpoint and partial_of(output.path) is None:
-        raise UsageError(f"--format {output.format} is one object: a stream of it cannot go on later. Fix: -o FILE")
-    if config.cascade and config.cascade.model.name == config.model.name:
-        raise UsageError(f"--cascade {config.cascade.mark}: is the model itself. Fix: a smaller one")
-    if config.cascade and config.top_n and config.top_n > config.cascade.keep:
-        raise UsageError(f"--top-n {config.top_n}: --cascade keeps {config.cascade.keep}. Fix: --cascade MODEL:KEEP")
-    judgements = [config.judges.qrels] if config.judges else []
+        raise UsageError(f"--format {output.format} is one JSON object: a stream of it cannot be resumed. Fix: -o FILE")
+    if cascade and cascade.model.name == config.model.name:
+        raise UsageError(f"--cascade {cascade.mark}: this is the main model itself. Fix: a smaller model")
+    if cascade and config.top_n and config.top_n > cascade.keep:
+        raise UsageError(f"--top-n {config.top_n}: --cascade keeps {cascade.keep}. Fix: --cascade with a larger KEEP")
+    judgements = [config.qrels.path] if config.qrels else []
     if STREAM in judgements:
         raise UsageError("--qrels cannot be - (stdin carries the input). Fix: name a file")
     read = (*input_files(config.input), *judgements)
@@ -35,28 +35,26 @@ def check(config: RunConfig) -> None:
     if config.errors is not None and config.on_error is OnError.FAIL:
         raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
     named = {"--errors": config.errors, "--summary": config.summary, "--checkpoint": config.checkpoint}
-    named["--cache"] = config.cache
     taken: dict[Path, str] = {}
-    for flag, path in named.items():
-        if path is None:
-            continue
-        check_side_file(path, flag, output, read, must_write=flag != "--cache")
-        other = taken.setdefault(final_path(path), flag)
-        if other != flag:
-            raise UsageError(f"{other} and {flag} name the same file. Fix: another {flag}")
+    for flag, path in (named | {"--cache": config.cache}).items():
+        if path is not None:
+            check_side_file(path, flag, output, read, must_write=flag != "--cache")
+            other = taken.setdefault(final_path(path), flag)
+            if other != flag:
+                raise UsageError(f"{other} and {flag} name the same file. Fix: another {flag}")
     if config.cache is not None and (not config.cache or is_special(config.cache) or Path(config.cache).is_dir()):
-        raise UsageError(f"--cache {config.cache}: is no file (expected one, or a name for one)")
+        raise UsageError(f"--cache {config.cache}: not a regular file (expected a path to a file, existing or new)")
     if config.checkpoint and not is_ours(Path(config.checkpoint)):
-        raise RefusedError(f"{config.checkpoint}: is no checkpoint of ours. Fix: another --checkpoint")
+        raise RefusedError(f"{config.checkpoint}: not a checkpoint of rerank. Fix: another --checkpoint")
 
 
 def check_shape(config: RunConfig, shape: Shape | None) -> None:
-    """Raise UsageError at what leaves candidates out, or orders them anew, where records are answered as they came."""
+    """Raise UsageError for options that drop or reorder candidates if the records' answers keep the input order."""
     if shape is None or not shape.keeps_order:
         return
-    fix = f"{shape.value} records are answered whole. Fix: without it"
     if config.cascade:
-        raise UsageError(f"--cascade leaves candidates out, but {fix}")
+        what = f"{shape.value} records are answered with all of them"
+        raise UsageError(f"--cascade drops candidates, but {what}. Fix: remove --cascade")
     if shape is Shape.TRAIN and config.fusion != PLAIN:
         flag = "--fuse" if config.fusion.kind else "--min-score"
-        raise UsageError(f"{flag} has no place in the scores of a teacher: {fix}")
+        raise UsageError(f"{flag} does not apply to teacher scores of train records. Fix: remove {flag}")

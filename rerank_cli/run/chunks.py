@@ -1,7 +1,7 @@
-"""Records to chunks: runs of whole requests with about so many pairs.
+"""Records to chunks: whole consecutive requests with about a given number of pairs.
 
-Boundaries depend on the records and the size alone, never on timing or on where a run was resumed. Chunks are the unit
-of commit, of progress and of work handed out.
+Chunks are the unit of commits, progress and work distribution. Their boundaries depend on the records and the chunk
+size only, not on timing or on where a run was resumed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from rerank_cli.records import Place, Record, Rejection, Request
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive records.
-
-    `bytes_read` is how far the input had been read when the chunk was full, `reached` where its last record ends.
-    """
+    """Consecutive records; `reached` is the input position after them, `bytes_read` what was read when it was full."""
 
     number: int
     records: Sequence[Record]
@@ -31,32 +28,32 @@ class Chunk:
 
 
 def cut(
-    records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], int], trace: InputHash
+    records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], int], input_hash: InputHash
 ) -> Iterator[Chunk]:
-    """Close a chunk before the request that would take it over `chunk_pairs`; a larger one is a chunk of its own.
+    """Chunks of at most `chunk_pairs` pairs; a larger request is a chunk of its own.
 
-    Records without pairs (rejections) count as one, so that a file of nothing else is cut too.
+    A record without pairs (a rejection) counts as one pair, so that a file of rejections only is cut too.
     """
     held: list[Record] = []
     weight = pairs = number = 0
     for record in records:
         size = len(record.candidates) if isinstance(record, Request) else 0
         if held and weight + max(1, size) > chunk_pairs:
-            yield Chunk(number, held, pairs, bytes_read(), trace.reached())
+            yield Chunk(number, held, pairs, bytes_read(), input_hash.reached())
             held, weight, pairs, number = [], 0, 0, number + 1
         held.append(record)
-        trace.add(record)
+        input_hash.add(record)
         weight += max(1, size)
         pairs += size
     if held:
-        yield Chunk(number, held, pairs, bytes_read(), trace.reached())
+        yield Chunk(number, held, pairs, bytes_read(), input_hash.reached())
 
 
 @dataclass(frozen=True, slots=True)
 class InputPosition:
-    """A point between two records. `digest` stands for all records before it.
+    """A point between two records. `digest` is the hash of all records before it.
 
-    To come there without those: read from `place` on, where the digest was `before`, and pass over `skip` records.
+    To reach it without reading those: start at `place`, where the digest was `before`, and skip `skip` records.
     """
 
     digest: str = ""
@@ -66,7 +63,7 @@ class InputPosition:
 
 
 class InputHash:
-    """A chained hash over the content of records, in order, from `digest` on."""
+    """A chained hash of the content of records, in order, that continues from `digest`."""
 
     def __init__(self, digest: str = "") -> None:
         self._digest = self._before = bytes.fromhex(digest)
@@ -85,13 +82,13 @@ class InputHash:
 
 
 def _content(record: Record) -> bytes:
-    """What a record says, whatever file and line it stands in."""
+    """The content of a record, without its path and line."""
     if isinstance(record, Rejection):
-        said: tuple[Any, ...] = (record.code, record.id, record.raw)
+        fields: tuple[Any, ...] = (record.code, record.id, record.raw)
     else:
         sources = [candidate.source for candidate in record.candidates]
         limits = (record.top_n, record.max_tokens_per_doc, record.return_documents)
-        said = (record.id, record.query, record.instruction, sources, limits, dict(record.extra))
+        fields = (record.id, record.query, record.instruction, sources, limits, dict(record.extra))
         if record.given is not None:
-            said = (*said, dict(record.given))
-    return orjson.dumps(said, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+            fields = (*fields, dict(record.given))
+    return orjson.dumps(fields, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)

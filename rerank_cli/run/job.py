@@ -1,7 +1,7 @@
-"""A whole run: open input and output, load the model, stream chunks through it, commit them, publish the output.
+"""A complete run: open input and output, load the model, stream chunks through it, commit them, publish the output.
 
-Order of commits: output bytes, then their fsync, then the checkpoint. Nothing stands under the final name before
-everything is written; the same run begun again goes on behind the last commit and writes the same bytes.
+Order of a commit: output bytes, their fsync, then the checkpoint. The final name appears only once everything is
+written. The same run started again continues after the last commit and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rerank_cli.choices import ProgressMode, Resume
@@ -20,17 +20,17 @@ from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import RefusedError, RerankError
 from rerank_cli.evaluation.evaluate import Evaluation
 from rerank_cli.evaluation.same_pass import LoadedQrels, SamePassEvaluation
-from rerank_cli.formats import ErrorsFile, Sink, Source, input_files, open_sink, open_source, refuse_existing
-from rerank_cli.ranking import demanding
+from rerank_cli.formats import ErrorsFile, Source, input_files, open_sink, open_source, refuse_existing
+from rerank_cli.ranking import check_first_scores
 from rerank_cli.records import Record
 from rerank_cli.run.checks import check, check_shape
 from rerank_cli.run.chunks import InputHash, cut
-from rerank_cli.run.committer import Committer, Entry
+from rerank_cli.run.committer import Commit, Committer
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.pipeline import stream
 from rerank_cli.run.progress import say, showing, snapshot
-from rerank_cli.run.record_guards import after, guarded, look_ahead
-from rerank_cli.run.recovery.checkpoint import Checkpoint
+from rerank_cli.run.record_guards import after, guarded
+from rerank_cli.run.recovery.checkpoint import Checkpoint, save
 from rerank_cli.run.recovery.fingerprint import Fingerprint, fingerprint, settings
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.recovery.output_state import OutputState
@@ -45,266 +45,226 @@ from rerank_cli.run.verify import Sample, Verdict
 
 OpenModel = Callable[[ModelOptions], Session | Workers]
 RevisionOf = Callable[[ModelOptions], str]
+_FIRST_LOOK = 32
 
 
 def run(config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None = None) -> tuple[Summary, Stop]:
-    """Do the job, or what an earlier run left of it; one that is complete already is told by `revision_of` a model.
+    """Run the job, or what an earlier run of the same command left of it.
 
-    The caller ends the process by `Stop.signal` if there is one. Raises RerankError subclasses with one line for a
-    person, and BrokenPipeError when the reader of stdout has gone.
+    `revision_of` gives a model's revision without loading it, to recognise an output that is complete already. The
+    caller ends the process by `Stop.signal` if it is set. Raises RerankError subclasses with a message of one line, and
+    BrokenPipeError if the reader of stdout has closed it.
     """
     check(config)
-    job = _Job(config, open_model, revision_of)
+    stop = Stop(config.max_duration)
+    job = _Job(config, open_model, revision_of, stop, OutputState.of(config.output.path, config.checkpoint))
     try:
         with ExitStack() as stack:
-            status = partial(say, job.stats, ProgressMode.PLAIN)
-            stack.enter_context(listening(job.stop, _announce, status, job.let_go))
-            job.hold(stack)
+            stack.enter_context(
+                listening(stop, _announce, partial(say, job.stats, ProgressMode.PLAIN), job.remove_lock)
+            )
+            job.lock(stack)
             job.work(stack)
     except RerankError as error:
-        if job.stats.chunks and job.place.keeps:
-            config.notify(f"{job.stats.records:,} records are kept; once this is mended, the same command goes on")
+        if job.stats.chunks and job.state.checkpoint:
+            config.notify(f"{job.stats.records:,} records are kept; fix the problem and run the same command to resume")
         if config.summary:
             write_summary(Summary(job.stats, failure=str(error)), config.summary)
         raise
-    summary = job.summary()
+    session, wrappers = job.session, job.wrappers
+    summary = Summary(
+        job.stats,
+        session.facts if session else None,
+        session.work if session else None,
+        None if job.stats.finished or job.nothing_to_do else stop.reason,
+        nothing_to_do=job.nothing_to_do,
+        verdict=job.verdict,
+        cache=wrappers.cache_use if wrappers else None,
+        cascade=wrappers.cascade_use if wrappers else None,
+        evaluation=job.evaluation,
+    )
     if config.summary and not summary.nothing_to_do:
         write_summary(summary, config.summary)
-    return summary, job.stop
+    return summary, stop
 
 
+@dataclass(slots=True)
 class _Job:
-    """One run from its beginning to its end; what is open is left to the stack."""
+    """One run. What it opens is closed by the stack that its methods are given."""
 
-    def __init__(self, config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None) -> None:
-        self.config = config
-        self.stats = RunStatistics()
-        self.stop = Stop(config.max_duration)
-        self.place = OutputState.of(config.output.path, config.checkpoint)
-        self._open_model = open_model
-        self._revision_of = revision_of
-        self._session: Session | Workers | None = None
-        self._point: Checkpoint | None = None
-        self._verdict: Verdict | None = None
-        self._shortcuts: ScoringWrappers | None = None
-        self._evaluation: Evaluation | None = None
-        self._nothing_to_do = False
-        self._held = False
+    config: RunConfig
+    open_model: OpenModel
+    revision_of: RevisionOf | None
+    stop: Stop
+    state: OutputState
+    stats: RunStatistics = field(default_factory=RunStatistics)
+    session: Session | Workers | None = None
+    wrappers: ScoringWrappers | None = None
+    checkpoint: Checkpoint | None = None
+    verdict: Verdict | None = None
+    evaluation: Evaluation | None = None
+    nothing_to_do: bool = False
+    locked: bool = False
 
-    def hold(self, stack: ExitStack) -> None:
-        """Keep other runs away from the output; a signal waits until that is done."""
+    def lock(self, stack: ExitStack) -> None:
+        """Take the output's lock. A signal that arrives meanwhile takes effect afterwards."""
         self.stop.patient = True
-        stack.enter_context(self.place.held())
-        self._held = True
+        stack.enter_context(self.state.held())
+        self.locked = True
         self.stop.patient = False
         if self.stop.signal:
-            self.let_go()
+            self.remove_lock()
             die_of(self.stop.signal)
 
-    def let_go(self) -> None:
-        """Before the process ends without unwinding: remove the lock, if it is ours."""
-        if self._held and self.place.lock:
-            self.place.lock.unlink(missing_ok=True)
+    def remove_lock(self) -> None:
+        """Remove the lock file if this run holds it: for a process that is about to end without unwinding."""
+        if self.locked and self.state.lock:
+            self.state.lock.unlink(missing_ok=True)
 
     def work(self, stack: ExitStack) -> None:
         """Open everything, stream the records through, publish."""
-        config, stats = self.config, self.stats
-        rejected_before = complete(config, self.place, self._revision_of)
-        if rejected_before is not None:
-            self._nothing_to_do = True
-            stats.rejected = rejected_before
+        config, stats, state = self.config, self.stats, self.state
+        rejected = complete(config, state, self.revision_of)
+        if rejected is not None:
+            self.nothing_to_do, stats.rejected = True, rejected
             return
         refuse_existing(config.output)
-        saved = self._point = self.place.saved(config.resume)
-        judged = self._judged(saved)
+        saved = self.checkpoint = state.saved(config.resume)
+        if config.qrels and saved and saved.judged is None:
+            fix = "Fix: remove --qrels, rerank eval measures the output; or --restart"
+            raise RefusedError(f"{config.output.path}: started without --qrels. {fix}")
+        qrels = config.qrels.load() if config.qrels else None
         if saved:
-            self.place.refuse_another_run(saved, settings(config))
-        source = self._open_source(stack)
-        records, trace = self._records(source, saved)
+            state.refuse_another_run(saved, settings(config))
+        source, records, input_hash = self._open_input(saved, stack)
         check_shape(config, source.shape)
-        shortcuts = self._shortcuts = ScoringWrappers(config, stats, stack)
+        wrappers = self.wrappers = ScoringWrappers(config, stats, stack)
         stack.enter_context(showing(stats, config.progress, config.progress_interval))
-        session = self._session = self._load(stack)
-        shortcuts.load(self._open_model)
-        chunk_pairs = config.chunk_pairs or _recorded(saved) or session.sizes.chunk_pairs
-        mark = fingerprint(config, session.facts, chunk_pairs) | shortcuts.settings
+        session = self.session = self._load(stack)
+        wrappers.load(self.open_model)
+        # Chunk boundaries must not change when a run is resumed on another device.
+        usual_pairs = saved.fingerprint["chunk pairs"] if saved else session.sizes.chunk_pairs
+        chunk_pairs: int = config.chunk_pairs or usual_pairs
+        mark = fingerprint(config, session.facts, chunk_pairs) | wrappers.settings
         if saved:
-            self.place.refuse_another_run(saved, mark)
+            state.refuse_another_run(saved, mark)
         elif config.resume is Resume.NEVER:
-            self.place.forget()
+            state.forget()
         else:
-            self.place.begin_anew()
-        sink, quarantine = self._open_output(source, saved, stack)
-        record = self._recorder(source, mark)
-        judging = self._open_judging(judged, saved, stack)
-        rank = partial(rank_chunk, top_n=config.top_n, fusion=config.fusion, kind=config.output.answers.scores)
-        ledger = Committer(sink, quarantine, stats, record, rank, config.on_error, config.commit_interval, judging)
+            state.discard()
+        committer = self._open_outputs(source, saved, mark, qrels, stack)
         stats.scoring_since = time.monotonic()
         self.stop.patient = True
-        chunks = cut(records, chunk_pairs, lambda: source.bytes_read, trace)
-        journal = Journal(self.place.journal, mark, lambda: ledger.committed)
+        chunks = cut(records, chunk_pairs, lambda: source.bytes_read, input_hash)
+        journal = Journal(state.journal, mark, lambda: committer.committed)
         if journal.kept:
-            config.notify(f"{journal.kept:,} scores of a chunk that was not finished are kept")
+            config.notify(f"reusing {journal.kept:,} scores of an unfinished chunk")
         sample = Sample(config.verify) if config.verify else None
-        plain = shortcuts.plain(session, journal, stats)
-        scoring = shortcuts.around(plain, session.facts, mark, chunk_pairs)
-        if stream(chunks, chunk_pairs, scoring, ledger, journal, stats, self.stop, sample):
+        scoring = wrappers.scoring(session, journal, mark, chunk_pairs)
+        if stream(chunks, chunk_pairs, scoring, committer, journal, stats, self.stop, sample):
             if sample and stats.pairs:
                 with stats.timing("verify scores"):
-                    self._verdict = sample.verify(session, config.verify_tolerance)
-            if judging:
+                    self.verdict = sample.verify(session, config.verify_tolerance)
+            if committer.same_pass:
                 with stats.timing("measure"):
-                    self._measure(judging)
+                    self.evaluation, remark = committer.same_pass.evaluate()
+                for message in (remark, self.evaluation.line if self.evaluation else None):
+                    if message:
+                        config.notify(message)
             with stats.timing("write"):
-                self._publish(sink, source, [session.facts.revision, *shortcuts.revisions])
+                self._publish(committer, receipt(config, [session.facts.revision, *wrappers.revisions], source.stamps))
             stats.finished = True
 
-    def summary(self) -> Summary:
-        session = self._session
-        interrupted = None if self.stats.finished or self._nothing_to_do else self.stop.reason
-        facts, work = (session.facts, session.work) if session else (None, None)
-        return Summary(
-            self.stats,
-            facts,
-            work,
-            interrupted,
-            nothing_to_do=self._nothing_to_do,
-            verdict=self._verdict,
-            cache=self._shortcuts.cache_use if self._shortcuts else None,
-            cascade=self._shortcuts.cascade_use if self._shortcuts else None,
-            evaluation=self._evaluation,
-        )
+    def _open_input(self, saved: Checkpoint | None, stack: ExitStack) -> tuple[Source, Iterator[Record], InputHash]:
+        """The source, the records to process, and the hash of those before.
 
-    def _open_source(self, stack: ExitStack) -> Source:
-        """The input. It is not closed on a request to stop: a thread may hang in a read of it, and the process ends."""
-        source = open_source(self.config.input, self.config.notify)
-        stack.callback(lambda: None if self.stop() else source.close())
-        if self.place.queries:
-            source.keep_memory_in(self.place.queries)
-        self.stats.total_bytes = source.total_bytes
-        self.config.notify(source.description)
-        return source
-
-    def _records(self, source: Source, saved: Checkpoint | None) -> tuple[Iterator[Record], InputHash]:
-        """The records that are left to do, of which the first few have been read, and the hash of those before."""
+        After a stop the source is not closed: a thread may block in a read of it, and the process ends soon.
+        """
         config, stats = self.config, self.stats
-        records, trace, left = iter(source), InputHash(), config.limit
+        source = open_source(config.input, config.notify)
+        stack.callback(lambda: None if self.stop() else source.close())
+        if self.state.queries:
+            source.keep_memory_in(self.state.queries)
+        stats.total_bytes = source.total_bytes
+        config.notify(source.description)
+        records, input_hash, limit = iter(source), InputHash(), config.limit
         if saved:
-            if config.limit is not None:
-                left = _left(config.limit, saved.records)
-            config.notify(f"going on after {saved.records:,} records")
+            if limit is not None and limit < saved.records:
+                what = f"--limit {limit}: {saved.records:,} records are done already"
+                raise RefusedError(f"{what}. Fix: a larger --limit, or --restart")
+            limit = None if limit is None else limit - saved.records
+            config.notify(f"resuming after {saved.records:,} records")
             with stats.timing("verify"):
-                records, trace = after(saved, source, config.output.path)
-            stats.go_on_from(saved.counts)
-        records = demanding(records, config.fusion, config.on_error)
-        records = guarded(itertools.islice(records, left), config.on_error, config.max_errors, stats)
-        return look_ahead(records, live=source.total_bytes is None), trace
+                records, input_hash = after(saved, source, config.output.path)
+            stats.resume_from(saved.counts)
+        records = check_first_scores(records, config.fusion, config.on_error)
+        records = guarded(itertools.islice(records, limit), config.on_error, config.max_errors, stats)
+        # A bad record among the first is reported before the model is loaded. Only one of stdin, which may be slow.
+        first = list(itertools.islice(records, 1 if source.total_bytes is None else _FIRST_LOOK))
+        return source, itertools.chain(first, records), input_hash
 
     def _load(self, stack: ExitStack) -> Session | Workers:
         with self.stats.timing("load"):
-            session = self._open_model(self.config.model)
+            session = self.open_model(self.config.model)
         if isinstance(session, Workers):
             stack.enter_context(session)
         facts = session.facts
-        how = "packed rows" if facts.packed else "padded batches"
-        how = f"compiled for {how}" if facts.compiled else how
+        quantized = "" if facts.quantize == "none" else f" and {facts.quantize}"
+        rows = ("compiled for " if facts.compiled else "") + ("packed rows" if facts.packed else "padded batches")
         prompt = "" if facts.profile == "encoder" else f", prompt of profile {facts.profile}"
-        if facts.profile_is_guess:
-            prompt += " for want of a better one (--profile if the model was trained with another)"
-        bits = "" if facts.quantize == "none" else f" and {facts.quantize}"
-        place = f"{facts.name} on {facts.device} in {facts.dtype}{bits}"
-        self.config.notify(f"{place}, {how} of {facts.batch_tokens} tokens{prompt}")
+        guess = " (a guess, --profile selects another)" if facts.profile_is_guess else ""
+        place = f"{facts.name} on {facts.device} in {facts.dtype}{quantized}"
+        self.config.notify(f"{place}, {rows} of {facts.batch_tokens} tokens{prompt}{guess}")
         return session
 
-    def _open_output(
-        self, source: Source, saved: Checkpoint | None, stack: ExitStack
-    ) -> tuple[Sink, ErrorsFile | None]:
-        """The output and the quarantine file, behind what an earlier run had committed."""
-        config = self.config
-        committed = saved.output if saved and self.place.partial else None
-        sink = open_sink(
-            config.output, columns=source.columns, stdout=config.stdout, shape=source.shape, committed=committed
-        )
+    def _open_outputs(
+        self, source: Source, saved: Checkpoint | None, mark: Fingerprint, qrels: LoadedQrels | None, stack: ExitStack
+    ) -> Committer:
+        """Open the output, the errors file and the rankings to evaluate, each after what `saved` says is committed."""
+        config, output, state = self.config, self.config.output, self.state
+        committed = saved.output if saved and state.partial else None
+        sink = open_sink(output, columns=source.columns, stdout=config.stdout, shape=source.shape, committed=committed)
         stack.callback(sink.abandon)
-        if not config.errors:
-            return sink, None
-        quarantine = ErrorsFile(config.errors, input_files(config.input), keep=saved.quarantine if saved else 0)
-        stack.callback(quarantine.close)
-        return sink, quarantine
+        quarantine = same_pass = None
+        if config.errors:
+            quarantine = ErrorsFile(config.errors, input_files(config.input), keep=saved.quarantine if saved else 0)
+            stack.callback(quarantine.close)
+        if qrels:
+            same_pass = SamePassEvaluation(qrels, state.judged, saved.judged if saved else None, output.path)
+            stack.callback(same_pass.close)
+        rank = partial(rank_chunk, top_n=config.top_n, fusion=config.fusion, kind=output.answers.scores)
+        record = partial(self._record, source, mark)
+        return Committer(sink, quarantine, self.stats, record, rank, config.on_error, config.commit_interval, same_pass)
 
-    def _judged(self, saved: Checkpoint | None) -> LoadedQrels | None:
-        """Measures and judgements, if they are asked for, from the first record on."""
-        if self.config.judges is None:
-            return None
-        if saved and saved.judged is None:
-            fix = "Fix: leave it out, rerank eval measures the output; or --restart"
-            raise RefusedError(f"{self.config.output.path}: begun without --qrels. {fix}")
-        return self.config.judges.ready()
-
-    def _open_judging(
-        self, judged: LoadedQrels | None, saved: Checkpoint | None, stack: ExitStack
-    ) -> SamePassEvaluation | None:
-        """What keeps the orders to be measured, behind what an earlier run had kept."""
-        if judged is None:
-            return None
-        judging = SamePassEvaluation(
-            judged, self.place.judged, saved.judged if saved else None, self.config.output.path
+    def _record(self, source: Source, mark: Fingerprint, commit: Commit) -> None:
+        """Save the checkpoint of a commit, after `source.sync` has made the reader's query log durable."""
+        if self.state.checkpoint is None:
+            return
+        self.checkpoint = Checkpoint(
+            fingerprint=mark,
+            records=self.stats.records,
+            reached=commit.reached,
+            stamps=source.stamps,
+            shape=source.shape,
+            memory=source.sync(),
+            output=commit.output,
+            quarantine=commit.quarantine,
+            judged=commit.judged,
+            counts=self.stats.counts(),
+            progress=snapshot(self.stats),
         )
-        stack.callback(judging.close)
-        return judging
+        save(self.checkpoint, self.state.checkpoint)
 
-    def _measure(self, judging: SamePassEvaluation) -> None:
-        self._evaluation, remark = judging.evaluate()
-        for said in (remark, self._evaluation.line if self._evaluation else None):
-            if said:
-                self.config.notify(said)
-
-    def _recorder(self, source: Source, mark: Fingerprint) -> Callable[[Entry], None]:
-        """What writes a commit down, once the input's reader has put away what it must remember."""
-
-        def record(entry: Entry) -> None:
-            if not self.place.keeps:
-                return
-            self._point = Checkpoint(
-                fingerprint=mark,
-                records=self.stats.records,
-                reached=entry.reached,
-                stamps=source.stamps,
-                shape=source.shape,
-                memory=source.sync(),
-                output=entry.output,
-                quarantine=entry.quarantine,
-                judged=entry.judged,
-                counts=self.stats.counts(),
-                progress=snapshot(self.stats),
-            )
-            self.place.keep(self._point)
-
-        return record
-
-    def _publish(self, sink: Sink, source: Source, revisions: list[str]) -> None:
-        """Give the output its name. A kill at any moment leaves what tells the next run how far this one came."""
-        whole = sink.finish()
-        if whole:
-            found = receipt(self.config, revisions, source.stamps)
-            if found:
-                sign(whole, found, self.stats.rejected)
-            if self._point:
-                self.place.keep(replace(self._point, sealed=identity(whole), receipt=found))
-        sink.publish()
-        self.place.forget()
-
-
-def _recorded(saved: Checkpoint | None) -> int | None:
-    """The chunk size of an earlier run: boundaries must not move because a run goes on on another device."""
-    return saved.fingerprint["chunk pairs"] if saved else None
-
-
-def _left(limit: int, done: int) -> int:
-    if limit < done:
-        raise RefusedError(f"--limit {limit}: {done:,} records are done already. Fix: a larger --limit, or --restart")
-    return limit - done
+    def _publish(self, committer: Committer, found: str | None) -> None:
+        """Rename the output to its final name. After a kill at any point the next run finds how far this one came."""
+        finished = committer.sink.finish()
+        if finished and found:
+            sign(finished, found, self.stats.rejected)
+        if finished and self.checkpoint and self.state.checkpoint:
+            save(replace(self.checkpoint, sealed=identity(finished), receipt=found), self.state.checkpoint)
+        committer.sink.publish()
+        self.state.forget()
 
 
 def _announce(name: str) -> None:
-    os.write(2, f"rerank: {name}, finishing the row at hand (again to quit at once)\n".encode())
+    os.write(2, f"rerank: {name}, finishing the current row (again to quit at once)\n".encode())

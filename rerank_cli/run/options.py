@@ -1,4 +1,4 @@
-"""What a run is asked to do, and whether that makes sense."""
+"""The configuration of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rerank_cli.ranking import PLAIN, Fusion
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """Which model keeps how many candidates of a request; `sample` requests are looked into, None for a few."""
+    """A small model keeps the best `keep` candidates of a request; the loss is measured on `sample`, None for a few."""
 
     model: ModelOptions
     keep: int
@@ -24,7 +24,7 @@ class Cascade:
 
     @classmethod
     def parse(cls, text: str, large: ModelOptions, sample: int | None) -> Cascade:
-        """`MODEL:KEEP`. The small model runs where the large one does, with its own lengths."""
+        """`MODEL:KEEP`. The small model runs on the device of the large one, with its own lengths. UsageError."""
         name, _, keep = text.rpartition(":")
         if not name or not keep.isascii() or not keep.isdigit() or int(keep) < 1:
             raise UsageError(f"--cascade {text}: expected MODEL:KEEP, like mini:20")
@@ -33,13 +33,13 @@ class Cascade:
 
     @property
     def mark(self) -> str:
-        """For a fingerprint."""
+        """Its value in a fingerprint."""
         return f"{self.model.name}:{self.keep}"
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything a run depends on. None takes the default of the device or the model; times are seconds."""
+    """Everything a run depends on. None selects the default of the device or the model; times are in seconds."""
 
     model: ModelOptions
     input: InputOptions
@@ -48,7 +48,7 @@ class RunConfig:
     resume: Resume = Resume.AUTO
     top_n: int | None = None
     fusion: Fusion = PLAIN
-    judges: QrelsOptions | None = None
+    qrels: QrelsOptions | None = None
     limit: int | None = None
     chunk_pairs: int | None = None
     commit_interval: float | None = None
@@ -68,5 +68,5 @@ class RunConfig:
 
     @property
     def models(self) -> list[ModelOptions]:
-        """All that take part, the one that ranks first."""
+        """All models of the run, the one that ranks first."""
         return [self.model, self.cascade.model] if self.cascade else [self.model]

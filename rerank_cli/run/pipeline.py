@@ -1,4 +1,4 @@
-"""Chunks through a scoring into the output: read, score and write side by side."""
+"""Reading, scoring and writing run concurrently: chunks go through a scoring into the output."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ def stream(
     chunks: Iterable[Chunk],
     slice_pairs: int,
     scoring: MakeScoring,
-    ledger: Committer,
+    committer: Committer,
     journal: Journal,
     stats: RunStatistics,
     stop: Callable[[], bool],
     sample: Sample | None = None,
 ) -> bool:
-    """Work the chunks off; True when they came to their end, False when `stop` said so before. `sample` draws on all.
+    """Process the chunks; True if all were processed, False if `stop` ended the run early. `sample` draws from all.
 
-    However it ends, what was written is committed, and the rows of the chunk at hand are noted, unless writing itself
-    has failed.
+    Written chunks are always committed, unless writing failed. After a stop the journal has the current chunk's rows.
     """
-    writer = Behind[Scored](ledger.take)
+    writer = Behind[Scored](committer.take)
     cut_ahead = Ahead(chunks)
     scored = scoring(lambda: stop() or writer.failed)(slices(stats.waiting("wait for input", cut_ahead), slice_pairs))
     try:
@@ -47,4 +46,4 @@ def stream(
         cut_ahead.close()
         scored.close()
         writer.close()
-        ledger.commit()
+        committer.commit()

@@ -1,14 +1,10 @@
-"""How a run shows itself on stderr: a bar on a terminal, plain lines elsewhere, or one JSON object a line.
-
-Reads the stats, writes stderr, knows nothing of what is being done. The JSON lines have the fields of `snapshot`;
-fields are only ever added.
-"""
+"""Progress on stderr: a bar, plain lines, or JSON lines with the fields of `snapshot`, of which none may be removed."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +16,7 @@ from rerank_cli.run.statistics import RunStatistics
 
 
 def snapshot(stats: RunStatistics) -> dict[str, Any]:
-    """The stats for a machine: counts, rates a second, share 0 to 1, ETA in seconds (null where unknown)."""
+    """The statistics as JSON: counts, rates per second, share 0 to 1, ETA in seconds (null where unknown)."""
     share, eta = stats.share_done, stats.eta_seconds
     return {
         "event": "loading" if stats.scoring_since is None else "progress",
@@ -39,36 +35,29 @@ def snapshot(stats: RunStatistics) -> dict[str, Any]:
 
 
 def line(stats: RunStatistics) -> str:
-    """The stats for a person, on one line."""
+    """The statistics as one line of text."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if stats.scoring_since is None:
         return f"{now}  loading the model"
-    share, eta = stats.share_done, stats.eta_seconds
-    parts = [
-        now,
-        f"{stats.records:,} records",
-        f"{stats.pairs:,} pairs",
-        f"{stats.pairs_per_second:,.0f} pairs/s",
-        f"{stats.tokens_per_second:,.0f} tokens/s",
-    ]
-    if share is not None:
-        parts.append(f"{share:.1%}")
-    if eta is not None:
-        parts.append(f"ETA {clock(eta)}")
+    parts = [now, f"{stats.records:,} records", f"{stats.pairs:,} pairs"]
+    parts += [f"{stats.pairs_per_second:,.0f} pairs/s", f"{stats.tokens_per_second:,.0f} tokens/s"]
+    if stats.share_done is not None:
+        parts.append(f"{stats.share_done:.1%}")
+    return "  ".join([*parts, *_eta_and_rejected(stats)])
+
+
+def _eta_and_rejected(stats: RunStatistics) -> Iterator[str]:
+    if (eta := stats.eta_seconds) is not None:
+        minutes, seconds = divmod(round(eta), 60)
+        hours, minutes = divmod(minutes, 60)
+        yield f"ETA {hours}:{minutes:02d}:{seconds:02d}" if hours else f"ETA {minutes}:{seconds:02d}"
     if stats.rejected:
-        parts.append(f"{stats.rejected:,} rejected")
-    return "  ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        yield f"{stats.rejected:,} rejected"
 
 
 @contextmanager
 def showing(stats: RunStatistics, mode: ProgressMode, interval: float) -> Iterator[None]:
-    """Show the stats until the block is left. `auto` is a bar on a terminal, plain lines elsewhere."""
+    """Show progress until the block is left: a bar (`auto` on a terminal), or a line every `interval` seconds."""
     if mode is ProgressMode.AUTO:
         mode = ProgressMode.BAR if sys.stderr.isatty() else ProgressMode.PLAIN
     if mode is ProgressMode.OFF:
@@ -84,13 +73,14 @@ def showing(stats: RunStatistics, mode: ProgressMode, interval: float) -> Iterat
 
 
 def say(stats: RunStatistics, mode: ProgressMode) -> None:
-    """Print one line about the stats now."""
+    """Print one line, of JSON or of text."""
     text = orjson.dumps(snapshot(stats)).decode() if mode is ProgressMode.JSON else line(stats)
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def _ticking(act: Any, interval: float) -> Iterator[None]:
+def _ticking(act: Callable[[], None], interval: float) -> Iterator[None]:
+    """Call `act` every `interval` seconds on a thread until the block is left."""
     done = threading.Event()
 
     def tick() -> None:
@@ -111,24 +101,18 @@ def _bar(stats: RunStatistics) -> Iterator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[share]}"),
-        TextColumn("{task.fields[text]}", markup=False),
-    )
+    share, text = TextColumn("{task.fields[share]}"), TextColumn("{task.fields[text]}", markup=False)
+    columns = (SpinnerColumn(), BarColumn(bar_width=None), share, text)
     with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as progress:
         task = progress.add_task("", total=1000 if stats.total_bytes else None, share="", text="loading the model")
 
         def update() -> None:
             if stats.scoring_since is None:
                 return
-            share, eta = stats.share_done, stats.eta_seconds
-            text = f"{stats.pairs:,} pairs  {stats.pairs_per_second:,.0f}/s"
-            text += "" if eta is None else f"  ETA {clock(eta)}"
-            text += f"  {stats.rejected:,} rejected" if stats.rejected else ""
-            percent = "" if share is None else f"{share:.0%}"
-            progress.update(task, completed=None if share is None else share * 1000, share=percent, text=text)
+            done, pairs = stats.share_done, f"{stats.pairs:,} pairs  {stats.pairs_per_second:,.0f}/s"
+            text = "  ".join([pairs, *_eta_and_rejected(stats)])
+            percent = "" if done is None else f"{done:.0%}"
+            progress.update(task, completed=None if done is None else done * 1000, share=percent, text=text)
 
         with _ticking(update, 0.2):
             yield

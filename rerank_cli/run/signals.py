@@ -1,7 +1,6 @@
-"""Stopping on request: the first signal asks, the second one quits at once; a time limit asks too.
+"""Stopping on request: the first signal requests a stop, the second ends the process; a time limit stops as well.
 
-After the work is put away the signal is raised again with its default action, so that the shell sees what killed the
-process and a loop around the command stops too.
+After the work is saved the signal is raised again with its default action: a shell loop around the command stops too.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TIME_LIMIT = "max-duration"
 
 
 class Stop:
-    """Whether somebody asked to stop: a signal, or the clock after `seconds`. Called, it says so.
+    """Whether a stop was requested, by a signal or because `seconds` have passed. Calling it returns that.
 
-    `patient` is set while there is work that must be put away first.
+    `patient` is set while there is work that must be saved before the process ends.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -37,18 +35,17 @@ class Stop:
         if self.signal is not None:
             return self.signal.name
         late = self._deadline is not None and time.monotonic() >= self._deadline
-        return TIME_LIMIT if late else None
+        return "max-duration" if late else None
 
 
 @contextmanager
 def listening(
-    stop: Stop, on_stop: Callable[[str], None], on_status: Callable[[], None], let_go: Callable[[], None]
+    stop: Stop, on_stop: Callable[[str], None], on_status: Callable[[], None], clean_up: Callable[[], None]
 ) -> Iterator[None]:
-    """Let INT, TERM and HUP ask `stop`, and USR1 call `on_status`, until the block is left.
+    """Until the block is left, SIGINT, SIGTERM and SIGHUP set `stop`, and SIGUSR1 calls `on_status`.
 
-    Where `stop` is not patient the first one ends the process, once `let_go` has put away what it holds: an exception
-    would have to pass through the imports of native libraries, which abort. One that was ignored from the start
-    (`nohup`, a job in the background) stays ignored.
+    If `stop` is not patient, the first signal ends the process after `clean_up`. An exception instead would make native
+    libraries abort while they are imported. A signal ignored at the start (`nohup`, background jobs) stays ignored.
     """
 
     def ask(number: int, _: FrameType | None) -> None:
@@ -56,7 +53,7 @@ def listening(
             die_of(signal.Signals(number))
         stop.signal = signal.Signals(number)
         if not stop.patient:
-            let_go()
+            clean_up()
             die_of(stop.signal)
         on_stop(stop.signal.name)
 

@@ -1,7 +1,4 @@
-"""The stages between records and outcomes: chunks to slices of pairs, scores to rankings.
-
-Each is a plain function of its input; `pipeline` puts them on threads.
-"""
+"""Stages between records and outcomes, as plain functions: chunks to slices of pairs, scores to rankings."""
 
 from __future__ import annotations
 
@@ -21,18 +18,17 @@ from rerank_cli.run.chunks import Chunk
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Part number `part` of a chunk, from 0, with the texts of its pairs; `last` closes the chunk.
+    """Part number `part` of a chunk, from 0, with the texts of its pairs; `last` marks the chunk's last slice.
 
-    `twins` names each pair of the chunk by its place among the pairs that its slices hold, which are distinct where a
-    chunk takes several; None where the one slice holds all. `left` says which of the slice's pairs `texts` are, where
-    they are not all of them.
+    A chunk in several slices has each distinct pair once: `inverse` [n] is then the index of each of the chunk's n
+    pairs among those; None if one slice has all pairs. `left` names the subset of pairs if `texts` are not all pairs.
     """
 
     chunk: Chunk
     texts: PairTexts
     part: int
     last: bool
-    twins: Index | None = None
+    inverse: Index | None = None
     left: str = ""
 
 
@@ -45,20 +41,20 @@ class Scored:
 
 
 def slices(chunks: Iterable[Chunk], slice_pairs: int) -> Iterator[Slice]:
-    """Chunks to be scored; one that holds an oversized request is cut so that memory stays bounded."""
+    """Chunks as slices of at most `slice_pairs` pairs: a chunk of one large request is split to bound memory."""
     for chunk in chunks:
-        texts = pair_texts([record for record in chunk.records if isinstance(record, Request)])
-        yield from parts(chunk, texts, slice_pairs)
+        requests = [record for record in chunk.records if isinstance(record, Request)]
+        yield from parts(chunk, pair_texts(requests), slice_pairs)
 
 
 def parts(chunk: Chunk, texts: PairTexts, slice_pairs: int, first: int = 0, left: str = "") -> Iterator[Slice]:
-    """Texts of a chunk, which `left` names where they are not all, as slices; one where there are none."""
-    twins = None
+    """Texts of a chunk as slices numbered from `first`, at least one. `left` names the texts if they are a subset."""
+    inverse = None
     if len(texts) > slice_pairs:
-        texts, twins = texts.distinct()
+        texts, inverse = texts.distinct()
     starts = range(0, max(1, len(texts)), slice_pairs)
     for number, start in enumerate(starts, first):
-        yield Slice(chunk, texts.part(start, start + slice_pairs), number, start == starts[-1], twins, left)
+        yield Slice(chunk, texts.part(start, start + slice_pairs), number, start == starts[-1], inverse, left)
 
 
 def pair_texts(requests: Sequence[Request]) -> PairTexts:
@@ -77,29 +73,29 @@ def pair_texts(requests: Sequence[Request]) -> PairTexts:
 
 
 def join(scored: Iterable[tuple[Slice, PairScores]]) -> Iterator[Scored]:
-    """Slices, in order, to whole chunks."""
+    """Scored slices, in order, to whole chunks."""
     parts: list[PairScores] = []
     for part, scores in scored:
         parts.append(scores)
         if part.last:
             whole = concatenate(parts)
-            yield Scored(part.chunk, whole if part.twins is None else whole.take(part.twins))
+            yield Scored(part.chunk, whole if part.inverse is None else whole.take(part.inverse))
             parts = []
 
 
 def rank_chunk(
     scored: Scored, top_n: int | None, fusion: Fusion = PLAIN, kind: ScoreKind = ScoreKind.SIGMOID
 ) -> list[Outcome]:
-    """One outcome a record, in record order."""
+    """One outcome per record, in record order; see `rank`."""
     outcomes: list[Outcome] = []
     start = 0
     for record in scored.chunk.records:
         if isinstance(record, Rejection):
             outcomes.append(record)
-            continue
-        end = start + len(record.candidates)
-        outcomes.append(rank(record, scored, slice(start, end), top_n, fusion, kind))
-        start = end
+        else:
+            place = slice(start, start + len(record.candidates))
+            outcomes.append(rank(record, scored, place, top_n, fusion, kind))
+            start = place.stop
     return outcomes
 
 
@@ -111,12 +107,11 @@ def rank(
     fusion: Fusion = PLAIN,
     kind: ScoreKind = ScoreKind.SIGMOID,
 ) -> Outcome:
-    """Best first, ties in input order, cut to the top n (the record's own, else the one given).
+    """Rank a request, whose pairs are at `place`: best first, ties in input order, cut to the record's or given top n.
 
-    The request's pairs stand at `place`. By logit, the deepest layer's (a sigmoid saturates and ties), or by what
-    `fusion` makes of it, where scores count as `kind` writes them. A request with a score that is no number, or without
-    the first-stage scores that are to be mixed in, is rejected whole. Candidates that were not kept have no place in
-    the order.
+    Sorts by the logit of the deepest layer (sigmoids saturate and tie), or by the score of `fusion`, which mixes scores
+    of this `kind`. Candidates that are not kept are left out of the order. A request with a score that is not finite,
+    or without the first-stage scores that `fusion` needs, is rejected.
     """
     pairs = scored.pairs
     found = pairs.logits[place]
@@ -124,19 +119,14 @@ def rank(
     if not np.isfinite(found[kept]).all():
         message = "the model gave a score that is not a finite number, in fp32 too"
         return Rejection(request.position, "non_finite_score", message, request.id)
-    layers, logits = None if found.ndim == 1 else found.tolist(), deepest(found)
+    logits = deepest(found)
     try:
         best, fused = arrange(request, logits, kind, fusion, kept)
     except LookupError as error:
         return Rejection(request.position, "no_first_score", str(error.args[0]), request.id)
     order = np.sort(best) if request.shape.keeps_order else best[: request.top_n or top_n]
-    return Ranking(
-        request,
-        logits.tolist(),
-        order.tolist(),
-        int(pairs.tokens[place].sum()),
-        layers,
-        pairs.truncated[place].tolist(),
-        None if pairs.passages is None else [(start, end) for start, end in pairs.passages[place].tolist()],
-        None if fused is None else fused.tolist(),
-    )
+    tokens, truncated = int(pairs.tokens[place].sum()), pairs.truncated[place].tolist()
+    layers = None if found.ndim == 1 else found.tolist()
+    passages = None if pairs.passages is None else [(start, end) for start, end in pairs.passages[place].tolist()]
+    mixed = None if fused is None else fused.tolist()
+    return Ranking(request, logits.tolist(), order.tolist(), tokens, layers, truncated, passages, mixed)

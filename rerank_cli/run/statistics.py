@@ -1,8 +1,7 @@
-"""The figures of a run while it goes: what was read, scored and written, and where the time went."""
+"""Statistics of a run in progress: what was read, scored and written, and the time spent by stage."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,15 +9,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 T = TypeVar("T")
-
 _COUNTED = ("records", "rejected", "pairs", "tokens", "truncated", "duplicates", "chunks", "bytes_done")
 
 
 @dataclass(slots=True)
 class RunStatistics:
-    """Counts of finished chunks. Each field has one writing thread; readers may be a chunk behind.
+    """Counts of written chunks. Each field is written by one thread; other threads may read it a chunk late.
 
-    `seconds` is time spent at work by stage; stages overlap, so that they add up to more than `elapsed`.
+    `seconds` is the time by stage; stages overlap, so that their sum may exceed `elapsed`.
     """
 
     records: int = 0
@@ -40,11 +38,11 @@ class RunStatistics:
     _share_before: float = 0.0
 
     def counts(self) -> dict[str, int]:
-        """What a later run needs to go on counting."""
+        """The counts that a resumed run continues from."""
         return {name: getattr(self, name) for name in _COUNTED}
 
-    def go_on_from(self, counts: Mapping[str, int]) -> None:
-        """Take up an earlier run's counts; rates and ETA are this run's own."""
+    def resume_from(self, counts: Mapping[str, int]) -> None:
+        """Continue from an earlier run's counts; rates and ETA remain those of this run."""
         for name in _COUNTED:
             setattr(self, name, counts.get(name, 0))
         self.resumed_records, self._pairs_before, self._tokens_before = self.records, self.pairs, self.tokens
@@ -59,23 +57,24 @@ class RunStatistics:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
 
     def waiting(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """The same items; the time until each is there counts for the stage."""
+        """The same items; the time spent waiting for each counts for the stage."""
         upcoming = iter(items)
         while True:
             with self.timing(stage):
-                found = list(itertools.islice(upcoming, 1))
-            if not found:
-                return
-            yield from found
+                try:
+                    item = next(upcoming)
+                except StopIteration:
+                    return
+            yield item
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the job began, loading included."""
+        """Seconds since the run started, model loading included."""
         return time.monotonic() - self.started
 
     @property
     def pairs_per_second(self) -> float:
-        """Pairs finished a second of scoring time, loading left out."""
+        """Pairs per second of scoring time, model loading excluded."""
         return (self.pairs - self._pairs_before) / max(1e-9, self._scoring())
 
     @property
@@ -84,10 +83,8 @@ class RunStatistics:
 
     @property
     def share_done(self) -> float | None:
-        """Part of the input finished, 0 to 1; None where its size is not known."""
-        if not self.total_bytes:
-            return None
-        return min(1.0, self.bytes_done / self.total_bytes)
+        """Share of the input that is processed, 0 to 1; None if the input's size is unknown."""
+        return min(1.0, self.bytes_done / self.total_bytes) if self.total_bytes else None
 
     @property
     def eta_seconds(self) -> float | None:
@@ -98,3 +95,8 @@ class RunStatistics:
 
     def _scoring(self) -> float:
         return 0.0 if self.scoring_since is None else time.monotonic() - self.scoring_since
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 pair`, `2,000 pairs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The final figures of a run: one line for a person, a JSON file for machines."""
+"""The final statistics of a run: one line of text, and a JSON file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.evaluation.evaluate import Evaluation
 from rerank_cli.run.scoring.cache import CacheUse
 from rerank_cli.run.scoring.cascade_quality import CascadeUse
-from rerank_cli.run.statistics import RunStatistics
+from rerank_cli.run.statistics import RunStatistics, counted
 from rerank_cli.run.verify import Verdict
 from rerank_cli.storage.files import append_to_special, replace_file
 from rerank_cli.storage.paths import final_path, is_special
@@ -24,11 +24,10 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What happened. `failure` is the error that ended the run.
+    """Result of a run. `failure` is the message of the error that ended it, `interrupted` the signal or `max-duration`.
 
-    `interrupted` says what ended it before its input did: the name of a signal, or `max-duration`. With `nothing_to_do`
-    the output was complete before. `verdict` is what `--verify` found, `cache` and `cascade` say what those spared,
-    `evaluation` is what `--qrels` measured.
+    With `nothing_to_do` the output was complete already. `verdict` is the result of `--verify`, `cache` and `cascade`
+    count the pairs that those saved, `evaluation` is the result of `--qrels`.
     """
 
     stats: RunStatistics
@@ -51,7 +50,6 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         stats, work = self.stats, self.work
-        padding = 0.0 if not work or not work.computed else 1 - work.tokens / work.computed
         return {
             "exit_reason": self.exit_reason,
             "error": self.failure,
@@ -66,7 +64,7 @@ class Summary:
             "seconds": {"total": round(stats.elapsed, 3)} | {k: round(v, 3) for k, v in sorted(stats.seconds.items())},
             "pairs_per_second": round(stats.pairs_per_second, 2),
             "tokens_per_second": round(stats.tokens_per_second, 1),
-            "padding_ratio": round(padding, 4),
+            "padding_ratio": round(1 - work.tokens / work.computed, 4) if work and work.computed else 0.0,
             "rows": work.rows if work else 0,
             "out_of_memory_splits": work.out_of_memory if work else 0,
             "rescued_scores": work.rescued if work else 0,
@@ -75,32 +73,29 @@ class Summary:
             "cascade": asdict(self.cascade) if self.cascade else None,
             "evaluation": self.evaluation.as_json() if self.evaluation else None,
             "model": asdict(self.model) if self.model else None,
-            "versions": {"rerank": __version__, "python": platform.python_version()} | _versions(),
+            "versions": {"rerank": __version__, "python": platform.python_version()}
+            | {name: _version(name) for name in _LIBRARIES},
         }
 
     def line(self) -> str:
-        """Records, pairs, rate and whatever a person must know, on one line."""
+        """Records, pairs, rate, and what else was notable, on one line."""
         stats = self.stats
-        done = f"{_count(stats.records, 'record')}, {_count(stats.pairs, 'pair')} in {stats.elapsed:.1f} s"
+        done = f"{counted(stats.records, 'record')}, {counted(stats.pairs, 'pair')} in {stats.elapsed:.1f} s"
         parts = [done, f"{stats.pairs_per_second:,.0f} pairs/s"]
         if stats.truncated:
-            parts.append(f"{_count(stats.truncated, 'pair')} truncated")
+            parts.append(f"{counted(stats.truncated, 'pair')} truncated")
         if stats.duplicates:
-            parts.append(f"{_count(stats.duplicates, 'duplicate')} not scored again")
+            parts.append(f"{counted(stats.duplicates, 'duplicate')} not scored again")
         parts += [shortcut.line for shortcut in (self.cache, self.cascade) if shortcut]
         if stats.rejected:
-            parts.append(f"{_count(stats.rejected, 'record')} rejected")
+            parts.append(f"{counted(stats.rejected, 'record')} rejected")
         if self.verdict:
             parts.append(self.verdict.line)
         return ", ".join(parts)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def write_summary(summary: Summary, path: str) -> None:
-    """Write the JSON at once or not at all, to a device or a pipe as it is; OutputError where that fails."""
+    """Write the JSON, atomically unless the path is a device or a pipe. Raises OutputError."""
     data = orjson.dumps(summary.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if is_special(path):
         append_to_special(path, data)
@@ -108,11 +103,8 @@ def write_summary(summary: Summary, path: str) -> None:
         replace_file(final_path(path), data)
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # vendored or built from source without metadata
-            found[name] = "unknown"
-    return found
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # vendored or built from source without metadata
+        return "unknown"

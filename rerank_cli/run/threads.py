@@ -1,7 +1,7 @@
-"""Stages on threads: an iterator worked ahead of its reader, and a consumer that runs behind its writer.
+"""`Ahead` prefetches an iterator on a thread; `Behind` runs a consumer on one.
 
-The Rust tokenizer, torch and file writes release the interpreter lock, so that a few plain threads keep a device busy.
-Queues are bounded; an exception in a stage comes out where the stage is read, with its traceback.
+The Rust tokenizer, torch and file writes release the interpreter lock, so a few threads keep a device busy. Both queues
+are bounded; an exception of the thread is raised again, with its traceback, in the thread that uses the object.
 """
 
 from __future__ import annotations
@@ -9,27 +9,19 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-_POLL = 0.1
-
-
-class _Raised:
-    """An exception on its way to another thread."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
+_POLL = 0.1  # seconds
 _END = object()
 
 
 class Ahead(Generic[T]):
-    """Iterates `items`, produced on a thread of their own at most `depth` ahead.
+    """Iterates `items`, which a thread produces at most `depth` items ahead.
 
-    Iteration ends early once `until` says so, even while the thread waits for input that may never come; `exhausted`
-    tells whether it came to the end. `ring` is called, on the thread, whenever `take` has something new to give.
+    Iteration ends early when `until` returns true, even while the thread waits for input; `exhausted` is set once all
+    items were taken. The thread calls `ring` whenever `take` has something new.
     """
 
     def __init__(
@@ -44,6 +36,7 @@ class Ahead(Generic[T]):
         self._ring = ring
         self._ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
         self._closed = threading.Event()
+        self._error: BaseException | None = None
         self.exhausted = False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -54,30 +47,28 @@ class Ahead(Generic[T]):
                 item = self._ready.get(timeout=_POLL)
             except queue.Empty:
                 continue
-            if self._told_end(item):
+            if self._is_end(item):
                 return
             yield item
 
     def take(self) -> list[T]:
-        """The next item, or nothing where there is none yet or none any more; never waits."""
-        if self.exhausted:
-            return []
-        try:
+        """The next item, or an empty list if none is ready or all were taken. Does not block."""
+        with suppress(queue.Empty):
             item = self._ready.get_nowait()
-        except queue.Empty:
-            return []
-        return [] if self._told_end(item) else [item]
+            return [] if self._is_end(item) else [item]
+        return []
 
-    def _told_end(self, item: Any) -> bool:
-        """Whether the thread says that it is done; raises what it died of."""
-        if isinstance(item, _Raised):
-            raise item.error
-        if item is _END:
-            self.exhausted = True
-        return self.exhausted
+    def _is_end(self, item: Any) -> bool:
+        """Whether the thread has ended. Raises its exception if it failed."""
+        if item is not _END:
+            return False
+        if self._error is not None:
+            raise self._error
+        self.exhausted = True
+        return True
 
     def close(self) -> None:
-        """Ask the thread to end at its next item; one that hangs in a read ends with the process."""
+        """Ask the thread to end at its next item. A thread that blocks in a read ends with the process."""
         self._closed.set()
         self._thread.join(timeout=1.0)
 
@@ -86,11 +77,12 @@ class Ahead(Generic[T]):
             for item in self._items:
                 if not self._offer(item):
                     return
-            self._offer(_END)
-        except BaseException as error:  # raised again where the items are read
-            self._offer(_Raised(error))
+        except BaseException as error:  # raised again by _is_end
+            self._error = error
+        self._offer(_END)
 
     def _offer(self, item: Any) -> bool:
+        """Put an item when there is room; False if closed before."""
         while not self._closed.is_set():
             try:
                 self._ready.put(item, timeout=_POLL)
@@ -102,9 +94,9 @@ class Ahead(Generic[T]):
 
 
 class Behind(Generic[T]):
-    """Runs `consume` on a thread of its own, at most `depth` items behind.
+    """Runs `consume` on a thread, at most `depth` items behind `put`.
 
-    After an error `consume` is not called again; `put`, `flush` and `close` raise it.
+    After an error `consume` is not called again; `put` and `close` raise the error.
     """
 
     def __init__(self, consume: Callable[[T], None], depth: int = 2) -> None:
@@ -115,14 +107,16 @@ class Behind(Generic[T]):
         self._thread.start()
 
     def put(self, item: T) -> None:
-        self._raise()
+        if self._error is not None:
+            raise self._error
         self._queue.put(item)
 
     def close(self) -> None:
-        """Wait until everything put is consumed, then end the thread."""
+        """Wait until all items are consumed, then end the thread."""
         self._queue.put(_END)
         self._thread.join()
-        self._raise()
+        if self._error is not None:
+            raise self._error
 
     @property
     def failed(self) -> bool:
@@ -133,9 +127,5 @@ class Behind(Generic[T]):
             if self._error is None:
                 try:
                     self._consume(item)
-                except BaseException as error:  # raised again where the next item is put
+                except BaseException as error:  # raised again by put and close
                     self._error = error
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error

@@ -1,5 +1,5 @@
-"""Bytes and places: opening and decompressing inputs, files that appear whole or not at all, locks.
+"""Byte-level file access: opening and decompressing inputs, atomic output files, locks.
 
-Knows paths, streams and compression; not records, formats or models. Face: `opening.open_bytes`, `files.PartialFile`,
-`files.replace_file`, `lock.locked`.
+Knows no records, formats or models. Entry points: `opening.open_bytes`, `files.PartialFile`, `files.replace_file` and
+`lock.locked`.
 """

@@ -1,7 +1,7 @@
-"""Compressed streams: recognised by their first bytes when read, chosen by the file's suffix when written.
+"""Compressed streams: detected by magic bytes when read, chosen by the file's suffix when written.
 
-Reading takes any number of members (frames) one after the other and says so when one is cut off. A written member is
-complete by itself, so that a file may be cut at the end of any of them.
+A reader accepts any number of concatenated members (frames) and raises if the last one is truncated. Each written
+member is complete, so a file may be truncated at the end of any member.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from typing import Any, Protocol, cast
 
 from rerank_cli.errors import InputError
 
-# What is fed at a time must not swell beyond bounds: at most 1,000-fold for gzip; a block of zstd, 128 KiB, takes 4
-# bytes at least. bzip2 and lz4 are told how much to give back at a time.
-_FEED = {"gzip": 1 << 15, "zstd": 1 << 10, "bzip2": 1 << 16, "lz4": 1 << 16}
-_TAKE = 1 << 20
-_ZSTD_WINDOW = 1 << 31
+_SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".lz4": "lz4"}
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
+# Input bytes per call, small enough that the output stays bounded: gzip expands at most 1,000-fold, and a zstd block of
+# 128 KiB takes at least 4 bytes. bzip2 and lz4 are given a limit on the output instead.
+_INPUT_BYTES = {"gzip": 1 << 15, "zstd": 1 << 10, "bzip2": 1 << 16, "lz4": 1 << 16}
+_OUTPUT_BYTES = 1 << 20
 
 
 class Decompressor(Protocol):
-    """One member: the interface that zlib, bz2, lz4 and zstandard share; `needs_input` is had by bz2 and lz4 alone."""
+    """One member: the interface common to zlib, bz2, lz4 and zstandard. Only bz2 and lz4 have `needs_input`."""
 
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes | None: ...
-    @property
-    def needs_input(self) -> bool: ...
+    eof: bool
+    unused_data: bytes | None
+    needs_input: bool
+
     def decompress(self, data: bytes, /, *limit: int) -> bytes: ...
 
 
@@ -41,28 +40,20 @@ class Compressor(Protocol):
 
 
 def recognise(head: bytes) -> str | None:
-    """The name of the compression a file begins with, given its first bytes."""
-    if head.startswith(b"\x1f\x8b"):
-        return "gzip"
-    if head.startswith(b"BZh"):
-        return "bzip2"
-    if head.startswith(b"\x04\x22\x4d\x18"):
-        return "lz4"
+    """The name of the compression, given the first bytes of a file."""
     # Parallel zstd writers begin with a skippable frame: 0x184D2A50 to 5F, little-endian.
-    skippable = len(head) >= 4 and head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50
-    return "zstd" if head.startswith(b"\x28\xb5\x2f\xfd") or skippable else None
+    if len(head) >= 4 and head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50:
+        return "zstd"
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def compression_of(path: str) -> str | None:
-    """The name of the compression that an output's suffix asks for."""
-    for suffix, name in ((".gz", "gzip"), (".zst", "zstd"), (".bz2", "bzip2"), (".lz4", "lz4")):
-        if path.endswith(suffix):
-            return name
-    return None
+    """The name of the compression that an output's suffix selects."""
+    return next((name for suffix, name in _SUFFIXES.items() if path.endswith(suffix)), None)
 
 
 def new_compressor(name: str) -> tuple[bytes, Compressor]:
-    """A member's first bytes and what compresses the rest. The same input gives the same bytes."""
+    """A member's header bytes and the compressor of its content. Equal input gives equal bytes."""
     if name == "gzip":
         return b"", cast("Compressor", zlib.compressobj(4, zlib.DEFLATED, 31))
     if name == "bzip2":
@@ -78,7 +69,7 @@ def new_compressor(name: str) -> tuple[bytes, Compressor]:
 
 
 def _decompressor(name: str) -> tuple[Callable[[], Decompressor], tuple[type[Exception], ...]]:
-    """What makes a member's decompressor, and what it raises on bytes it cannot read."""
+    """A factory of decompressors, one per member, and the exceptions they raise on corrupt data."""
     if name == "gzip":
         return cast("Callable[[], Decompressor]", lambda: zlib.decompressobj(31)), (zlib.error, MemoryError)
     if name == "bzip2":
@@ -86,7 +77,7 @@ def _decompressor(name: str) -> tuple[Callable[[], Decompressor], tuple[type[Exc
     if name == "zstd":
         import zstandard
 
-        context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
         return cast("Callable[[], Decompressor]", context.decompressobj), (zstandard.ZstdError, MemoryError)
     import lz4.frame
 
@@ -94,14 +85,14 @@ def _decompressor(name: str) -> tuple[Callable[[], Decompressor], tuple[type[Exc
 
 
 class Decompressed(io.RawIOBase):
-    """The contents of a compressed stream. A corrupt or cut stream raises InputError once all before it is read."""
+    """The content of a compressed stream. All readable bytes come first; then corrupt or cut data raises InputError."""
 
     def __init__(self, compressed: io.BufferedIOBase, name: str, path: str) -> None:
         self._compressed = compressed
         self._name = name
         self._path = path
         self._new, self._errors = _decompressor(name)
-        self._limit = (_TAKE,) if name in ("bzip2", "lz4") else ()
+        self._limit = (_OUTPUT_BYTES,) if name in ("bzip2", "lz4") else ()
         self._member: Decompressor | None = None
         self._ready = memoryview(b"")
         self._rest = b""
@@ -111,23 +102,23 @@ class Decompressed(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            fed = b"" if self._has_more() else self._rest or self._compressed.read1(_FEED[self._name])
-            if fed:
+            # With an output limit, a member may hold output that it returns without further input.
+            pending = bool(self._limit) and self._member is not None and not self._member.needs_input
+            data = b"" if pending else self._rest or self._compressed.read1(_INPUT_BYTES[self._name])
+            if data:
                 self._rest = b""
-            elif not self._has_more():
-                self._check_whole()
+            elif not pending:
+                if self._member is not None:
+                    fix = "Fix: fetch or write the file again"
+                    raise InputError(f"{self._path}: the {self._name} data ends too early. {fix}")
                 return 0
-            self._ready = memoryview(self._feed(fed))
+            self._ready = memoryview(self._decompress(data))
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]
         return count
 
-    def _has_more(self) -> bool:
-        """Does the member hold output that it has not given back yet?"""
-        return bool(self._limit) and self._member is not None and not self._member.needs_input
-
-    def _feed(self, data: bytes) -> bytes:
+    def _decompress(self, data: bytes) -> bytes:
         if self._member is None:
             data = data.lstrip(b"\0") if self._name == "gzip" else data
             if not data:
@@ -141,10 +132,6 @@ class Decompressed(io.RawIOBase):
             self._rest = self._member.unused_data or b""
             self._member = None
         return plain
-
-    def _check_whole(self) -> None:
-        if self._member is not None:
-            raise InputError(f"{self._path}: the {self._name} data ends too early. Fix: fetch or write the file again")
 
     def close(self) -> None:
         self._compressed.close()

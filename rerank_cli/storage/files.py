@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all, and streams that are written as they come.
+"""Atomic output files, and streams that are written in place.
 
-A file is written beside its final name, with `.partial` behind it. Every failure of the system is one OutputError that
-names the path, except a closed pipe, which is not a failure of the output and goes through.
+An output is written under its final name plus `.partial` and renamed when complete. Every OSError becomes one
+OutputError that names the path, except BrokenPipeError, which is re-raised: a closed pipe is not a failed output.
 """
 
 from __future__ import annotations
@@ -13,42 +13,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias, cast
+from typing import BinaryIO, TypeAlias, cast
 
 from rerank_cli.display import shown
 from rerank_cli.errors import OutputError, RefusedError
 from rerank_cli.storage.paths import final_path, partial_path, successor_of, sync_folder
-
-_BLOCK = 1 << 20
 
 Hash: TypeAlias = "hashlib.blake2b"
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """How much of an output is durable: bytes of a file or parts of a folder, and the hash of what they hold.
+    """The durable part of an output: bytes of a file, or parts of a folder, and the hash of their content.
 
-    Enough to open the same output again and go on behind that point. Streams have no hash.
+    Enough to reopen the output and continue after that point. Streams have no hash.
     """
 
     length: int
     digest: str = ""
 
 
-class ByteFile(Protocol):
-    """Where bytes go. `sync` says how many are safe; `abandon` may follow anything. A stream has no `path`."""
-
-    path: Path | None
-
-    def write(self, data: bytes) -> None: ...
-    def sync(self) -> Committed: ...
-    def publish(self) -> None: ...
-    def abandon(self) -> None: ...
-
-
 @contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turn what the system says against writing into an OutputError; a closed pipe goes through."""
+    """Convert an OSError into an OutputError that names the path; BrokenPipeError is re-raised."""
     try:
         yield
     except BrokenPipeError:
@@ -58,30 +45,26 @@ def writing(path: str) -> Iterator[None]:
         raise OutputError(f"{shown(path, 300)}: cannot be written: {reason}") from error
 
 
-def _open_raw(path: Path, mode: str) -> BinaryIO:
-    return cast("BinaryIO", open(path, mode, buffering=0))
-
-
-def new_hash() -> Hash:
-    return hashlib.blake2b(digest_size=16)
+def new_hash(data: bytes = b"") -> Hash:
+    return hashlib.blake2b(data, digest_size=16)
 
 
 def update_hash(hash: Hash, file: BinaryIO, length: int) -> int:
-    """Feed the file's next `length` bytes to the hash; returns how many there were."""
+    """Add the file's next `length` bytes to the hash; returns the number of bytes read."""
     done = 0
-    while done < length and (block := file.read(min(_BLOCK, length - done))):
+    while done < length and (block := file.read(min(1 << 20, length - done))):
         hash.update(block)
         done += len(block)
     return done
 
 
 def not_as_committed(path: str) -> RefusedError:
-    """What an earlier run left is missing, shorter, or changed."""
-    return RefusedError(f"{shown(path, 300)}: its .partial is not what its checkpoint says. Fix: --restart")
+    """For the output of an earlier run that is missing, shorter or changed."""
+    return RefusedError(f"{shown(path, 300)}: its .partial does not match its checkpoint. Fix: --restart")
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put a small file in the place of another, durably and at once; OutputError where the system refuses."""
+    """Replace a small file atomically and durably. Raises OutputError."""
     successor = successor_of(path)
     with writing(str(path)):
         try:
@@ -98,32 +81,29 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 class PartialFile:
-    """A file under its provisional name until it is published. Unbuffered: nothing is left to be written at close.
+    """A file under its `.partial` name, `path`, until `publish` renames it. Unbuffered: closing it writes nothing.
 
-    With `committed`, an earlier run's file is taken up: what lies behind that point is cut off, and what lies before it
-    must be what was committed, else RefusedError.
+    With `committed`, the file of an earlier run is continued: bytes after that point are cut off. Raises RefusedError
+    if the bytes before it do not have the committed hash.
     """
 
     def __init__(self, path: str, committed: Committed | None = None) -> None:
         self._path = path
-        self._partial = partial_path(path)
-        self.path: Path | None = self._partial
+        self.path = partial_path(path)
         self._length = 0
         self._hash = new_hash()
         with writing(path):
-            self._file = _open_raw(self._partial, "r+b" if committed else "wb")
-            if committed:
-                self._take_up(committed)
-            else:
-                sync_folder(self._partial.parent)
-
-    def _take_up(self, committed: Committed) -> None:
-        self._length = update_hash(self._hash, self._file, committed.length)
-        if (self._length, self._hash.hexdigest()) != (committed.length, committed.digest):
-            self._file.close()
-            raise not_as_committed(self._path)
-        self._file.truncate(committed.length)
-        self._file.seek(committed.length)
+            file = open(self.path, "r+b" if committed else "wb", buffering=0)  # noqa: SIM115 - open until published
+            self._file = cast("BinaryIO", file)
+            if committed is None:
+                sync_folder(self.path.parent)
+                return
+            self._length = update_hash(self._hash, self._file, committed.length)
+            if (self._length, self._hash.hexdigest()) != (committed.length, committed.digest):
+                self._file.close()
+                raise not_as_committed(path)
+            self._file.truncate(committed.length)
+            self._file.seek(committed.length)
 
     def write(self, data: bytes) -> None:
         with writing(self._path):
@@ -140,7 +120,7 @@ class PartialFile:
         final = final_path(self._path)
         with writing(self._path):
             self._file.close()
-            os.replace(self._partial, final)  # noqa: PTH105 - the call this whole class is about
+            os.replace(self.path, final)  # noqa: PTH105 - the rename must be atomic
             sync_folder(final.parent)
 
     def abandon(self) -> None:
@@ -148,7 +128,7 @@ class PartialFile:
 
 
 class Stream:
-    """stdout, a device or a named pipe. `owned` ones are closed at the end, stdout never."""
+    """stdout, a device or a named pipe. Closed at the end if `owned`; stdout is not."""
 
     path: Path | None = None
 
@@ -156,8 +136,10 @@ class Stream:
         self._file = file
         self._name = name
         self._owned = owned
-        self._durable = _is_regular(file)
         self._length = 0
+        self._durable = False
+        with suppress(OSError):  # a file in memory has no descriptor
+            self._durable = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
     def write(self, data: bytes) -> None:
         with writing(self._name):
@@ -172,37 +154,32 @@ class Stream:
                 os.fsync(self._file.fileno())
         return Committed(self._length)
 
-    def publish(self) -> None:
-        self.abandon()
-
     def abandon(self) -> None:
         if self._owned:
             with writing(self._name):
                 self._file.close()
 
+    publish = abandon
 
-def _is_regular(file: BinaryIO) -> bool:
-    try:
-        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-    except OSError:  # a file in memory
-        return False
+
+ByteFile: TypeAlias = PartialFile | Stream
+"""A destination for bytes. `sync` makes durable what is written and returns it; `abandon` is allowed in any state."""
 
 
 def open_special(path: str) -> Stream:
-    """A device, named pipe or descriptor, opened as it is. What a redirected file holds already is kept."""
+    """A device, named pipe or descriptor, opened for appending: a redirected file keeps its content."""
     with writing(path):
         return Stream(open(path, "ab", buffering=0), path, owned=True)
 
 
 def append_to_special(path: str, data: bytes) -> None:
-    """Write to a device or a pipe as it is."""
     special = open_special(path)
     special.write(data)
     special.abandon()
 
 
 def write_all(file: BinaryIO, data: bytes) -> None:
-    """Write everything: an unbuffered file may take less at a time."""
+    """Write everything: one call to an unbuffered file may write only a part."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]

@@ -1,4 +1,4 @@
-"""From a path to bytes: stdin or a file, decompressed if need be, with a count of what was taken from disk."""
+"""Inputs as byte streams: stdin or a file, decompressed if needed, with a count of the bytes read from disk."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ BLOCK = 1 << 20
 PARQUET_MAGIC = b"PAR1"
 BOM = b"\xef\xbb\xbf"
 _HEAD = 8
-_SAMPLE = 1 << 16
 
 
 class Counted(io.RawIOBase):
-    """Bytes of a file or of stdin, counted as they are taken. A read returns what is there: pipes are not waited on."""
+    """Bytes of a file or of stdin; `taken` counts them. A read returns what is available: it never waits to fill up."""
 
     def __init__(self, stream: BinaryIO, path: str, owned: bool) -> None:
         self._stream = stream
@@ -38,13 +37,13 @@ class Counted(io.RawIOBase):
         return True
 
     def peek_head(self) -> bytes:
-        """The first bytes, without taking them."""
+        """The first bytes, without consuming them."""
         while len(self._head) < _HEAD and (more := self._read(_HEAD - len(self._head))):
             self._head += more
         return self._head
 
     def readinto(self, buffer: Any) -> int:
-        # No record is as short as the head: whoever waits for one waits for what comes behind it.
+        # Reading on after the head may block, but the head is shorter than any record: a reader needs more anyway.
         room = len(buffer) - len(self._head)
         block = self._head + self._read(room) if room > 0 else self._head[: len(buffer)]
         self._head = self._head[len(block) :]
@@ -53,7 +52,7 @@ class Counted(io.RawIOBase):
         return len(block)
 
     def go_to(self, offset: int) -> None:
-        """Take the byte at `offset` next. Only where nothing has been taken, or from a file."""
+        """Continue at the byte `offset`. Only for a file, or before anything is read."""
         if offset != self.taken:
             self._stream.seek(offset)
             self._head, self.taken = b"", offset
@@ -73,7 +72,7 @@ class Counted(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An input that is open: `content` after decompression, `counted` below it."""
+    """An open input: `content` is decompressed, `counted` is the raw stream below it."""
 
     path: str
     name: str
@@ -82,7 +81,7 @@ class Opened:
     content: io.BufferedReader
 
     def at(self, offset: int) -> Opened:
-        """The same input with `offset` bytes of its content behind it: sought in a plain file, else read away."""
+        """The same input, `offset` bytes of content further: a plain file is seeked, anything else read and dropped."""
         if not self.compression and is_file(self.path):
             self.content.detach()
             self.counted.go_to(offset)
@@ -94,7 +93,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What an input file is told by without reading it whole: size, time of change, hash of its first 64 KiB."""
+    """Identifies the content of an input without reading all of it: size, mtime, hash of the first 64 KiB."""
 
     size: int
     changed_ns: int
@@ -102,34 +101,44 @@ class Stamp:
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """What an input is told by, None for what can be read once only (stdin, a pipe). InputError if it is no file."""
+    """An input's stamp, None for what can be read only once (stdin, a pipe). InputError for a folder or no file."""
     if path == STREAM:
         return None
     if not path:
         raise InputError("the input path is empty")
     try:
         info = Path(path).stat()
-        if stat.S_ISREG(info.st_mode):
-            with open(path, "rb", buffering=0) as file:
-                return Stamp(
-                    info.st_size, info.st_mtime_ns, hashlib.blake2b(file.read(_SAMPLE), digest_size=8).hexdigest()
-                )
+        if stat.S_ISDIR(info.st_mode):
+            raise InputError(f"{shown(path, 300)}: is a folder (expected a file). Fix: name the files in it")
+        if not stat.S_ISREG(info.st_mode):
+            return None
+        with open(path, "rb", buffering=0) as file:
+            head = hashlib.blake2b(file.read(1 << 16), digest_size=8).hexdigest()
     except (OSError, ValueError) as error:
-        raise InputError(f"{shown(path, 300)}: {_reason(error)}") from error
-    if stat.S_ISDIR(info.st_mode):
-        raise InputError(f"{shown(path, 300)}: is a folder (expected a file). Fix: name the files in it")
-    return None
+        raise not_readable(path, error) from error
+    return Stamp(info.st_size, info.st_mtime_ns, head)
 
 
 def is_file(path: str) -> bool:
-    """Is it a file that can be read more than once, and from any place?"""
+    """Whether it can be read more than once, and from any offset."""
     return path != STREAM and Path(path).is_file()
 
 
 def open_bytes(path: str) -> Opened:
-    """Open stdin or a file. The first bytes decide whether it is decompressed."""
+    """Open stdin or a file; its first bytes decide on decompression. Raises InputError."""
     name = "<stdin>" if path == STREAM else shown(path, 4096)
-    counted = Counted(_stdin() if path == STREAM else _open(path), name, owned=path != STREAM)
+    if path == STREAM:
+        if sys.stdin is None:
+            raise InputError("<stdin>: is closed. Fix: name an input file")
+        # A parent process may have left it non-blocking, where "no data yet" looks like the end.
+        with suppress(OSError):
+            os.set_blocking(sys.stdin.fileno(), True)
+        counted = Counted(sys.stdin.buffer, name, owned=False)
+    else:
+        try:
+            counted = Counted(open(path, "rb", buffering=0), name, owned=True)  # noqa: SIM115 - closed by `Counted`
+        except OSError as error:
+            raise not_readable(path, error) from error
     compression = recognise(counted.peek_head())
     content: io.BufferedReader = io.BufferedReader(cast("io.RawIOBase", counted), BLOCK)
     if compression:
@@ -137,23 +146,9 @@ def open_bytes(path: str) -> Opened:
     return Opened(path, name, compression, counted, content)
 
 
-def _stdin() -> BinaryIO:
-    if sys.stdin is None:
-        raise InputError("<stdin>: is closed. Fix: name an input file")
-    # A parent may have left it non-blocking, where "nothing yet" cannot be told from the end.
-    with suppress(OSError):
-        os.set_blocking(sys.stdin.fileno(), True)
-    return sys.stdin.buffer
-
-
-def _open(path: str) -> BinaryIO:
-    try:
-        return open(path, "rb", buffering=0)
-    except OSError as error:
-        raise InputError(f"{shown(path, 300)}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+def not_readable(path: str, error: Exception) -> InputError:
+    """For a path that the system does not open or list."""
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    return InputError(
+        f"{shown(path, 300)}: {'there is no such file' if isinstance(error, FileNotFoundError) else reason}"
+    )

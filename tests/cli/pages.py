@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shell import TIMEOUT, environment, forked_command
+from processes import TIMEOUT, environment, forked_command
 
 ROOT = Path(__file__).parents[2]
 # A block of commands, and below it what it prints.

@@ -1,23 +1,16 @@
 """The installed command in real processes, as a shell would run it."""
 
-import atexit
 import json
 import os
 import select
-import signal
 import subprocess
-import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
-RERANK = str(Path(sys.executable).with_name("rerank"))
-TINY = str(Path(__file__).parents[1] / "models" / "parity" / "bert")
+from processes import RERANK, TIMEOUT, TINY, environment, foreground, forked_command
+
 PANDA = "The giant panda is a bear that lives in China and eats bamboo."
-TIMEOUT = 180  # generous: a busy machine is no failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +65,6 @@ def rerank(*args, stdin=b"", env=None, cwd=None, stdout=subprocess.PIPE, afresh=
     return Ended(ended.returncode, ended.stdout or b"", ended.stderr.decode())
 
 
-@cache
-def forked_command():
-    """The command as the fork server runs it (see `forked`); the server is started when this is first called.
-
-    Outside Linux it is the plain command: system libraries of macOS must not be used in a child after a fork.
-    """
-    if sys.platform != "linux":
-        return (RERANK,)
-    folder = tempfile.TemporaryDirectory()
-    path, script = str(Path(folder.name) / "socket"), str(Path(__file__).with_name("forked.py"))
-    server = subprocess.Popen(
-        [sys.executable, script, "serve", path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment(),
-        preexec_fn=_foreground,
-    )
-
-    def end():
-        server.stdin.close()
-        server.wait()
-        folder.cleanup()
-
-    atexit.register(end)
-    with server.stdout:
-        assert server.stdout.readline() == b"ready\n"
-    return sys.executable, "-S", script, "run", path
-
-
 def run_tiny(*args, **settings):
     """`rerank run` with the tiny model of random weights, quietly."""
     return rerank("run", *args, "-m", TINY, "-q", **settings)
@@ -115,7 +79,7 @@ def started(*args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=None):
         stdout=stdout,
         stderr=subprocess.PIPE,
         env=environment(env),
-        preexec_fn=_foreground,
+        preexec_fn=foreground,
     )
     try:
         yield process
@@ -125,18 +89,6 @@ def started(*args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=None):
             if stream:
                 stream.close()
         process.wait()
-
-
-def _foreground():
-    """A test runner in the background ignores SIGINT, one under nohup SIGHUP, and children inherit that."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def environment(extra=None):
-    """Ours without settings of rerank or of a hub, offline, with some more."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RERANK_", "HF_"))}
-    return {**kept, "HF_HUB_OFFLINE": "1", **(extra or {})}
 
 
 def until(condition, seconds=TIMEOUT):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from shell import PANDA, TIMEOUT, TINY, is_one_line, rerank, started, stderr_until, write_lines
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "scifact.jsonl"
 
 

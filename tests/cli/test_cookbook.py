@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import pytest
 from pages import BLOCK, ROOT, Shell
 
+pytestmark = pytest.mark.slow
+
 COOKBOOK = (ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")
 NEEDS = re.compile(r"^Continues recipe (\d+)\.", re.MULTILINE)
 

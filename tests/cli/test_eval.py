@@ -10,6 +10,8 @@ import pytest
 import pytrec_eval
 from shell import environment, rerank, write_lines
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 QRELS = str(SAMPLES / "scifact.qrels")
 NAMES = ["nDCG@10", "RR@10", "AP", "R@100", "P@10"]
@@ -100,8 +102,8 @@ def test_the_best_weight_is_shown_on_a_curve_and_as_flags(tmp_path):
         (("eval", QRELS, "--qrels", "nowhere"), 4, "nowhere: there is no such file"),
         (("eval", QRELS), 2, "--qrels"),
         (("eval", "-", "--qrels", "-"), 2, "stdin can be read once only"),
-        (("eval", QRELS, "--qrels", QRELS), 4, "is no line of a run (got 4 columns"),
-        (("eval", QRELS, "--qrels", QRELS, "--measures", "Quality"), 2, "no measure of ir_measures"),
+        (("eval", QRELS, "--qrels", QRELS), 4, "not a line of a run (got 4 columns"),
+        (("eval", QRELS, "--qrels", QRELS, "--measures", "Quality"), 2, "not a measure of ir_measures"),
         (("eval", QRELS, "--qrels", QRELS, "--tune-weight", "--per-query"), 2, "--tune-weight excludes"),
         (("eval", QRELS, "--qrels", QRELS, "--normalize", "none"), 2, "--normalize needs --tune-weight"),
         (("run", QRELS, "-o", "x", "--fuse-k", "5"), 2, "--fuse-k needs --fuse rrf"),

@@ -6,6 +6,8 @@ import shutil
 import pytest
 from shell import TINY, rerank
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

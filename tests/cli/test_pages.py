@@ -3,6 +3,8 @@
 import pytest
 from pages import BLOCK, ROOT, Shell
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("page", ["README.md", "docs/formats.md"])
 def test_the_commands_of_a_page_run_in_their_order_and_print_what_it_shows(page, tmp_path):

@@ -35,12 +35,12 @@ def test_check_reads_the_same_flags(folder):
 @pytest.mark.parametrize(
     ("flags", "code", "complaint"),
     [
-        (["--run", "bm25.trec"], 2, "--run bm25.trec: it holds ids, and the texts are missing. Fix: --queries FILE"),
+        (["--run", "bm25.trec"], 2, "--run bm25.trec: has only ids, and the texts are missing. Fix: --queries FILE"),
         (["--run", "bm25.trec", "--queries", "queries.jsonl"], 2, "Fix: --corpus PATH"),
         (["in.jsonl", "--run", "bm25.trec", "--beir", "."], 2, "INPUT and --run were both given (got in.jsonl)"),
         (["in.jsonl", "--depth", "3"], 2, "--depth needs --run"),
         (["in.jsonl", "--corpus", "c.jsonl"], 2, "--corpus needs --run"),
-        (["--run", "bm25.trec", "--beir", "nowhere"], 4, "nowhere: is no folder"),
+        (["--run", "bm25.trec", "--beir", "nowhere"], 4, "nowhere: is not a folder"),
         (["--run", "bm25.trec", "--beir", "empty"], 4, "empty: has no corpus.jsonl"),
         (["--run", "none.trec", "--beir", "."], 4, "none.trec: there is no such file"),
     ],

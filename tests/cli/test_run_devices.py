@@ -1,6 +1,9 @@
 """`--devices`: worker processes of the installed command, with a real model."""
 
+import pytest
 from shell import TINY, is_one_line, rerank, run_tiny, write_lines
+
+pytestmark = pytest.mark.slow
 
 
 def test_two_workers_write_the_bytes_of_one_process_to_stdout(tmp_path):
@@ -21,7 +24,7 @@ def test_a_device_that_is_not_here_ends_the_run_as_it_does_without_workers(reque
     ended = run_tiny(requests_file, "--devices", "0,99")
     assert ended.code == 2
     assert "--devices cuda:" in ended.err
-    assert "not here" in ended.err
+    assert "not available" in ended.err
     assert is_one_line(ended.err)
 
 

@@ -5,6 +5,8 @@ import random
 import pytest
 from shell import TINY, rerank, started, until, write_lines
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
@@ -12,7 +14,7 @@ def given(tmp_path_factory):
     words = "the giant panda is a bear that lives in china " * 20
     records = (
         {"id": i, "query": f"panda {i}", "documents": [f"{i} {j} {words}" for j in range(rng.randint(1, 20))]}
-        for i in range(1000)
+        for i in range(300)
     )
     return write_lines(tmp_path_factory.mktemp("kills") / "in.jsonl", records)
 
@@ -27,7 +29,7 @@ def whole(given, tmp_path_factory):
 
 def test_a_killed_run_loses_and_doubles_nothing(given, whole, tmp_path):
     output, checkpoint = tmp_path / "out.jsonl", tmp_path / "out.jsonl.checkpoint"
-    command = ["run", given, "-m", TINY, "-q", "--chunk-pairs", "40", "-o", output]
+    command = ["run", given, "-m", TINY, "-q", "--chunk-pairs", "40", "--commit-interval", "0", "-o", output]
     with started(*command) as process:
         until(lambda: process.poll() is not None or checkpoint.exists())
         process.kill()

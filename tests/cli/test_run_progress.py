@@ -5,6 +5,8 @@ import json
 import pytest
 from shell import TINY, json_lines, rerank
 
+pytestmark = pytest.mark.slow
+
 SUMMARY = {
     "exit_reason",
     "records",
@@ -43,7 +45,7 @@ def plain(tmp_path_factory):
     stdin = b'{"query": "panda", "documents": ["bear", "bear", "' + b"hi " * 600 + b'"]}\n'
     file = folder / "summary.json"
     flags = ["--progress", "plain", "--progress-interval", "0.2", "--summary", file]
-    ended = rerank("run", "-m", TINY, *flags, stdin=stdin)
+    ended = rerank("run", "-m", TINY, *flags, stdin=stdin, afresh=True)
     return ended, json.loads(file.read_bytes())
 
 
@@ -74,7 +76,7 @@ def test_a_summary_holds_the_figures_of_the_run(plain):
 
 
 def test_json_progress_is_one_object_a_line_with_the_final_figures_last(requests_file):
-    ended = rerank("run", requests_file, "-m", TINY, "--progress", "json", "--progress-interval", "0.2")
+    ended = rerank("run", requests_file, "-m", TINY, "--progress", "json", "--progress-interval", "0.2", afresh=True)
     said = [json.loads(line) for line in ended.err.splitlines()]
     lines = [line for line in said if line["event"] != "notice"]
     assert {line["event"] for line in lines} == {"loading", "progress"}

@@ -5,6 +5,8 @@ import os
 import pytest
 from shell import TINY, is_one_line, rerank, write_lines
 
+pytestmark = pytest.mark.slow
+
 
 def refused(*args, **settings):
     """A quiet run that must fail with one line and no traceback."""

@@ -33,7 +33,7 @@ def test_a_cache_that_is_something_else_is_exit_6_before_the_model_is_looked_for
     ended = rerank("run", given, "-q", "-m", "/no/such/model", "--cache", tmp_path / "cache.db")
     assert ended.code == 6
     assert is_one_line(ended.err)
-    assert "cache.db: is no score cache of ours" in ended.err
+    assert "cache.db: not a score cache of rerank" in ended.err
     assert (tmp_path / "cache.db").read_bytes() == b"dear to somebody"
 
 

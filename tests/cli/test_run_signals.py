@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from shell import RERANK, TINY, environment, json_lines, rerank, started, stderr_until, until
 
+pytestmark = pytest.mark.slow
+
 SOON = 30  # seconds; a chunk of these takes a few milliseconds
 
 

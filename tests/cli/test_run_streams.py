@@ -17,6 +17,8 @@ from shell import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 PRINTING = """
 import sys
 

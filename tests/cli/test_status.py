@@ -9,6 +9,8 @@ from shell import RERANK, TINY, environment, is_one_line, json_lines, rerank, st
 from rerank_cli.cli.flags.declare import duration
 from rerank_cli.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 SLOWLY = ["--chunk-pairs", "40", "--commit-interval", "0", "--threads", "1"]
 
 
@@ -22,7 +24,7 @@ def test_of_a_run_at_work_and_after_it_was_stopped_and_at_its_end(requests_file,
         process.terminate()
         process.wait()
     text = rerank("status", output).out.decode()
-    assert "stopped; the same command goes on" in text
+    assert "stopped; the same command continues it" in text
     assert f"model {TINY}" in text
     assert "chunk pairs 40" in text
     found = json.loads(rerank("status", output, "--json").out)
@@ -53,16 +55,16 @@ def test_the_same_command_after_the_end_says_so_and_is_exit_0_or_3(requests_file
     assert rerank("run", requests_file, *flags).code == 3
     again = rerank("run", requests_file, *flags)
     assert again.code == 3
-    assert again.complaint.endswith("out.jsonl: complete already, nothing to do (--overwrite does it again)")
+    assert again.complaint.endswith("out.jsonl: already complete, nothing to do (--overwrite repeats the run)")
     judged = rerank("run", requests_file, *flags, "--qrels", tmp_path / "qrels.txt")
-    assert judged.complaint.endswith("nothing to do (--overwrite does it again, rerank eval measures it)")
+    assert judged.complaint.endswith("nothing to do (--overwrite repeats the run, rerank eval measures it)")
 
 
 def test_a_pipe_goes_on_where_it_stopped_when_it_has_a_checkpoint(long_file, tmp_path):
     kept, parts = tmp_path / "kept.checkpoint", []
     for _ in range(2):
         with open(long_file, "rb") as stdin:
-            flags = ["--checkpoint", kept, "--limit", "200", *SLOWLY]
+            flags = ["--checkpoint", kept, "--limit", "60", *SLOWLY]
             with started("run", "-m", TINY, "-q", *flags, stdin=stdin) as process:
                 if not parts:
                     until(kept.exists)
@@ -71,14 +73,14 @@ def test_a_pipe_goes_on_where_it_stopped_when_it_has_a_checkpoint(long_file, tmp
                 process.wait()
                 assert process.returncode == (0 if len(parts) == 2 else -15)
     assert all(parts)
-    assert [answer["id"] for answer in json_lines(b"".join(parts))] == list(range(200))
+    assert [answer["id"] for answer in json_lines(b"".join(parts))] == list(range(60))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_time_limit_ends_with_exit_10_and_says_how_to_go_on(long_file, tmp_path):
-    ended = rerank("run", long_file, "-m", TINY, "-o", tmp_path / "o", "--max-duration", "4s", "--progress", "off")
+    ended = rerank("run", long_file, "-m", TINY, "-o", tmp_path / "o", "--max-duration", "2s", "--progress", "off")
     assert ended.code == 10
-    assert "stopped by max-duration, work kept; the same command goes on from here" in ended.err
+    assert "stopped by max-duration, work kept; the same command continues from here" in ended.err
 
 
 @pytest.mark.parametrize(

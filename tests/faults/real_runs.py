@@ -1,18 +1,13 @@
 """The installed command on inputs that keep it busy for a second or two, alone or under somebody's hand."""
 
 import json
-import os
 import random
-import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
-RERANK = str(Path(sys.executable).with_name("rerank"))
-TINY = str(Path(__file__).parents[1] / "models" / "parity" / "bert")
-PATIENCE = 180  # seconds; a busy machine is no failure
+from processes import RERANK, TIMEOUT, TINY, environment, foreground, forked_command
 
 
 def requests(path, count=120):
@@ -31,24 +26,25 @@ def command(given, output, *flags):
     return [str(word) for word in (*words, *flags)]
 
 
-def environment(**more):
-    """One thread: two of them beside another process wait for each other."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RERANK_", "HF_"))}
-    return {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
-
-
 def ended(words, *, env=None, **settings):
-    """Run to the end; exit code and stderr."""
-    settings = {"stdin": subprocess.DEVNULL, "timeout": PATIENCE} | settings
-    done = subprocess.run(words, capture_output=True, env=environment(**(env or {})), check=False, **settings)
+    """Run to the end; exit code and stderr. Without settings of its own it is the fork server that runs the command."""
+    if words[0] == RERANK and not env and not settings:
+        words = [*forked_command(), *words[1:]]
+    settings = {"stdin": subprocess.DEVNULL, "timeout": TIMEOUT} | settings
+    done = subprocess.run(words, capture_output=True, env=one_thread(env), check=False, **settings)
     return done.returncode, done.stderr.decode()
+
+
+def one_thread(extra=None):
+    """The environment; two threads beside another process would wait for each other."""
+    return environment({"OMP_NUM_THREADS": "1", **(extra or {})})
 
 
 @contextmanager
 def begun(words, **settings):
     """A process at work, with the signals of a foreground job; killed when the block is left."""
     settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
-    process = subprocess.Popen(words, env=environment(), preexec_fn=_foreground, **settings)
+    process = subprocess.Popen(words, env=one_thread(), preexec_fn=foreground, **settings)
     try:
         yield process
     finally:
@@ -56,12 +52,7 @@ def begun(words, **settings):
         process.communicate()
 
 
-def _foreground():
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def until(condition, seconds=PATIENCE):
+def until(condition, seconds=TIMEOUT):
     """Poll; fails the test when it takes too long."""
     end = time.monotonic() + seconds
     while not condition():

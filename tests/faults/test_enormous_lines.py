@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 
-from real_runs import RERANK, TINY, environment
+import pytest
+from processes import RERANK, TINY, environment
+
+pytestmark = pytest.mark.slow
 
 CHILD = """
 import resource, subprocess, sys

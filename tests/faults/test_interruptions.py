@@ -7,7 +7,10 @@ import subprocess
 import time
 
 import pytest
-from real_runs import begun, command, ended, environment, names, until
+from processes import foreground
+from real_runs import begun, command, ended, names, one_thread, until
+
+pytestmark = pytest.mark.slow
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -58,7 +61,7 @@ def test_a_shell_loop_around_the_command_stops_too(given, tmp_path, number):
     """As Ctrl-C does it: the terminal sends the signal to shell and command alike."""
     one = " ".join(command(given, tmp_path / "out-$i.jsonl"))
     script = f"for i in 1 2 3; do {one}; echo $? >> {tmp_path}/codes; done"
-    loop = subprocess.Popen(["bash", "-c", script], env=environment(), start_new_session=True, preexec_fn=_foreground)
+    loop = subprocess.Popen(["bash", "-c", script], env=one_thread(), start_new_session=True, preexec_fn=foreground)
     try:
         until((tmp_path / "out-1.jsonl.checkpoint").exists)
         os.killpg(loop.pid, number)
@@ -70,11 +73,6 @@ def test_a_shell_loop_around_the_command_stops_too(given, tmp_path, number):
     assert loop.returncode == -number
     assert not (tmp_path / "codes").exists()
     assert "out-2.jsonl.lock" not in names(tmp_path)
-
-
-def _foreground():
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 JUMPING = """
@@ -100,7 +98,7 @@ def test_a_clock_that_jumps_changes_nothing(given, whole, tmp_path):
 
 
 def test_a_time_limit_is_exit_10_again_and_again_until_the_work_is_done(given, whole, tmp_path):
-    limit, codes = 2.0, []
+    limit, codes = 0.4, []
     while not codes or codes[-1] == 10:
         codes.append(ended(command(given, tmp_path / "out.jsonl", "--max-duration", f"{limit}s"))[0])
         limit *= 1.3

@@ -1,7 +1,10 @@
 """A few kills of a few jobs, as `make faults` does by the hundred: nothing is lost, doubled, changed or left behind."""
 
+import pytest
 from kill_jobs import JOBS
 from kills import Plan, campaign
+
+pytestmark = pytest.mark.slow
 
 SAMPLE = ("jsonl", "jsonl to parquet", "bad ones skipped")
 

@@ -24,7 +24,7 @@ TINY = str(Path(__file__).parents[1] / "models" / "parity" / "bert")
 PATIENCE = 180  # seconds for one process; a busy machine is no failure
 # Imports and model load; scoring before a first commit; scoring after one; after the last one.
 STAGES = ("starting", "uncommitted", "middle", "publishing")
-_AT_WORK, _GOES_ON = b", packed rows of ", "going on after "
+_AT_WORK, _GOES_ON = b", packed rows of ", "resuming after "
 
 
 class BrokenError(Exception):

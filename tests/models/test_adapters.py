@@ -53,7 +53,7 @@ def test_an_adapter_is_merged_at_load(decoder, adapter):
     base = ours(decoder("gemma"))
     session, prepared, plain = base
     adapted = session_of(decoder("gemma"), adapter=str(adapter))
-    answer = int(session._reader.tokenizer.ids("Yes")[0])
+    answer = int(session._tokenizer.tokenizer.ids("Yes")[0])
     expected = expected_scores(decoder("gemma"), adapter, prepared, answer)
     scores = scores_of(adapted, base)
     assert adapted.facts.packed

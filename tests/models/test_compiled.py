@@ -21,6 +21,8 @@ from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.prompts import profiles
 
+pytestmark = pytest.mark.slow
+
 PLACE = Placement(torch.device("cpu"), torch.bfloat16, None)
 FRAME = Frame(512, 96)
 
@@ -30,7 +32,7 @@ def kernel(monkeypatch):
     """The CPU as if it had the kernel, for any states."""
     monkeypatch.setattr(feeding, "has_kernel", lambda _: True)
     monkeypatch.setattr(compiling, "has_kernel", lambda _: True)
-    monkeypatch.setattr(attention, "_takes", lambda _: True)
+    monkeypatch.setattr(attention, "_kernel_accepts", lambda _: True)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", stand_in)
     attention._kernel_parameters.cache_clear()
     yield
@@ -42,7 +44,7 @@ def prepared_rows(folder, texts, batch_tokens=512, **options):
     session = open_session(
         ModelOptions(str(folder), device="cpu", dtype="fp32", batch_tokens=batch_tokens, max_length=96, **options)
     )
-    return session._scorer._model, session.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts)))
+    return session._scorer.model, session.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts)))
 
 
 @pytest.mark.parametrize("family", ["xlm-roberta", "modernbert-cls"])

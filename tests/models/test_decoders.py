@@ -64,7 +64,7 @@ def logits_of(model, prepared, answers):
 def test_scores_are_the_stock_models_logits(decoder, name, share_prefix):
     folder = decoder(name)
     session, prepared, scores = ours(folder, DIFFERENCE, share_prefix=share_prefix)
-    answers = [int(session._reader.tokenizer.ids(word)[0]) for word in ("Yes", "No")]
+    answers = [int(session._tokenizer.tokenizer.ids(word)[0]) for word in ("Yes", "No")]
     expected = stock(folder, prepared, answers)
     if name in PACKED:
         assert session.facts.packed
@@ -87,8 +87,8 @@ def test_a_row_in_halves_scores_the_same(decoder):
     session, prepared, _ = ours(decoder("qwen3"), profiles.BGE, batch_tokens=100_000)
     row = prepared.rows[0].row
     halves = [part for half in row.halves() for part in half.halves()]
-    found = np.concatenate([session._scorer._model.score(part) for part in halves])
-    whole = session._scorer._model.score(row).numpy()
+    found = np.concatenate([session._scorer.model.score(part) for part in halves])
+    whole = session._scorer.model.score(row).numpy()
     assert np.abs(found - whole).max() <= TOLERANCE * np.abs(whole).max()
 
 

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.profiling.flops import costs_of, row_flops
+from rerank_cli.engine.profiling.flops import costs_of
 from rerank_cli.engine.session import open_session
 from rerank_cli.models.compiled import CompiledModel
 from rerank_cli.models.inputs import Frame
@@ -24,7 +24,7 @@ DECODERS = ("gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite", 
 
 def model_of(folder, **options):
     family = FamilyOptions(**options)
-    return open_session(ModelOptions(str(folder), device="cpu", dtype="fp32", family=family))._scorer._model
+    return open_session(ModelOptions(str(folder), device="cpu", dtype="fp32", family=family))._scorer.model
 
 
 def row_of(lengths, parents=None, **more):
@@ -113,7 +113,7 @@ def test_layers_above_the_cutoff_are_not_counted():
 
 def test_merged_tokens_are_counted_once():
     row = row_of([40, 40, 21], [-1, -1, -1], passage_at=np.array([10, 10, 10]), closing=3)
-    plain = row_flops(model_of(PARITY / "gemma2-lightweight"), row)
+    plain = costs_of(model_of(PARITY / "gemma2-lightweight")).of(row)
     model = model_of(PARITY / "gemma2-lightweight", compress_layers=(1,), compress_ratio=2)
     weights, _ = counted(model, row)
     costs = costs_of(model)
@@ -126,8 +126,8 @@ def test_merged_tokens_are_counted_once():
 
 def test_a_compiled_model_counts_as_the_model_in_it(checkpoint):
     model, row = model_of(checkpoint("bert")), row_of([19, 7])
-    assert row_flops(CompiledModel(model, Frame(64, 32), "eager"), row) == row_flops(model, row)
+    assert costs_of(CompiledModel(model, Frame(64, 32), "eager")).of(row) == costs_of(model).of(row)
 
 
 def test_what_cannot_be_counted_is_not_guessed(checkpoint):
-    assert row_flops(model_of(checkpoint("deberta-v2")), row_of([7, 5])) is None
+    assert costs_of(model_of(checkpoint("deberta-v2"))) is None

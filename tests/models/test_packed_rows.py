@@ -102,10 +102,10 @@ def test_scores_do_not_depend_on_the_order_of_the_pairs(checkpoint):
 def test_weights_are_held_in_the_dtype_asked_for_and_the_head_in_fp32(checkpoint):
     session, _, scores = ours(checkpoint("bert"), pairs())
     half = open_session(ModelOptions(str(checkpoint("bert")), device="cpu", dtype="bf16"))
-    model = half._scorer._model
+    model = half._scorer.model
     texts = pairs()
     prepared = half.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts)))
-    assert {p.dtype for p in model._backbone.encoder.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.backbone.encoder.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in model._head.parameters()} == {torch.float32}
     assert np.corrcoef(half.score(prepared), scores)[0, 1] > 0.99
     assert session.facts.dtype == "fp32"

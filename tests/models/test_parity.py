@@ -45,6 +45,7 @@ def test_scores_are_those_of_the_reference_implementation(case, share_prefix):
     assert worst <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=named)
 @pytest.mark.parametrize(("dtype", "share", "tau"), [("bf16", 0.1, 0.85), ("fp16", 0.01, 0.97)])
 def test_half_precision_ranks_nearly_as_the_reference_in_fp32(case, dtype, share, tau):
@@ -128,4 +129,4 @@ def test_layers_above_the_top_cutoff_are_neither_loaded_nor_missed(tmp_path):
     session = open_session(
         ModelOptions(str(tmp_path), device="cpu", dtype="fp32", family=FamilyOptions(cutoff_layers=(3,)))
     )
-    assert len(session._scorer._model._backbone.layers) == 3
+    assert len(session._scorer.model.backbone.layers) == 3

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from rerank_cli.choices import TruncationRule
 from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairReader, PairTexts, prepare
+from rerank_cli.engine.prepare import PairTexts, PairTokenizer, prepare
 from rerank_cli.errors import UsageError
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
@@ -35,7 +35,7 @@ PAIRS = [(query, passage) for query in QUERIES for passage in PASSAGES]
 
 def our_ids(folder, max_length=None, instructions=(), **family):
     opened = open_tokenizer(ModelOptions(str(folder), max_length=max_length, family=FamilyOptions(**family)))
-    reader = PairReader(opened.tokenizer, opened.reading.rule, opened.limits, share=True)
+    reader = PairTokenizer(opened.tokenizer, opened.reading.rule, opened.limits, share=True)
     queries, passages = zip(*PAIRS, strict=True)
     ready = prepare(PairTexts(queries, passages, [0] * len(PAIRS), instructions), reader, 4096)
     sequences = {}

@@ -15,6 +15,8 @@ from rerank_cli.models.quantization.fp8 import FLOAT8, Float8Linear, quantize_fp
 from rerank_cli.models.quantization.int8 import Int8Linear
 from rerank_cli.run.verify import kendall_tau
 
+pytestmark = pytest.mark.slow
+
 CUDA = torch.device("cuda", 0)
 
 
@@ -89,7 +91,7 @@ def test_scales_lie_in_memory_that_goes_on_to_the_end_of_a_tile(linear, monkeypa
 
 
 def test_linears_of_the_blocks_are_quantized_but_for_a_trimmed_last_one_and_odd_widths(checkpoint):
-    model = open_session(ModelOptions(str(checkpoint("xlm-roberta")), device="cpu", dtype="bf16"))._scorer._model
+    model = open_session(ModelOptions(str(checkpoint("xlm-roberta")), device="cpu", dtype="bf16"))._scorer.model
     blocks = model.backbone.encoder.layer
     blocks[0].output.dense = torch.nn.Linear(96, 47)
     assert quantize_fp8(block_linears(model.backbone)) == 2 * 6 - 1
@@ -103,7 +105,7 @@ def test_a_quantized_model_ranks_nearly_as_the_exact_one(checkpoint, family):
     session = open_session(ModelOptions(str(checkpoint(family)), device="cpu", dtype="bf16"))
     prepared = session.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts)))
     exact = session.score(prepared)
-    assert quantize_fp8(block_linears(session._scorer._model.backbone)) > 0
+    assert quantize_fp8(block_linears(session._scorer.model.backbone)) > 0
     found = session.score(prepared)
     print(f"worst |Δ| {np.abs(found - exact).max():.2g} of {np.ptp(exact):.2g}, τ {kendall_tau(found, exact):.3f}")
     assert (found != exact).any()
@@ -123,7 +125,7 @@ def test_fp8_on_a_card_without_float8_is_refused(card):
 
 
 @pytest.mark.parametrize(
-    ("product", "said"), [(RuntimeError("no kernel\nat x"), r"does not take it \(no kernel\)"), (0, "wrongly")]
+    ("product", "said"), [(RuntimeError("no kernel\nat x"), r"has no such kernel \(no kernel\)"), (0, "wrongly")]
 )
 def test_fp8_on_a_card_that_fails_its_trial_is_refused(card, monkeypatch, product, said):
     card(9, 0)
@@ -145,7 +147,7 @@ def test_fp8_is_worked_out_in_bf16_and_in_nothing_else(card, monkeypatch):
     ones = torch.ones(32, 32, dtype=torch.bfloat16)
     monkeypatch.setattr(torch, "ones", lambda *_, **__: ones)
     assert choose_dtype("auto", CUDA, quantize=Quantize.FP8) == torch.bfloat16
-    with pytest.raises(UsageError, match=r"fp8 works in bf16 \(got --dtype fp16\)\. Fix: --dtype bf16"):
+    with pytest.raises(UsageError, match=r"fp8 needs bf16 \(got --dtype fp16\)\. Fix: --dtype bf16"):
         choose_dtype("fp16", CUDA, quantize=Quantize.FP8)
 
 
@@ -190,9 +192,9 @@ def test_a_model_in_int8_ranks_nearly_as_the_exact_one(checkpoint, family):
 
 
 def test_int8_is_for_a_cpu_and_beside_fp32():
-    with pytest.raises(UsageError, match="--quantize int8: for a CPU, this runs on cuda"):
+    with pytest.raises(UsageError, match="--quantize int8: needs a CPU, this runs on cuda"):
         choose_dtype("auto", CUDA, quantize=Quantize.INT8)
-    with pytest.raises(UsageError, match=r"works beside fp32 \(got --dtype bf16"):
+    with pytest.raises(UsageError, match=r"int8 needs fp32 \(got --dtype bf16"):
         choose_dtype("bf16", torch.device("cpu"), quantize=Quantize.INT8)
 
 
@@ -201,5 +203,5 @@ def test_a_torch_without_integer_products_is_told_of_in_one_line(monkeypatch):
         raise RuntimeError("no kernel\nfor this processor")
 
     monkeypatch.setattr(quantize_int8, "to_int8", missing)
-    with pytest.raises(UsageError, match=r"int8: not to be had here \(no kernel\)$"):
+    with pytest.raises(UsageError, match=r"int8: not available here \(no kernel\)$"):
         choose_dtype("auto", torch.device("cpu"), quantize=Quantize.INT8)

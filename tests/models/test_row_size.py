@@ -26,7 +26,7 @@ def test_a_large_model_still_gets_rows_of_some_length_where_they_fit():
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v2"])
 def test_the_cost_of_a_token_goes_by_the_weights_it_meets(checkpoint, family, monkeypatch, caplog):
-    model = open_session(ModelOptions(str(checkpoint(family)), device="cpu"))._scorer._model
+    model = open_session(ModelOptions(str(checkpoint(family)), device="cpu"))._scorer.model
     cost = cost_of(model, torch.float16, 512)
     blocks = 3 * (4 * 48 * 48 + 2 * 48 * 96)
     assert 2 * blocks < cost.operations < 2.4 * blocks

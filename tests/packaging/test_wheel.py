@@ -12,6 +12,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MINI = "rerank_cli/checkpoints/mini/"
 REQUEST = b'{"query": "what is a panda?", "documents": ["hi", "The giant panda is a bear that lives in China."]}\n'

@@ -1,5 +1,4 @@
-"""Flags that several commands share, as functions from flags to the options that the product takes.
+"""Flags that several commands share, as functions that turn them into the product's option objects.
 
-Knows names, help texts and which flags exclude each other; not what an option does. Face: `declare.flag`,
-`declare.command`, and one bundle function for each group of flags.
+Knows names, help and exclusions of flags, not their meaning. Entry points: `declare.flag`, `declare.command`, bundles.
 """

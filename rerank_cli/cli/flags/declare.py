@@ -1,9 +1,9 @@
-"""How a flag is declared, and how it reaches its command.
+"""Declares flags, and makes commands of functions with flags.
 
 A flag is the default value of a parameter: `max_length: int | None = flag(None, "Tokens of a pair.", "N", min=1)` is
 `--max-length N`, and reads `RERANK_MAX_LENGTH` from the environment. A bundle is a function whose parameters are flags
-and whose result is an options object; `command` puts the flags of each bundle in place of the command's parameter of
-that name, and calls the command with the results.
+and whose result is an options object. It is the default value of a command's parameter: `command` puts its flags in
+place of that parameter, and passes a function that returns the result.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import ClosedPipe, UsageError
 
 R = TypeVar("R")
 
@@ -34,39 +35,9 @@ OUTPUT = "Output"
 RECOVERY = "Resume and errors"
 PROGRESS = "Progress and settings"
 _PANELS = (COMMON, INPUT, BY_ID, MODEL, PROMPT, LAYERS, DEVICE, RANKING, OUTPUT, RECOVERY, PROGRESS)
-_FIRST = ("model", "output", "top_n")  # of the common flags, in every help text
+_FIRST = ("model", "output", "top_n")  # come first in every help text
 _LOWEST = re.compile(r"; x>=[\d.]+|x>=[\d.]+; |\s*\[x>=[\d.]+\]")
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """A flag before it has a name. `long` replaces the name made of the parameter's; `settings` are typer's."""
-
-    default: Any
-    help: str
-    metavar: str | None = None
-    short: str | None = None
-    long: str | None = None
-    panel: str = COMMON
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def option(self, name: str) -> Any:
-        """The typer option for a parameter of this name."""
-        long = self.long or "--" + name.replace("_", "-")
-        variable = "RERANK_" + long.removeprefix("--").partition("/")[0].replace("-", "_").upper()
-        if self.default is True and "/" not in long:
-            long = f"{long}/--no-{long.removeprefix('--')}"
-        return typer.Option(
-            self.default,
-            *filter(None, (long, self.short)),
-            help=self.help,
-            metavar=self.metavar,
-            envvar=None if self.settings.get("is_eager") or name == "debug" else variable,
-            show_envvar=False,
-            rich_help_panel=self.panel,
-            **self.settings,
-        )
 
 
 def flag(
@@ -79,54 +50,81 @@ def flag(
     panel: str = COMMON,
     **settings: Any,
 ) -> Any:
-    """Declare a flag; `settings` go to typer (`min`, `max`, `callback`, …). `...` as default makes it required."""
-    return Flag(default, help, metavar, short, long, panel, settings)
+    """Declare a flag; `...` as default makes it required. Returns a partial function from its name to a typer option.
+
+    `long` replaces the name derived from the parameter; `settings` go to typer (`min`, `max`, `callback`, …).
+    """
+
+    def option(name: str, *, panel: str) -> Any:
+        words = long or "--" + name.replace("_", "-")
+        variable = "RERANK_" + words.removeprefix("--").partition("/")[0].replace("-", "_").upper()
+        if default is True and "/" not in words:
+            words = f"{words}/--no-{words.removeprefix('--')}"
+        return typer.Option(
+            default,
+            *filter(None, (words, short)),
+            help=help,
+            metavar=metavar,
+            envvar=None if settings.get("is_eager") or name == "debug" else variable,
+            show_envvar=False,
+            rich_help_panel=panel,
+            **settings,
+        )
+
+    return partial(option, panel=panel)
 
 
 def moved(shared: Any, panel: str) -> Any:
     """The same flag in another group of the help text."""
-    return replace(shared, panel=panel)
+    return partial(shared, panel=panel)
 
 
-def command(**bundles: Callable[..., Any]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Make a typer command of a function whose parameters are flags, arguments and bundles."""
+def command(function: Callable[..., R]) -> Callable[..., R]:
+    """Make a typer command of a function whose parameters are flags, arguments and bundles; it gets `--debug` too.
 
-    def decorate(function: Callable[..., R]) -> Callable[..., R]:
-        parts = {name: [_declared(make, p) for p in _parameters(make)] for name, make in bundles.items()}
-        parameters: list[inspect.Parameter] = []
-        for parameter in _parameters(function):
-            parameters += parts.get(parameter.name) or [_declared(function, parameter)]
+    The command raises ClosedPipe for a closed pipe, which typer would treat as an ordinary failure.
+    """
+    bundles: dict[str, tuple[Callable[..., Any], list[inspect.Parameter]]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if inspect.isfunction(make := parameter.default):
+            flags = [_declared(make, part) for part in inspect.signature(make).parameters.values()]
+            bundles[parameter.name] = make, flags
+            parameters += flags
+        else:
+            parameters.append(_declared(function, parameter))
+    debug = flag(False, "Show the traceback of an error.", panel=PROGRESS)("debug")
+    parameters.append(inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=debug, annotation=bool))
 
-        @functools.wraps(function)
-        def wrapper(**values: Any) -> R:
-            for name, make in bundles.items():
-                values[name] = functools.partial(make, **{part.name: values.pop(part.name) for part in parts[name]})
-            return function(**values)
+    @functools.wraps(function)
+    def wrapper(*, debug: bool, **values: Any) -> R:  # noqa: ARG001 - main looks for --debug itself
+        for name, (make, flags) in bundles.items():
+            values[name] = partial(make, **{part.name: values.pop(part.name) for part in flags})
+        try:
+            result = function(**values)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ClosedPipe from error
+        return result
 
-        del wrapper.__wrapped__
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return wrapper
-
-    return decorate
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
+    del wrapper.__wrapped__
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapper
 
 
 def _declared(function: Callable[..., Any], parameter: inspect.Parameter) -> inspect.Parameter:
     """The parameter with its type evaluated and its flag as a typer option."""
-    kind = parameter.annotation
+    kind, default = parameter.annotation, parameter.default
     if isinstance(kind, str):
-        kind = eval(kind, function.__globals__)  # as typing.get_type_hints does; ours alone
-    default = parameter.default
-    option = default.option(parameter.name) if isinstance(default, Flag) else default
+        kind = eval(kind, function.__globals__)  # our own source text, as in typing.get_type_hints
+    option = default(parameter.name) if isinstance(default, partial) else default
     return parameter.replace(annotation=kind, default=option, kind=inspect.Parameter.KEYWORD_ONLY)
 
 
 class GroupedHelp(TyperCommand):
-    """A command whose help lists its flags in groups, in the same order for every command."""
+    """A command whose help lists flags in groups, in the same order for every command."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -145,7 +143,7 @@ class GroupedHelp(TyperCommand):
 
 
 def whole_numbers(text: str | None, name: str) -> tuple[int, ...] | None:
-    """`8,28` as (8, 28), sorted and without repetition. UsageError names the flag."""
+    """`8,28` as (8, 28), sorted and without repetition. Raises UsageError, which names the flag."""
     if text is None:
         return None
     try:
@@ -155,7 +153,7 @@ def whole_numbers(text: str | None, name: str) -> tuple[int, ...] | None:
 
 
 def duration(text: str | None, name: str) -> float | None:
-    """Seconds of `90`, `90s`, `30m`, `7h30m` or `2d`. UsageError names the flag."""
+    """Seconds of `90`, `90s`, `30m`, `7h30m` or `2d`. Raises UsageError, which names the flag."""
     if text is None:
         return None
     plain = f"{text}s" if re.fullmatch(r"\d+(\.\d+)?", text) else text

@@ -1,4 +1,4 @@
-"""Flags of what is read: files of queries with their candidates, or a run of ids and the files that have the texts."""
+"""Flags of the input: files of queries with their candidates, or a run of ids and the files with the texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.records import Shape
 
 if TYPE_CHECKING:
-    from rerank_cli.formats import ById, InputOptions
+    from rerank_cli.formats import InputOptions
 
 flag = partial(declare.flag, panel=declare.INPUT)
 by_id = partial(declare.flag, panel=declare.BY_ID)
@@ -29,7 +29,7 @@ def given(
     text_field: str | None = flag(None, "Field of a candidate's text.", "FIELD"),
     id_field: str | None = common.ID_FIELD,
     doc_id_field: str | None = common.DOC_ID_FIELD,
-    sort: bool = flag(False, "Group rows of pairs, or of --run, by query first: they may stand in any order."),
+    sort: bool = flag(False, "Group rows of pairs, or of --run, by query first: they may be in any order."),
     run: list[str] | None = by_id(None, "Run of ids: TREC, MTEB, MS MARCO or BEIR (may be repeated).", "RUN"),
     queries: str | None = by_id(None, "Texts of the queries: JSONL, TSV or Parquet.", "FILE"),
     corpus: str | None = by_id(None, "Texts of the candidates: a JSONL, TSV or Parquet file, or a folder.", "PATH"),
@@ -39,14 +39,23 @@ def given(
     run_values: RunValues | None = by_id(None, "What the third of three columns of --run is [default: auto]."),
     index_dir: str | None = moved(common.INDEX_DIR, declare.BY_ID),
 ) -> InputOptions:
-    """What is read, as InputOptions; UsageError for flags that do not go together."""
-    from rerank_cli.formats import InputOptions
+    """The input as InputOptions. Raises UsageError for flags that exclude each other."""
+    from rerank_cli.formats import ById, InputOptions
+    from rerank_cli.formats.corpus.files import beir_folder
 
-    found = None
     if split and not beir:
         raise UsageError("--split needs --beir DIR")
+    ids = None
     if run:
-        found = _by_id(run, inputs, queries, corpus, beir, split or "test", depth, run_values, index_dir)
+        if inputs:
+            raise UsageError(f"INPUT and --run were both given (got {inputs[0]}). Fix: give one of them")
+        folder = beir_folder(beir, split or "test") if beir else None
+        queries = queries or (folder.queries if folder else None)
+        corpus = corpus or (folder.corpus if folder else None)
+        for name, path in (("--queries FILE", queries), ("--corpus PATH", corpus)):
+            if not path:
+                raise UsageError(f"--run {run[0]}: has only ids, and the texts are missing. Fix: {name}, or --beir DIR")
+        ids = ById(str(queries), str(corpus), depth, run_values or RunValues.AUTO, index_dir)
     else:
         flags = {"--queries": queries, "--corpus": corpus, "--beir": beir, "--depth": depth}
         for name, value in (flags | {"--run-values": run_values, "--index-dir": index_dir}).items():
@@ -54,30 +63,5 @@ def given(
                 raise UsageError(f"{name} needs --run RUN")
     paths = tuple(run) if run else require_input(inputs)
     return InputOptions(
-        paths, shape, query_field, documents_field, text_field, id_field, doc_id_field, sort=sort, by_id=found
+        paths, shape, query_field, documents_field, text_field, id_field, doc_id_field, sort=sort, by_id=ids
     )
-
-
-def _by_id(
-    run: list[str],
-    inputs: list[str] | None,
-    queries: str | None,
-    corpus: str | None,
-    beir: str | None,
-    split: str,
-    depth: int | None,
-    values: RunValues | None,
-    index_folder: str | None,
-) -> ById:
-    from rerank_cli.formats import ById
-    from rerank_cli.formats.corpus.files import beir_folder
-
-    folder = beir_folder(beir, split) if beir else None
-    if inputs:
-        raise UsageError(f"INPUT and --run were both given (got {inputs[0]}). Fix: give one of them")
-    queries = queries or (folder.queries if folder else None)
-    corpus = corpus or (folder.corpus if folder else None)
-    for name, value in (("--queries FILE", queries), ("--corpus PATH", corpus)):
-        if not value:
-            raise UsageError(f"--run {run[0]}: it holds ids, and the texts are missing. Fix: {name}, or --beir DIR")
-    return ById(str(queries), str(corpus), depth, values or RunValues.AUTO, index_folder)

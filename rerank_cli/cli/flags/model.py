@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rerank_cli.engine.options import ModelOptions
 
 DEFAULT_MODEL = "BAAI/bge-reranker-v2-m3"
+more = partial(flag, panel=declare.MODEL)
 prompts = partial(flag, panel=declare.PROMPT)
 layers = partial(flag, panel=declare.LAYERS)
 device_flag = partial(flag, panel=declare.DEVICE)
@@ -23,12 +25,10 @@ device_flag = partial(flag, panel=declare.DEVICE)
 def reading(
     model: str = flag(DEFAULT_MODEL, "Hub id, folder, or the built-in 'mini'.", "MODEL", short="-m"),
     max_length: int | None = flag(None, "Tokens of query, passage and special tokens [default: 512].", "N", min=1),
-    revision: str | None = flag(None, "Branch, tag or commit on the Hub.", "REV", panel=declare.MODEL),
-    query_max_length: int | None = flag(
-        None, "Tokens of the query [default: 3/4 of --max-length].", "N", min=1, panel=declare.MODEL
-    ),
+    revision: str | None = more(None, "Branch, tag or commit on the Hub.", "REV"),
+    query_max_length: int | None = more(None, "Tokens of the query [default: 3/4 of --max-length].", "N", min=1),
     profile: str | None = prompts(None, "Prompt profile: bge, qwen3, mxbai, or a TOML or JSON file.", "NAME"),
-    prompt: str | None = prompts(None, "Question that the model is asked about the pair.", "TEXT"),
+    prompt: str | None = prompts(None, "Question to the model about the pair.", "TEXT"),
     query_instruction: str | None = prompts(None, "Instruction for queries that have none of their own.", "TEXT"),
     passage_instruction: str | None = prompts(None, "Text written before every passage.", "TEXT"),
     truncation_rule: TruncationRule | None = prompts(None, "Which tokens --max-length counts."),
@@ -42,7 +42,7 @@ def reading(
     ),
     threads: int | None = device_flag(None, "CPU threads [default: all physical cores].", "N", min=1),
 ) -> ModelOptions:
-    """How a model reads pairs, for any device."""
+    """The model and how it reads pairs, as ModelOptions for any device."""
     from rerank_cli.engine.options import ModelOptions
     from rerank_cli.models.options import FamilyOptions
     from rerank_cli.models.prompts.profiles import read_profile
@@ -75,40 +75,33 @@ def place(
     ),
     share_prefix: bool = device_flag(True, "Compute the common start of a query's prompts once."),
 ) -> dict[str, Any]:
-    """Where a model runs, as fields of ModelOptions."""
+    """Device and speed, as fields of ModelOptions."""
+    is_number = batch_tokens.isascii() and batch_tokens.isdigit() and int(batch_tokens) > 0
+    if batch_tokens != "auto" and not is_number:
+        raise UsageError(f"--batch-tokens {batch_tokens}: expected auto or a whole number from 1")
     return {
         "device": device,
         "dtype": dtype.value,
         "quantize": quantize,
-        "batch_tokens": _tokens(batch_tokens),
+        "batch_tokens": int(batch_tokens) if is_number else None,
         "share_prefix": share_prefix,
         "compile": compile,
     }
 
 
 def long_documents(
-    long_documents: LongDocuments = flag(
-        LongDocuments.TRUNCATE, "Documents that do not fit: truncated, or scored in passages.", panel=declare.MODEL
+    long_documents: LongDocuments = more(
+        LongDocuments.TRUNCATE, "Documents that do not fit: truncated, or scored in passages."
     ),
-    stride: int | None = flag(
-        None, "Tokens from passage to passage [default: 3/4 of a passage].", "N", min=1, panel=declare.MODEL
-    ),
+    stride: int | None = more(None, "Tokens from passage to passage [default: 3/4 of a passage].", "N", min=1),
 ) -> dict[str, Any]:
-    """What happens to long documents, as fields of ModelOptions."""
+    """How long documents are scored, as fields of ModelOptions."""
     return {"long_documents": long_documents, "stride": stride}
 
 
-def model_of(*parts: Any) -> ModelOptions:
+def model_of(reading: Callable[[], ModelOptions], *others: Callable[[], dict[str, Any]]) -> ModelOptions:
     """The options of `reading` with the fields of the other bundles."""
-    first, *others = (part() for part in parts)
-    fields = {name: value for other in others for name, value in other.items()}
-    found: ModelOptions = replace(first, **fields)
+    found = reading()
+    for part in others:
+        found = replace(found, **part())
     return found
-
-
-def _tokens(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise UsageError(f"--batch-tokens {text}: expected auto or a whole number from 1")
-    return int(text)

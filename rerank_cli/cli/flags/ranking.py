@@ -1,4 +1,4 @@
-"""Flags of what happens to the scores of a run: fusion with the first stage, a minimum, evaluation by judgements."""
+"""Flags applied to the scores of a run: fusion with the first stage, a minimum score, evaluation by judgements."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def ranking(
     from rerank_cli.evaluation.same_pass import QrelsOptions
     from rerank_cli.ranking import Fusion
 
-    for name, value, other, there in (
+    for name, value, other, given in (
         ("--fuse-k", fuse_k, "--fuse rrf", fuse is Fuse.RRF),
         ("--fuse-weight", fuse_weight, "--fuse weighted", fuse is Fuse.WEIGHTED),
         ("--normalize", normalize, "--fuse weighted", fuse is Fuse.WEIGHTED),
         ("--measures", measures, "--qrels FILE", qrels is not None),
     ):
-        if value is not None and not there:
+        if value is not None and not given:
             raise UsageError(f"{name} needs {other}")
     if fuse_weight != fuse_weight or min_score != min_score:
         raise UsageError("--fuse-weight and --min-score need a number (got nan)")
     weight = 0.5 if fuse_weight is None else fuse_weight
     fusion = Fusion(fuse, fuse_k or 60, weight, normalize or Normalize.MINMAX, min_score)
-    return {"fusion": fusion, "judges": None if qrels is None else QrelsOptions(qrels, measures or DEFAULT)}
+    return {"fusion": fusion, "qrels": None if qrels is None else QrelsOptions(qrels, measures or DEFAULT)}

@@ -1,4 +1,4 @@
-"""What a device could do and what it did: matrix-multiply peak, floating-point operations, machine.
+"""Measures a device and counts work: matrix-multiply peak, floating-point operations, machine description.
 
-Knows models and devices; not samples or reports. Face: `flops.costs_of`, `peak.matmul_peak`, `machine.machine_of`.
+Depends on models and devices. Entry points: `flops.costs_of`, `peak.matmul_peak`, `machine.machine_of`.
 """

@@ -1,13 +1,13 @@
-"""Floating-point operations of a packed row: those that are worked out, and those of the plain model on the same pairs.
+"""Counts floating-point operations of a packed row: those done, and those of the plain model on the same pairs.
 
-A product of [m, k] and [k, n] is 2·m·k·n operations, so that a token costs twice the weights it passes through: Kaplan
-et al., "Scaling Laws for Neural Language Models" (arXiv 2001.08361, 2.1) and Chowdhery et al., "PaLM" (arXiv
-2204.02311, appendix B). Attention costs 4·d for each query and key that see one another, d being the width of all heads
-together. What a mask hides (tokens behind a causal one, or outside a window) is not counted, which PaLM does; neither
-are filler, look-ups of embeddings, norms, activations and softmax, which are no matrix products.
+A product of [m, k] and [k, n] takes 2·m·k·n operations, so a token costs twice the weights it passes through: Kaplan et
+al., "Scaling Laws for Neural Language Models" (arXiv 2001.08361, 2.1) and Chowdhery et al., "PaLM" (arXiv 2204.02311,
+appendix B). Attention costs 4·d for each query and key that attend to each other, where d is the width of all heads
+together. Pairs that a mask hides (later tokens in a causal model, tokens outside a window) are not counted, unlike in
+PaLM. Filler, embedding look-ups, norms, activations and softmax are not matrix products and not counted.
 
-Weights are those of the stock class, built anew from the configuration without memory: it does not matter how the model
-at hand keeps them. Types that are not listed, and padded models, are not counted.
+Weights are those of the stock class, built from the configuration on the meta device, so it does not matter how the
+model stores them. Model types that are not listed, and padded models, are not counted.
 """
 
 from __future__ import annotations
@@ -31,16 +31,13 @@ _DENSE = {
     "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert", "gte",
     "gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite", "phi", "cohere", "olmo2", "gemma3_text",
 }  # fmt: skip
-_OF_ALL_TOKENS = ("key.weight", "value.weight", "k_proj.weight", "v_proj.weight")
+_KEYS_AND_VALUES = ("key.weight", "value.weight", "k_proj.weight", "v_proj.weight")
 _FUSED = "Wqkv.weight"
 
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """`done` is worked out for a row; `nominal` is what its pairs take of the plain model.
-
-    Nominal is each distinct pair by itself, nothing shared, and every layer for all of its tokens.
-    """
+    """Operations `done` for a row, and `nominal` ones: of the plain model, each pair alone, every layer in full."""
 
     done: int
     nominal: int
@@ -51,7 +48,7 @@ class Flops:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Weights of a layer's matrices: those of keys and values, and the others. `reach` is how far a token sees."""
+    """Weights of a layer's matrices: of keys and values, and of the rest. `reach` is the distance of its window."""
 
     keys: int
     others: int
@@ -60,9 +57,9 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a model costs: `before` the blocks a token, `head` a score, both in weights; `width` is that of all heads.
+    """Costs of a model in weights: `before` per token outside the blocks, `head` per score; `width` is all heads' d.
 
-    In a trimmed model the last block works out keys and values alone for tokens that are not scored.
+    In a trimmed model the last block computes only keys and values for tokens that are not scored.
     """
 
     before: int
@@ -84,53 +81,68 @@ class Costs:
                 row, _ = compress(row, torch.zeros(1, row.tokens, 1), self.compression.ratio)
             last = trimmed and number == len(self.blocks) - 1
             weights += row.tokens * block.keys + (row.sequences if last else row.tokens) * block.others
-            seen += (pairs_of_scored if last else pairs_seen)(row, block.reach, self.causal)
+            if last:  # the only queries are the scored tokens, the first or the last of each sequence
+                keys = row.sequence_lengths
+                seen += int((keys if block.reach is None else np.minimum(keys, block.reach + 1)).sum())
+            else:
+                seen += _attending_pairs(row, block.reach, self.causal)
         return 2 * weights + 4 * self.width * seen
 
 
-def row_flops(model: CrossEncoder, row: TokenRow) -> Flops | None:
-    """Operations of one row; None where they are not counted. For many rows, ask `costs_of` once."""
-    costs = costs_of(model)
-    return costs.of(row) if costs else None
+def _attending_pairs(row: TokenRow, reach: int | None, causal: bool) -> int:
+    """Pairs of a query and a key that attend to each other in a layer that is computed for all tokens."""
+    lengths, before = row.lengths, row.prefixes
+    if causal:
+        return int((_causal_keys(before + lengths, reach) - _causal_keys(before, reach)).sum())
+    if reach is None:
+        return int((lengths**2).sum())
+    far = np.minimum(reach, lengths - 1)
+    return int((lengths + 2 * far * lengths - far * (far + 1)).sum())
+
+
+def _causal_keys(count: Any, reach: int | None) -> Any:
+    """Keys that the first `count` tokens of a causal sequence attend to, summed."""
+    if reach is None:
+        return count * (count + 1) // 2
+    near = np.minimum(count, reach + 1)
+    return near * (near + 1) // 2 + (count - near) * (reach + 1)
 
 
 def costs_of(model: CrossEncoder) -> Costs | None:
-    """What a loaded model costs, None for a kind that is not counted."""
+    """Costs of a loaded model, None for a type that is not counted."""
+    from transformers import AutoModel
+
     if isinstance(model, CompiledModel):
         model = model.plain
     if not isinstance(model, PackedEncoder | PackedDecoder | LayeredDecoder) or not model.packed:
         return None
-    parts = cast("Any", model)
-    config = parts._backbone.config
+    parts, config = cast("Any", model), cast("Any", model.backbone.config)
     if config.model_type not in _DENSE:
         return None
-    stock = _without_memory(config)
+    with torch.device("meta"):
+        stock: nn.Module = AutoModel.from_config(copy.deepcopy(config))
     blocks = next(m for m in stock.modules() if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers)
     inside = {id(module) for module in blocks.modules()}
     outside = [
-        module
+        module.weight.numel()
         for name, module in stock.named_modules()
         if isinstance(module, nn.Linear) and id(module) not in inside and "pooler" not in name
     ]
+    if isinstance(model, PackedEncoder):
+        head = sum(weight.numel() for weight in parts._head.parameters() if weight.dim() == 2)
+    else:
+        heads = [parts._head] if isinstance(model, PackedDecoder) else parts._heads.values()
+        head = sum(head.rows.numel() for head in heads)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Costs(
-        before=sum(module.weight.numel() for module in outside),
+        before=sum(outside),
         blocks=tuple(_block(block, config) for block in blocks),
         width=config.num_attention_heads * size,
-        head=_head(model),
+        head=head,
         causal=not isinstance(model, PackedEncoder),
         trimmed=bool(getattr(parts, "_trimmed", False)),
         compression=getattr(parts, "_compression", Compression()),
     )
-
-
-def _without_memory(config: Any) -> nn.Module:
-    """The stock backbone of this configuration on the meta device."""
-    from transformers import AutoModel
-
-    with torch.device("meta"):
-        stock: nn.Module = AutoModel.from_config(copy.deepcopy(config))
-    return stock
 
 
 def _block(block: nn.Module, config: Any) -> Block:
@@ -140,45 +152,10 @@ def _block(block: nn.Module, config: Any) -> Block:
             continue
         if name.endswith(_FUSED):
             keys, others = keys + weight.numel() * 2 // 3, others + weight.numel() // 3
-        elif name.endswith(_OF_ALL_TOKENS):
+        elif name.endswith(_KEYS_AND_VALUES):
             keys += weight.numel()
         else:
             others += weight.numel()
-    windowed = [module for module in block.modules() if hasattr(module, "sliding_window")]
-    window = cast("Any", windowed[0] if windowed else config)
-    window = getattr(window, "sliding_window", None)
+    windowed: list[Any] = [module for module in block.modules() if hasattr(module, "sliding_window")]
+    window = getattr(windowed[0] if windowed else config, "sliding_window", None)
     return Block(keys, others, None if window is None else window - 1)
-
-
-def _head(model: PackedEncoder | PackedDecoder | LayeredDecoder) -> int:
-    """Weights that a score passes through behind the blocks."""
-    parts = cast("Any", model)
-    if isinstance(model, PackedEncoder):
-        return sum(weight.numel() for weight in parts._head.parameters() if weight.dim() == 2)
-    heads = [parts._head] if isinstance(model, PackedDecoder) else parts._heads.values()
-    return sum(head.rows.numel() for head in heads)
-
-
-def pairs_seen(row: TokenRow, reach: int | None, causal: bool) -> int:
-    """Pairs of a query and a key in a layer that is worked out for all tokens."""
-    lengths, before = row.lengths, row.prefixes
-    if causal:
-        return int((_up_to(before + lengths, reach) - _up_to(before, reach)).sum())
-    if reach is None:
-        return int((lengths**2).sum())
-    far = np.minimum(reach, lengths - 1)
-    return int((lengths + 2 * far * lengths - far * (far + 1)).sum())
-
-
-def pairs_of_scored(row: TokenRow, reach: int | None, _causal: bool) -> int:
-    """The same in a layer whose only queries are the scored tokens, the first or the last of each sequence."""
-    lengths = row.sequence_lengths
-    return int((lengths if reach is None else np.minimum(lengths, reach + 1)).sum())
-
-
-def _up_to(count: Any, reach: int | None) -> Any:
-    """Keys that the first `count` tokens of a causal sequence see together."""
-    if reach is None:
-        return count * (count + 1) // 2
-    near = np.minimum(count, reach + 1)
-    return near * (near + 1) // 2 + (count - near) * (reach + 1)

@@ -1,9 +1,10 @@
-"""What a person must know of a machine to read a figure measured on it."""
+"""Hardware and library versions, recorded with every benchmark result; row sizes to try on a device."""
 
 from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,9 @@ _ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The device by name; `capability` is the CPU's instruction set or the GPU's compute capability.
+    """A device and its host. `capability` is the CPU's instruction set or the GPU's compute capability.
 
-    `cores` are those this process may run on, `memory` the device's bytes, None where torch does not say.
+    `cores` are those this process may use, `memory` the device's bytes, None where torch does not report them.
     """
 
     device: str
@@ -34,7 +35,12 @@ class Machine:
 
 def machine_of(device: torch.device) -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    name, capability, memory = _processor(), torch.backends.cpu.get_cpu_capability(), None
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    name = next(named, platform.processor() or platform.machine())
+    capability, memory = torch.backends.cpu.get_cpu_capability(), None
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         name, capability, memory = properties.name, f"{properties.major}.{properties.minor}", properties.total_memory
@@ -42,23 +48,13 @@ def machine_of(device: torch.device) -> Machine:
 
 
 def row_sizes(device: torch.device, default: int) -> tuple[int, ...]:
-    """Values of `--batch-tokens` worth a try, the default among them, ascending."""
+    """Values of `--batch-tokens` to try, the default included, ascending."""
     return tuple(sorted({*_ROWS[device.type], default}))
 
 
 def is_crowded(device: torch.device) -> bool:
-    """Whether so much memory was taken at some time that larger rows had better not be tried."""
+    """Whether peak memory use was so high that larger rows should not be tried."""
     if device.type != "cuda":
         return False
     total: int = torch.cuda.get_device_properties(device).total_memory
     return torch.cuda.max_memory_reserved(device) > 0.8 * total
-
-
-def _processor() -> str:
-    """The CPU's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

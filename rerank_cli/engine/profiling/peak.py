@@ -1,16 +1,15 @@
-"""The matrix-multiply rate that a device reaches here and now: what a model's share of the machine is measured against.
+"""Measures the matrix-multiply rate that a device reaches: the reference for a model's utilization.
 
-The best of several large shapes and of the ways torch has to multiply, on a CPU also with a product a thread, as rows
-are scored there. The quickest single run counts, because
-neighbours and clocks only ever slow a product down. `Peak` holds two of them, from before and after the work that is
-compared: a machine that throttles or is shared shows two different rates.
+Tries several large shapes and torch's ways to multiply; on a CPU also one product per thread, as rows are scored there.
+The fastest single run counts: other load and clock changes only slow a product down. `Peak` holds rates from before and
+after the measured work, which differ on a machine that throttles or is shared.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -20,13 +19,13 @@ from torch.nn.functional import linear
 from rerank_cli.engine.pending import RowWorkers
 
 _SMALLEST, _LARGEST = 1024, 8192
-_LONG_ENOUGH = 0.01
+_LONG_ENOUGH = 0.01  # seconds
 _FINALISTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Operations a second, 2·m·k·n to a product, measured before and after the work that is compared with them."""
+    """Operations per second, 2·m·k·n per product, measured before and after the work that is compared with them."""
 
     before: float
     after: float
@@ -38,21 +37,20 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """A way to multiply two matrices, and how many operations it is."""
+    """A way to multiply two matrices, and its number of operations."""
 
     operations: int
-    run: Callable[[], Tensor]
+    run: Callable[[], object]
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype, threads: int | None = None, seconds: float = 2.0) -> float:
-    """FLOP/s of the best product, on the threads torch has or on `threads`; takes about `seconds`.
-
-    Every candidate is run twice, the best few until the time is over.
-    """
-    with torch.inference_mode(), _threads(threads):
+def matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """FLOP/s of the fastest product. Runs each product twice, then the fastest few, for about `seconds`."""
+    threads = torch.get_num_threads()
+    with ExitStack() as stack, torch.inference_mode():
+        torch.set_num_threads(threads)  # before and after: row workers change torch's global setting
+        stack.callback(torch.set_num_threads, threads)
         until = time.perf_counter() + seconds
-        side = _side(device, dtype)
-        products = _products(side, device, dtype)
+        products = _products(_side(device, dtype), device, dtype)
         if device.type == "cpu" and torch.get_num_threads() > 1:
             workers = RowWorkers(torch.get_num_threads())
             products += [_side_by_side(product, workers) for product in _products(_SMALLEST, device, dtype)]
@@ -65,7 +63,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, threads: int | None = 
 
 
 def _side(device: torch.device, dtype: torch.dtype) -> int:
-    """Of a square product that takes long enough to be timed."""
+    """Side of a square product that takes long enough to be timed."""
     side = _SMALLEST
     while side < _LARGEST:
         product = next(_ways(side, side, side, device, dtype))
@@ -77,65 +75,46 @@ def _side(device: torch.device, dtype: torch.dtype) -> int:
 
 
 def _products(side: int, device: torch.device, dtype: torch.dtype) -> list[_Product]:
-    """A square one, one that widens and one that narrows, in all ways."""
+    """A square product, a widening and a narrowing one, in all ways."""
     shapes = ((side, side, side), (side, side // 2, 2 * side), (side, 2 * side, side // 2))
     return [product for shape in shapes for product in _ways(*shape, device, dtype)]
 
 
 def _side_by_side(product: _Product, workers: RowWorkers) -> _Product:
-    """The same on each lane."""
+    """The product once on each row worker."""
 
     def work(_: None) -> Tensor:
         product.run()
         return torch.empty(0)
 
-    def run() -> Tensor:
+    def run() -> None:
         for begun in [workers.start(work, None) for _ in range(workers.count)]:
             begun.wait()
-        return torch.empty(0)
 
     return _Product(workers.count * product.operations, run)
 
 
 def _ways(rows: int, inner: int, outer: int, device: torch.device, dtype: torch.dtype) -> Iterator[_Product]:
-    """[rows, inner] times [inner, outer] in each way that a model may take."""
+    """[rows, inner] times [inner, outer] in each way that a model may use."""
     operations = 2 * rows * inner * outer
     states = torch.randn(rows, inner, device=device, dtype=dtype)
     weight = torch.randn(outer, inner, device=device, dtype=dtype)
     turned = weight.t().contiguous()
     yield _Product(operations, lambda: linear(states, weight))
     yield _Product(operations, lambda: states @ turned)
-    if device.type == "cpu" and dtype == torch.float32 and _packs_weights():
+    # oneDNN packs weights ahead of time on CPUs with AVX.
+    packs = device.type == "cpu" and dtype == torch.float32 and torch._C._has_mkldnn
+    if packs and torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         yield _Product(operations, lambda: torch.ops.mkldnn._linear_pointwise(states, packed, None, "none", [], ""))
 
 
-def _packs_weights() -> bool:
-    """Whether oneDNN is here, for a kind of CPU on which it packs weights ahead of time."""
-    return torch._C._has_mkldnn and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-
-
 def _rate(product: _Product, device: torch.device) -> float:
-    """Operations a second of one run."""
+    """Operations per second of one run."""
     begun = time.perf_counter()
     product.run()
-    wait_for(device)
-    return product.operations / (time.perf_counter() - begun)
-
-
-def wait_for(device: torch.device) -> None:
-    """Until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return product.operations / (time.perf_counter() - begun)

@@ -1,4 +1,4 @@
-"""Texts by id: an index of corpora and queries of any size, and runs joined with it.
+"""Texts by id: an on-disk index of corpora and queries of any size, and its join with runs.
 
-Knows `runs` and `reading`. Face: `source.open_by_id` for `rerank run --run`, `texts.DocumentTexts` for others.
+Knows `runs` and `reading`. Entry points: `source.open_by_id` for `rerank run --run`, else `texts.DocumentTexts`.
 """

@@ -1,12 +1,12 @@
-"""What stands where in the files of a corpus (or of queries): for each document its id, and where its line begins.
+"""The documents (or queries) of a file: the id of each, and the byte range of its line.
 
-Plain JSON lines and tab-separated lines are addressed where they are. Of compressed and Parquet files the documents are
-copied, as lines, into the file that `copy` writes to, and addressed there.
+Plain JSON lines and tab-separated lines are addressed in their file. Documents of compressed and Parquet files are
+copied, as lines, to the file `copy`, and addressed there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -14,7 +14,8 @@ import orjson
 
 from rerank_cli.display import names, shown
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.reading.lines import MAX_LINE, decode_line
+from rerank_cli.formats.corpus.files import Corpus
+from rerank_cli.formats.reading.lines import MAX_LINE, decode_line, utf8_text
 from rerank_cli.formats.reading.parquet import ParquetInput
 from rerank_cli.formats.shapes.fields import DOC_ID, QUERY_ID, TEXT, an_id, first, key_of
 from rerank_cli.formats.shapes.requests import an_object
@@ -29,8 +30,8 @@ _KNOWN = frozenset((*DOC_ID, *QUERY_ID, *TEXT, "title", "query"))
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
-    """How the lines of a file are read: JSON, or cells of `columns`. `copied` ones stand in the index file."""
+class LineFormat:
+    """How the lines of a file are decoded: as JSON, or as cells of `columns`. `copied` lines are in the index file."""
 
     kind: str
     columns: tuple[str, ...] = ()
@@ -40,19 +41,11 @@ class Lines:
         """The document in a line. Raises BadRecord."""
         if self.kind == JSON:
             return an_object(decode_line(line))
-        return dict(zip(self.columns, cells_of(line, len(self.columns)), strict=True))
+        return dict(zip(self.columns, _cells(line, len(self.columns)), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Under which names a document's id and its text are looked for."""
-
-    id: tuple[str, ...]
-    text: tuple[str, ...]
-
-
-class Addressed(NamedTuple):
-    """A document: its id as text, and where its line stands. `problem` instead of an id if it has none."""
+class DocumentLine(NamedTuple):
+    """A document: its id as text and the byte range of its line; `problem` says why there is no id."""
 
     line: int
     key: str
@@ -61,73 +54,58 @@ class Addressed(NamedTuple):
     problem: str = ""
 
 
-def addressed(path: str, wanted: Wanted, copy: BinaryIO) -> tuple[Lines, Iterator[Addressed]]:
-    """How a file's lines are read, and its documents in order. Raises InputError if it is no such file."""
+def document_lines(path: str, corpus: Corpus, copy: BinaryIO) -> tuple[LineFormat, Iterator[DocumentLine]]:
+    """The line format of a file of the corpus, and its documents in order. Raises InputError for an unknown format."""
     opened = open_bytes(path)
     try:
-        return _addressed(opened, wanted, copy)
+        head = opened.content.peek(len(BOM) + len(PARQUET_MAGIC)).removeprefix(BOM).lstrip()
+        if head.startswith(PARQUET_MAGIC):
+            return LineFormat(JSON, copied=True), _parquet(opened, corpus, copy)
+        if head.startswith(b"["):
+            fix = "Fix: convert it with jq -c '.[]'"
+            raise InputError(f"{opened.name}: is one JSON array (expected one document per line). {fix}")
+        is_json = head.startswith(b"{") or not head
+        columns, header = ((), False) if is_json else _columns(opened, corpus)
+        lines = LineFormat(JSON if is_json else TSV, columns, copied=opened.compression is not None)
+        return lines, _text(opened, lines, corpus, copy, header)
     except BaseException:
         opened.content.close()
         raise
 
 
-def _addressed(opened: Opened, wanted: Wanted, copy: BinaryIO) -> tuple[Lines, Iterator[Addressed]]:
-    head = opened.content.peek(len(BOM) + len(PARQUET_MAGIC)).removeprefix(BOM).lstrip()
-    if head.startswith(PARQUET_MAGIC):
-        return Lines(JSON, copied=True), _parquet(opened, wanted, copy)
-    if head.startswith(b"["):
-        fix = "Fix: jq -c '.[]' makes JSON lines of it"
-        raise InputError(f"{opened.name}: is one JSON array (expected a document a line). {fix}")
-    target = copy if opened.compression else None
-    if head.startswith(b"{") or not head:
-        lines = Lines(JSON, copied=target is not None)
-        return lines, _text(opened, lines, wanted.id, target, header=False)
-    columns, header = _columns(opened, wanted)
-    lines = Lines(TSV, columns, copied=target is not None)
-    return lines, _text(opened, lines, wanted.id, target, header)
-
-
-def _columns(opened: Opened, wanted: Wanted) -> tuple[tuple[str, ...], bool]:
-    """The columns of tab-separated lines, and whether the first line names them. Two known names make a header."""
+def _columns(opened: Opened, corpus: Corpus) -> tuple[tuple[str, ...], bool]:
+    """The columns of tab-separated lines, and whether the first line is a header: one with two known names is."""
     line = opened.content.peek(1).removeprefix(BOM).partition(b"\n")[0]
     try:
         cells = line.decode("utf-8", "replace" if len(line) > 1 << 16 else "strict").rstrip("\r").split("\t")
     except UnicodeDecodeError as error:
         raise InputError(f"{opened.name}:1: is neither JSON nor text in UTF-8 ({error.reason})") from None
-    if len(_KNOWN.union(wanted.id, wanted.text).intersection(cells)) >= 2:
+    if len(_KNOWN.union(corpus.id_names, corpus.text_names).intersection(cells)) >= 2:
         return tuple(cells), True
     columns = _WITHOUT_HEADER.get(len(cells))
     if columns is None:
         expected = "expected JSON lines, or 2 (id text), 3 (id title text) or 4 tab-separated columns"
-        fix = "Fix: a first line with the names of the columns"
-        raise InputError(f"{opened.name}:1: the columns cannot be told (got {len(cells)}; {expected}). {fix}")
-    # A name that was mapped is the one of the id, or of the text, of a file that names none itself.
-    text = "body" if "body" in columns else "text"
-    renamed = {columns[0]: wanted.id, text: wanted.text}
-    return tuple(
-        given[0] if (given := renamed.get(name, (name,))) and name not in given else name for name in columns
-    ), False
+        fix = "Fix: add a header line with the names of the columns"
+        raise InputError(f"{opened.name}:1: unknown columns (got {len(cells)}; {expected}). {fix}")
+    # Without a header, mapped field names become the names of the id and text columns.
+    renamed = {columns[0]: corpus.id_names, "body" if "body" in columns else "text": corpus.text_names}
+    return tuple(name if name in renamed.get(name, (name,)) else renamed[name][0] for name in columns), False
 
 
-def cells_of(line: bytes, count: int) -> list[str]:
-    """So many cells of a line; the last one may have tabs in it. Raises BadRecord."""
-    try:
-        cells = line.decode("utf-8").rstrip("\r\n").split("\t", count - 1)
-    except UnicodeDecodeError as wrong:
-        message = f"the line is not valid UTF-8 (got byte 0x{line[wrong.start]:02x} at column {wrong.start + 1})"
-        raise BadRecord("bad_utf8", message) from None
+def _cells(line: bytes, count: int) -> list[str]:
+    """The `count` cells of a line, of which the last may contain tabs. Raises BadRecord."""
+    cells = utf8_text(line).rstrip("\r\n").split("\t", count - 1)
     if len(cells) != count:
         raise BadRecord("bad_columns", f"the line has {len(cells)} columns (expected {count})")
     return cells
 
 
-def _text(
-    opened: Opened, lines: Lines, id_names: Sequence[str], copy: BinaryIO | None, header: bool
-) -> Iterator[Addressed]:
-    content = opened.content
-    find = _json_key if lines.kind == JSON else _tsv_key(lines, id_names)
+def _text(opened: Opened, lines: LineFormat, corpus: Corpus, copy: BinaryIO, header: bool) -> Iterator[DocumentLine]:
+    # The id is in the first column with a known name; without such a name, in the first column.
+    columns, id_names, is_json = lines.columns, corpus.id_names, lines.kind == JSON
+    id_column = next((columns.index(name) for name in id_names if name in columns), 0)
     number = offset = 0
-    with content:
+    with opened.content as content:
         while line := content.readline(MAX_LINE + 1):
             number += 1
             begin, length = offset, len(line)
@@ -140,29 +118,22 @@ def _text(
             if length > MAX_LINE and not line.endswith(b"\n"):
                 raise InputError(f"{opened.name}:{number}: the line is too long (got more than {MAX_LINE >> 20} MiB)")
             try:
-                key = find(line, id_names)
+                key = _json_key(line, id_names) if is_json else _cells(line, len(columns))[id_column]
             except BadRecord as error:
-                yield Addressed(number, "", begin, length, str(error))
+                yield DocumentLine(number, "", begin, length, str(error))
                 continue
-            if copy:
+            if lines.copied:
                 begin = copy.tell()
                 copy.write(line if line.endswith(b"\n") else line + b"\n")
-            yield Addressed(number, key, begin, length)
+            yield DocumentLine(number, key, begin, length)
 
 
 def _json_key(line: bytes, id_names: Sequence[str]) -> str:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
-        value = decode_line(line)  # for its better message
+        value = decode_line(line)  # raises with a better message
     return document_key(an_object(value), id_names)
-
-
-def _tsv_key(lines: Lines, id_names: Sequence[str]) -> Callable[[bytes, Sequence[str]], str]:
-    """The id's column is the first of the known names that is there; of files without a header the first."""
-    at = next((lines.columns.index(name) for name in id_names if name in lines.columns), 0)
-    count = len(lines.columns)
-    return lambda line, _: cells_of(line, count)[at]
 
 
 def document_key(value: dict[str, Json], id_names: Sequence[str]) -> str:
@@ -176,35 +147,32 @@ def document_key(value: dict[str, Json], id_names: Sequence[str]) -> str:
     return key_of(found)
 
 
-def _parquet(opened: Opened, wanted: Wanted, copy: BinaryIO) -> Iterator[Addressed]:
-    """Rows as lines of JSON. Lists of numbers, embeddings mostly, are left out."""
-    import pyarrow as pa
-
+def _parquet(opened: Opened, corpus: Corpus, copy: BinaryIO) -> Iterator[DocumentLine]:
+    """Rows as JSON lines, without lists of numbers, which are mostly embeddings."""
     source = ParquetInput(opened)
     try:
-        kinds = {field.name: field.type for field in source.schema}
-        vectors = [name for name, kind in kinds.items() if pa.types.is_nested(kind) and _numbers(kind)]
+        vectors = {field.name for field in source.schema if _is_vector(field.type)}
         for row in source.rows(Place()):
             number = row.position.line
             if isinstance(row, Rejection):
-                yield Addressed(number, "", 0, 0, row.message)
+                yield DocumentLine(number, "", 0, 0, row.message)
                 continue
-            value = {key: cell for key, cell in row.value.items() if key not in vectors}
-            begin = copy.tell()
+            value = {name: cell for name, cell in row.value.items() if name not in vectors}
             try:
                 line = orjson.dumps(value, default=unusual, option=orjson.OPT_APPEND_NEWLINE)
-                key = document_key(value, wanted.id)
+                key = document_key(value, corpus.id_names)
             except (BadRecord, TypeError) as error:
-                yield Addressed(number, "", 0, 0, shown(str(error), 200))
+                yield DocumentLine(number, "", 0, 0, shown(str(error), 200))
                 continue
+            begin = copy.tell()
             copy.write(line)
-            yield Addressed(number, key, begin, len(line))
+            yield DocumentLine(number, key, begin, len(line))
     finally:
         source.close()
 
 
-def _numbers(kind: object) -> bool:
+def _is_vector(kind: object) -> bool:
     import pyarrow as pa
 
-    value = getattr(kind, "value_type", None)
+    value = getattr(kind, "value_type", None) if pa.types.is_nested(kind) else None
     return value is not None and (pa.types.is_floating(value) or pa.types.is_integer(value))

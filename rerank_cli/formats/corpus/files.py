@@ -1,58 +1,79 @@
-"""Which files a corpus is made of, and what they are told by."""
+"""A corpus before it is opened: its files, their stamps and field names."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.storage.compression import compression_of
-from rerank_cli.storage.opening import Stamp, stamp_of
+from rerank_cli.storage.opening import Stamp, not_readable, stamp_of
 from rerank_cli.storage.paths import STREAM
 
 _SUFFIXES = frozenset((".jsonl", ".json", ".ndjson", ".tsv", ".txt", ".parquet"))
+_BEIR_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.lz4", ".parquet", ".tsv", ".tsv.gz", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A corpus, or queries: the given file or folder, its files with their stamps, and the field names of documents."""
+
+    path: str
+    files: tuple[str, ...]
+    stamps: tuple[Stamp, ...]
+    id_names: tuple[str, ...]
+    text_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: str, id_names: tuple[str, ...], text_names: tuple[str, ...]) -> Corpus:
+        """The corpus at a path. Raises InputError if it has no files, or for a pipe or a device."""
+        files = corpus_files(path)
+        stamps = tuple(stamp for file in files if (stamp := stamp_of(file)))
+        if len(stamps) < len(files):
+            raise InputError(f"{shown(path, 300)}: is a pipe or a device (expected a seekable file)")
+        return cls(path, files, stamps, id_names, text_names)
+
+    @property
+    def size(self) -> int:
+        return sum(stamp.size for stamp in self.stamps)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the index of this corpus has as its identity, in the form that JSON gives back."""
+        both = zip(self.files, self.stamps, strict=True)
+        files = [[os.fsencode(Path(path).name).hex(), *asdict(stamp).values()] for path, stamp in both]
+        return {"id": list(self.id_names), "text": list(self.text_names), "files": files}
 
 
 def corpus_files(path: str) -> tuple[str, ...]:
-    """The file, or the files of a folder in order of their names. InputError if there are none."""
+    """The file itself, or the files of a folder sorted by name. Raises InputError if there are none."""
     if path == STREAM:
-        raise InputError("a corpus and queries cannot come from stdin: they are read at many places. Fix: name files")
+        raise InputError("a corpus and queries cannot be read from stdin (expected seekable files). Fix: name files")
     try:
         if not Path(path).is_dir():
             return (path,)
         inside = sorted(entry.name for entry in os.scandir(path) if entry.is_file() and _is_corpus(entry.name))
     except OSError as error:
-        raise InputError(f"{shown(path, 300)}: {os.strerror(error.errno or 0)}") from error
+        raise not_readable(path, error) from error
     if not inside:
         expected = f"expected {', '.join(sorted(_SUFFIXES))}, also compressed"
-        raise InputError(f"{shown(path, 300)}: the folder holds no files of documents ({expected})")
+        raise InputError(f"{shown(path, 300)}: the folder holds no document files ({expected})")
     return tuple(str(Path(path, name)) for name in inside)
 
 
-def steady_stamp(path: str) -> Stamp:
-    """The stamp of a file that can be read at any place; InputError for a pipe."""
-    stamp = stamp_of(path)
-    if stamp is None:
-        raise InputError(f"{shown(path, 300)}: is a pipe or a device (expected a file, to be read at many places)")
-    return stamp
-
-
 def _is_corpus(name: str) -> bool:
-    """By its suffix, which may be missing where the one of a compression is there."""
-    if name.startswith("."):
-        return False
+    """Whether a file is visible and has a known suffix; a compressed file needs no other suffix."""
     stem = name.rpartition(".")[0] if compression_of(name) else name
-    return Path(stem).suffix in _SUFFIXES or (stem != name and not Path(stem).suffix)
-
-
-_FORMS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.lz4", ".parquet", ".tsv", ".tsv.gz", "")
+    known = Path(stem).suffix in _SUFFIXES or (stem != name and not Path(stem).suffix)
+    return known and not name.startswith(".")
 
 
 @dataclass(frozen=True, slots=True)
 class BeirFolder:
-    """Paths of its parts; `qrels` is None where there are no judgements for the split."""
+    """Paths of its files; `qrels` is None if the split has no relevance judgements."""
 
     corpus: str
     queries: str
@@ -60,24 +81,18 @@ class BeirFolder:
 
 
 def beir_folder(path: str, split: str = "test") -> BeirFolder:
-    """The parts of a folder. InputError if it has no corpus or no queries."""
+    """The files of a folder in BEIR layout. Raises InputError if it has no corpus or no queries."""
     folder = Path(path)
     if not folder.is_dir():
-        raise InputError(f"{shown(path, 300)}: is no folder (expected BEIR's layout: corpus.jsonl, queries.jsonl)")
-    qrels = [folder / "qrels" / f"{split}.tsv", *_forms(folder, f"{split}_qrels")]
-    return BeirFolder(
-        _part(folder, "corpus"),
-        _part(folder, f"{split}_queries", "queries"),
-        next((str(file) for file in qrels if file.exists()), None),
-    )
+        raise InputError(f"{shown(path, 300)}: is not a folder (expected BEIR layout: corpus.jsonl, queries.jsonl)")
 
+    def first(*stems: str) -> str | None:
+        files = (folder / f"{stem}{suffix}" for stem in stems for suffix in _BEIR_SUFFIXES)
+        return next((str(file) for file in files if file.exists()), None)
 
-def _part(folder: Path, *names: str) -> str:
-    found = next((file for name in names for file in _forms(folder, name) if file.exists()), None)
-    if found is None:
-        raise InputError(f"{shown(str(folder), 300)}: has no {names[-1]}.jsonl (nor .parquet, .tsv or compressed ones)")
-    return str(found)
-
-
-def _forms(folder: Path, name: str) -> list[Path]:
-    return [folder / f"{name}{form}" for form in _FORMS]
+    corpus, queries = first("corpus"), first(f"{split}_queries", "queries")
+    if corpus is None or queries is None:
+        missing = "queries" if corpus else "corpus"
+        raise InputError(f"{shown(path, 300)}: has no {missing}.jsonl (nor .parquet, .tsv or compressed ones)")
+    qrels = folder / "qrels" / f"{split}.tsv"
+    return BeirFolder(corpus, queries, str(qrels) if qrels.exists() else first(f"{split}_qrels"))

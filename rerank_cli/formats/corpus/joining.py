@@ -1,87 +1,100 @@
-"""Ids of queries and candidates to requests: their texts are looked up, many queries' at a time.
+"""Queries and candidates of a run, named by id, to requests: texts are looked up for many queries at a time.
 
-A candidate that the corpus does not have, or only badly, is a Rejection of its own before its query's request, which
-has the others; a query that is not known is one Rejection. All have the place where the query begins in the run.
+A candidate that the corpus lacks, or has without a usable text, becomes a Rejection before its query's request, which
+has the other candidates. A query without a usable text becomes one Rejection. All have the query's place in the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.corpus.documents import Documents, Found
-from rerank_cli.formats.runs.by_id import Entry, RunQuery
+from rerank_cli.formats.reading.grouping import Grouping
+from rerank_cli.formats.reading.query_log import QueryLog
+from rerank_cli.formats.runs.by_id import RunQuery, RunReader
 from rerank_cli.formats.shapes.documents import full_text
 from rerank_cli.formats.shapes.fields import INSTRUCTION, Names, first, key_of, without
 from rerank_cli.formats.shapes.requests import find_query, optional
-from rerank_cli.records import Candidate, Json, Record, Rejection, Request
+from rerank_cli.formats.shapes.rows import Row
+from rerank_cli.records import Candidate, Json, Record, Rejection, Request, Shape
 
 _BATCH_PAIRS = 4096
 _BATCH_BYTES = 64 << 20
 
 Text = tuple[str, Json] | BadRecord
-"""A candidate's text with the document it is of."""
+"""A candidate's text and its document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Queries or a corpus: what they are called, and where the parts of one stand."""
+    """The queries or the corpus: its name in messages, its documents and their field names."""
 
     name: str
     documents: Documents
     fields: Names
 
+    def lacks(self, what: str, key: str) -> BadRecord:
+        left_out = f"; {self.documents.left_out}" if self.documents.left_out else ""
+        count = f"it has {self.documents.index.count:,}{left_out}"
+        return BadRecord(f"missing_{what}", f"{what} {shown(repr(key))} is not in {self.name} ({count})")
 
-class Join:
-    """Looks up what listings name."""
 
-    def __init__(self, queries: Side, corpus: Side) -> None:
+class RunRecords:
+    """A `RecordReader` of runs. `paths` are the names of all files, those of queries and corpus first."""
+
+    grouped = True
+
+    def __init__(self, queries: Side, corpus: Side, reader: RunReader, paths: Sequence[str]) -> None:
+        self.shape: Shape | None = Shape.RERANK
         self._queries = queries
         self._corpus = corpus
+        self._reader = reader
+        self._paths = paths
+        self.key_of = reader.key_of
 
-    @property
-    def description(self) -> str:
-        """How much there is to look up, in one phrase."""
-        counts = [side.documents.index.count for side in (self._queries, self._corpus)]
-        return f"{counts[0]:,} queries and {counts[1]:,} documents by id"
+    def describe(self, kind: str, how: str) -> str:
+        queries, documents = (side.documents.index.count for side in (self._queries, self._corpus))
+        return f"{kind or 'an empty run'}{how}, {queries:,} queries and {documents:,} documents by id"
+
+    def look(self, rows: Iterator[Row | Rejection]) -> Iterator[Row | Rejection]:
+        """Reads the first row, which opens the first file."""
+        return chain(list(islice(rows, 1)), rows)
 
     def close(self) -> None:
-        """To be called from any state, also more than once."""
         self._queries.documents.close()
         self._corpus.documents.close()
 
-    def records(self, listings: Iterable[RunQuery | Rejection]) -> Iterator[Record]:
-        """The same records, however many are looked up at a time."""
-        for batch in _batches(listings):
-            yield from self._joined(batch)
-
-    def _joined(self, batch: list[RunQuery | Rejection]) -> Iterator[Record]:
-        for part in self._parts(batch):
-            listings = [item for item in part if isinstance(item, RunQuery)]
-            queries = self._queries.documents.find([key_of(listing.query_id) for listing in listings])
-            found = self._corpus.documents.find([key_of(e.id) for listing in listings for e in listing.entries])
-            texts = {key: self._text(key, document) for key, document in found.items()}
-            for item in part:
-                if isinstance(item, Rejection):
-                    yield item
-                else:
-                    yield from self._records(item, queries[key_of(item.query_id)], texts)
+    def records(self, rows: Iterator[Row | Rejection], seen: QueryLog, first: int) -> Iterator[Record]:  # noqa: ARG002
+        """See `RecordReader`. Every query has an id, so `first` is not used. The batch sizes do not change records."""
+        for batch in _batches(Grouping(self._reader, seen, self._paths).records(rows)):
+            for part in self._parts(batch):
+                listed = [item for item in part if isinstance(item, RunQuery)]
+                queries = self._queries.documents.find([key_of(item.query_id) for item in listed])
+                found = self._corpus.documents.find([key_of(e.id) for item in listed for e in item.entries])
+                texts = {key: self._text(key, document) for key, document in found.items()}
+                for item in part:
+                    if isinstance(item, Rejection):
+                        yield item
+                    else:
+                        yield from self._records(item, queries[key_of(item.query_id)], texts)
 
     def _parts(self, batch: list[RunQuery | Rejection]) -> Iterator[list[RunQuery | Rejection]]:
-        """The batch in parts whose documents fit the memory; one query's always do."""
+        """The batch in parts of at most `_BATCH_BYTES` of documents, or one query."""
         keys = [key_of(e.id) for item in batch if isinstance(item, RunQuery) for e in item.entries]
-        sizes = iter(self._corpus.documents.sizes(keys))
+        sizes = iter(self._corpus.documents.index.sizes(keys))
         part: list[RunQuery | Rejection] = []
-        held = 0
+        total = 0
         for item in batch:
             size = sum(next(sizes) for _ in item.entries) if isinstance(item, RunQuery) else 0
-            if part and held + size > _BATCH_BYTES:
+            if part and total + size > _BATCH_BYTES:
                 yield part
-                part, held = [], 0
+                part, total = [], 0
             part.append(item)
-            held += size
+            total += size
         if part:
             yield part
 
@@ -91,57 +104,57 @@ class Join:
                 return full_text(document, self._corpus.fields), document
             except BadRecord as error:
                 return BadRecord(error.code, f"document {shown(repr(key))} of {self._corpus.name}: {error}")
-        return document or BadRecord("missing_document", _missing("document", key, self._corpus))
+        return document or self._corpus.lacks("document", key)
 
-    def _records(self, listing: RunQuery, query: Found, texts: dict[str, Text]) -> Iterator[Record]:
+    def _records(self, item: RunQuery, query: Found, texts: dict[str, Text]) -> Iterator[Record]:
+        start = item.row.position
         try:
-            request = self._request(listing, query)
+            request = self._request(item, query)
         except BadRecord as error:
-            position = listing.row.position
-            yield Rejection(position, error.code, str(error), listing.query_id, listing.row.excerpt())
+            yield Rejection(start, error.code, str(error), item.query_id, item.row.excerpt())
             return
         candidates = []
-        for entry in listing.entries:
+        for entry in item.entries:
             text = texts[key_of(entry.id)]
             if isinstance(text, BadRecord):
-                yield _rejected(entry, listing, text)
+                position = replace(entry.row.position, place=start.place)
+                yield Rejection(position, text.code, str(text), item.query_id, entry.row.excerpt())
             else:
                 candidates.append(Candidate(*text, entry.id, entry.score))
         if candidates:
             yield replace(request, candidates=tuple(candidates))
 
-    def _request(self, listing: RunQuery, query: Found) -> Request:
-        """Without candidates yet. Raises BadRecord."""
-        key, side = key_of(listing.query_id), self._queries
+    def _request(self, item: RunQuery, query: Found) -> Request:
+        """The request without candidates. Raises BadRecord."""
+        key, fields = key_of(item.query_id), self._queries.fields
         if query is None:
-            raise BadRecord("missing_query", _missing("query", key, side))
+            raise self._queries.lacks("query", key)
         try:
             if isinstance(query, BadRecord):
                 raise query
-            text = find_query(query, side.fields)
+            text = find_query(query, fields)
             instruction = first(query, INSTRUCTION)
             wanted = optional(instruction.value, str, instruction.name or "")
         except BadRecord as error:
-            raise BadRecord(error.code, f"query {shown(repr(key))} of {side.name}: {error}") from None
-        names = (text.name, first(query, side.fields.id).name, instruction.name)
+            raise BadRecord(error.code, f"query {shown(repr(key))} of {self._queries.name}: {error}") from None
         return Request(
             query=text.value,
             candidates=(),
-            position=listing.row.position,
-            id=listing.query_id,
+            position=item.row.position,
+            id=item.query_id,
             instruction=wanted,
-            extra=without(query, names),
+            extra=without(query, (text.name, first(query, fields.id).name, instruction.name)),
         )
 
 
-def _batches(listings: Iterable[RunQuery | Rejection]) -> Iterator[list[RunQuery | Rejection]]:
-    """Some thousand candidates at a time; what was read before the run breaks off comes before the error."""
+def _batches(items: Iterable[RunQuery | Rejection]) -> Iterator[list[RunQuery | Rejection]]:
+    """Batches of about `_BATCH_PAIRS` candidates; what was read before an InputError is yielded before it is raised."""
     batch: list[RunQuery | Rejection] = []
     pairs = 0
     try:
-        for listing in listings:
-            batch.append(listing)
-            pairs += len(listing.entries) if isinstance(listing, RunQuery) else 1
+        for item in items:
+            batch.append(item)
+            pairs += len(item.entries) if isinstance(item, RunQuery) else 1
             if pairs >= _BATCH_PAIRS:
                 full, batch, pairs = batch, [], 0
                 yield full
@@ -149,13 +162,3 @@ def _batches(listings: Iterable[RunQuery | Rejection]) -> Iterator[list[RunQuery
         yield batch
         raise
     yield batch
-
-
-def _rejected(entry: Entry, listing: RunQuery, error: BadRecord) -> Rejection:
-    position = replace(entry.row.position, place=listing.row.position.place)
-    return Rejection(position, error.code, str(error), listing.query_id, entry.row.excerpt())
-
-
-def _missing(what: str, key: str, side: Side) -> str:
-    left_out = f"; {side.documents.left_out}" if side.documents.left_out else ""
-    return f"{what} {shown(repr(key))} is not in {side.name} (it has {side.documents.index.count:,}{left_out})"

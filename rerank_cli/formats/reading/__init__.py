@@ -1,4 +1,5 @@
-"""Files to records: JSON lines, JSON arrays, TSV and Parquet; grouping, sorting, positions to resume from.
+"""Files to rows and records: JSON lines, JSON arrays, TSV and Parquet; grouping, sorting, resuming.
 
-Knows `shapes` and `storage`; not corpora, outputs or runs. Face: `file_records.open_files`, `sources.RowSource`.
+Knows `shapes` and `storage`; not corpora, outputs or runs. Entry points: `file_records.open_files`,
+`sources.RowSource`.
 """

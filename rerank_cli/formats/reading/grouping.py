@@ -1,14 +1,14 @@
-"""Rows that stand together put together: rows of one key make one group, whatever a group is made of.
+"""Adjacent rows of one key to one group. What a group consists of is defined by a `Reader`.
 
-A row that cannot be used is rejected alone and its group goes on; a key that comes back later is rejected row by row,
-naming the place where it was first.
+A bad row is rejected alone and its group continues. A key that returns after other keys is rejected row by row, with
+the line where it was first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord
@@ -19,7 +19,7 @@ from rerank_cli.records import Place, Position, Rejection
 
 
 class Keyed(Protocol):
-    """A row, understood. The key says whether the query has no id, and the id or else the text."""
+    """A parsed row. `key` is (False, id) of the query, or (True, text) for a query without an id."""
 
     @property
     def key(self) -> tuple[bool, Id]: ...
@@ -31,18 +31,18 @@ MadeT = TypeVar("MadeT", covariant=True)
 
 
 class Group(Protocol[AddedT, MadeT]):
-    """Rows of one key so far. `add` raises BadRecord for one that does not belong."""
+    """The rows of one key so far. `add` raises BadRecord for a row that does not fit."""
 
     @property
     def key(self) -> tuple[bool, Id]: ...
     @property
     def position(self) -> Position: ...
-    def add(self, item: AddedT, row: Row) -> None: ...
+    def add(self, item: AddedT) -> None: ...
     def made(self) -> MadeT: ...
 
 
 class Reader(Protocol[ItemT, MadeT]):
-    """What rows are to those who group them."""
+    """Parses rows and begins groups of them."""
 
     def understand(self, row: Row) -> ItemT:
         """Raises BadRecord."""
@@ -54,7 +54,7 @@ class Reader(Protocol[ItemT, MadeT]):
 
 
 class Grouping(Generic[ItemT, MadeT]):
-    """Rows in, groups out. Keeps one group, and in `seen` where each earlier one began; `paths` names the inputs."""
+    """Rows in, groups out. Holds one group; `seen` stores where each earlier one began; `paths` names the inputs."""
 
     def __init__(self, reader: Reader[ItemT, MadeT], seen: QueryLog, paths: Sequence[str]) -> None:
         self._reader = reader
@@ -63,44 +63,37 @@ class Grouping(Generic[ItemT, MadeT]):
         self._group: Group[ItemT, MadeT] | None = None
 
     def records(self, rows: Iterator[Row | Rejection]) -> Iterator[MadeT | Rejection]:
-        """What each group makes, at the group's last row; rejections where they occur."""
+        """The result of each group, after its last row; rejections where they occur."""
         for row in rows:
+            finished = None
+            if isinstance(row, Row):
+                try:
+                    finished = self._take(row)
+                except BadRecord as error:
+                    row = Rejection(row.position, error.code, str(error), self._reader.id_of(row), row.excerpt())
             if isinstance(row, Rejection):
-                yield replace(row, position=self._inside(row.position))
-                continue
-            try:
-                finished = self._take(row)
-            except BadRecord as error:
-                position = self._inside(row.position)
-                yield Rejection(position, error.code, str(error), self._reader.id_of(row), row.excerpt())
-                continue
+                # A bad row has the place of the unfinished group, so that resuming reads both again.
+                place = self._group.position.place if self._group else row.position.place
+                yield replace(row, position=replace(row.position, place=place))
             if finished:
                 yield finished.made()
         if self._group:
             yield self._group.made()
 
-    def _inside(self, position: Position) -> Position:
-        """The position of a bad row: to be found again from where the group begins that is not finished yet."""
-        return replace(position, place=self._group.position.place) if self._group else position
-
     def _take(self, row: Row) -> Group[ItemT, MadeT] | None:
-        """Add a row to its group; returns the group before if this row begins another."""
+        """Add a row to its group; returns the previous group if the row begins a new one."""
         item = self._reader.understand(row)
-        if self._group and item.key == self._group.key:
-            self._group.add(item, row)
+        key = item.key
+        if self._group and key == self._group.key:
+            self._group.add(item)
             return None
         group = self._reader.begin(item, row.position)
-        group.add(item, row)
-        self._check_new(item.key, row.position)
-        before, self._group = self._group, group
-        return before
-
-    def _check_new(self, key: tuple[Any, Id], position: Position) -> None:
-        place = position.place or Place()
-        file, rows = self._seen.first(key, place)
-        if (file, rows) != (place.file, place.rows):
-            what = "query" if key[0] else "query id"
-            first = f"{self._paths[file]}:{rows + 1}"
-            where = f"got {shown(repr(key[1]))} again, after other queries; it was first at {first}"
-            message = f"rows of one {what} must stand together ({where}). Fix: --sort, or sort the input"
-            raise BadRecord("query_returned", message)
+        group.add(item)
+        place = row.position.place or Place()
+        file, number = self._seen.first(key, place)
+        if (file, number) != (place.file, place.rows):
+            where = f"got {shown(repr(key[1]))} again, after other queries; first at {self._paths[file]}:{number + 1}"
+            message = f"rows of one {'query' if key[0] else 'query id'} must be adjacent ({where})"
+            raise BadRecord("query_returned", f"{message}. Fix: --sort, or sort the input")
+        finished, self._group = self._group, group
+        return finished

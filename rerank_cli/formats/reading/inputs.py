@@ -1,4 +1,4 @@
-"""One input file: which kind it is, and its rows: JSON lines, one JSON array, tab-separated pairs or Parquet."""
+"""Opens one input file of any kind: JSON lines, one JSON array, tab-separated pairs or Parquet."""
 
 from __future__ import annotations
 
@@ -19,69 +19,51 @@ from rerank_cli.storage.opening import BOM, PARQUET_MAGIC, Opened, is_file, open
 
 
 def check_kinds(paths: Sequence[str]) -> None:
-    """Raise InputError if some of the files are Parquet and others are not, or if their columns differ."""
+    """Raise InputError if only some of the files are Parquet, or if their columns differ."""
     parquet = [path for path in paths if is_file(path) and _is_parquet(path)] if len(paths) > 1 else []
     if not parquet:
         return
     others = [path for path in paths if path not in parquet]
     if others:
-        raise InputError(f"{others[0]}: is not Parquet (got other inputs that are). Fix: one kind of file a run")
+        raise InputError(f"{others[0]}: is not Parquet (other inputs are). Fix: one kind of file per run")
     check_same_columns(parquet)
 
 
 def open_input(path: str, options: InputOptions, fields: Names, start: Place) -> Input:
-    """Open a file, to be read from `start` on.
-
-    Its kind is recognised by its first bytes, that of tab-separated files by name or by `--shape pairs`.
-    """
-    opened = open_bytes(path)
+    """Open a file at `start`. Its first bytes show its kind; TSV is recognised by name or `--shape pairs`."""
+    opened, shape = open_bytes(path), options.shape
     try:
-        return _input(opened, options, fields, start)
+        head = opened.content.peek(len(PARQUET_MAGIC)).removeprefix(BOM).lstrip()
+        if head.startswith(PARQUET_MAGIC):
+            return open_parquet(opened, shape, fields, start)
+        stem = path.rpartition(".")[0] if compression_of(path) else path
+        tsv = stem.endswith(".tsv") or (shape is Shape.PAIRS and head != b"" and not head.startswith((b"{", b"[")))
+        if tsv and shape not in (None, Shape.PAIRS):
+            raise UsageError(f"{opened.name}: tab-separated files hold pairs only (got --shape {shape})")
+        columns = tsv_columns(path, fields) if tsv and start.rows else None
+        opened = opened.at(start.offset)
+        content, name = opened.content, opened.name
+        if tsv:
+            return text_input("TSV", opened, tsv_rows(content, name, fields, start, columns))
+        if head.startswith(b"["):
+            return text_input("JSON array", opened, array_rows(content, name, start))
+        return text_input("JSON lines", opened, json_rows(content, name, start))
     except BaseException:
         opened.content.close()
         raise
 
 
-def _input(opened: Opened, options: InputOptions, fields: Names, start: Place) -> Input:
-    head = opened.content.peek(len(PARQUET_MAGIC)).removeprefix(BOM).lstrip()
-    if head.startswith(PARQUET_MAGIC):
-        return open_parquet(opened, options.shape, fields, start)
-    if _is_tsv(opened.path, head, options.shape):
-        if options.shape not in (None, Shape.PAIRS):
-            raise UsageError(f"{opened.name}: tab-separated files carry pairs only (got --shape {options.shape})")
-        columns = _tsv_columns(opened.path, fields) if start.rows else None
-        opened = opened.at(start.offset)
-        return text_input("TSV", opened, tsv_rows(opened.content, opened.name, fields, start, columns))
-    if head.startswith(b"["):
-        opened = opened.at(start.offset)
-        return text_input("JSON array", opened, array_rows(opened.content, opened.name, start))
-    opened = opened.at(start.offset)
-    return text_input("JSON lines", opened, json_rows(opened.content, opened.name, start))
-
-
 def text_input(kind: str, opened: Opened, rows: Iterator[Row | Rejection]) -> Input:
-    """Rows of text with a count of what was taken of its file."""
+    """An Input of text. It counts the bytes on disk of the rows so far; in a compressed file, those read ahead too."""
+    seekable = not opened.compression and is_file(opened.path)
+
+    def taken() -> int:
+        return opened.counted.taken - (len(opened.content.peek()) if seekable else 0)
+
     kind = f"{kind} ({opened.compression})" if opened.compression else kind
-    return Input(kind, rows, lambda: _worked_off(opened), opened.content.close)
-
-
-def _worked_off(opened: Opened) -> int:
-    """Bytes on disk behind the rows so far; of a compressed file those that were taken, a buffer ahead of the rows."""
-    waiting = 0 if opened.compression or not is_file(opened.path) else len(opened.content.peek())
-    return opened.counted.taken - waiting
-
-
-def _is_tsv(path: str, head: bytes, shape: Shape | None) -> bool:
-    stem = path.rpartition(".")[0] if compression_of(path) else path
-    return stem.endswith(".tsv") or (shape is Shape.PAIRS and bool(head) and not head.startswith((b"{", b"[")))
+    return Input(kind, rows, taken, opened.content.close)
 
 
 def _is_parquet(path: str) -> bool:
     with open_bytes(path).content as content:
         return content.peek(len(PARQUET_MAGIC)).startswith(PARQUET_MAGIC)
-
-
-def _tsv_columns(path: str, fields: Names) -> tuple[str, ...]:
-    opened = open_bytes(path)
-    with opened.content as content:
-        return tsv_columns(content, opened.name, fields)

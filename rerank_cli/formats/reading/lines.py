@@ -1,6 +1,6 @@
-"""Bytes to lines, and lines to JSON values: split on the newline byte alone, one line in memory at a time.
+"""Bytes to lines, and lines to JSON values: split at newline bytes only, one line in memory at a time.
 
-A line that cannot be decoded becomes a Rejection with its own code; the lines after it are read all the same.
+A line that cannot be decoded becomes a Rejection with its own code; reading continues with the next line.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ from rerank_cli.records import Json, Place, Position, Rejection
 from rerank_cli.storage.opening import BOM
 
 MAX_LINE = 512 << 20
+BEGINNING = Place()
 _SKIP = 1 << 20
-_BEGINNING = Place()
-# orjson reads 1024 levels but writes 254. What is carried through must be writable, a few levels down in an answer.
+# orjson reads 1024 levels but writes 254. A record must be writable some levels deeper, inside an answer.
 _MANY_BRACKETS = 200
 
 
 def numbered_lines(
-    content: io.BufferedReader, name: str, start: Place = _BEGINNING
+    content: io.BufferedReader, name: str, start: Place = BEGINNING
 ) -> Iterator[tuple[Position, bytes] | Rejection]:
-    """Lines that are not blank, with their positions and with their newline where they have one.
-
-    `content` stands at `start`. The last line of a file that does not end in a newline is yielded like all others.
-    """
+    """Lines that are not blank, with their positions and newlines. `content` is positioned at `start`."""
     rows, offset = start.rows, start.offset
     while line := content.readline(MAX_LINE + 1):
         position = Position(name, rows + 1, Place(start.file, rows, offset))
@@ -40,25 +37,18 @@ def numbered_lines(
         if len(line) > MAX_LINE and not line.endswith(b"\n"):
             raw = excerpt(line[:4096])
             del line
-            offset += _pass_over(content)
+            while block := content.readline(_SKIP):
+                offset += len(block)
+                if block.endswith(b"\n"):
+                    break
             message = f"the line is too long (got more than {MAX_LINE >> 20} MiB)"
             yield Rejection(position, "line_too_long", message, raw=raw)
         elif not line.isspace() and line:
             yield position, line
 
 
-def _pass_over(content: io.BufferedReader) -> int:
-    """Read the rest of a line without keeping it; its length."""
-    length = 0
-    while block := content.readline(_SKIP):
-        length += len(block)
-        if block.endswith(b"\n"):
-            break
-    return length
-
-
-def json_rows(content: io.BufferedReader, name: str, start: Place = _BEGINNING) -> Iterator[Row | Rejection]:
-    """One row a line of JSON, from `start` on."""
+def json_rows(content: io.BufferedReader, name: str, start: Place = BEGINNING) -> Iterator[Row | Rejection]:
+    """One row per line of JSON, from `start` on."""
     for item in numbered_lines(content, name, start):
         if isinstance(item, Rejection):
             yield item
@@ -71,33 +61,29 @@ def json_rows(content: io.BufferedReader, name: str, start: Place = _BEGINNING) 
 
 
 def decode_line(line: bytes) -> Json:
-    """The JSON value of a line. Raises BadRecord."""
+    """The JSON value of a line. Raises BadRecord, also if the value is nested too deeply to be written in an answer."""
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise _broken(line, error) from None
+        if not line.strip(b"\0\r\n"):
+            raise BadRecord("nul_bytes", f"the line has only NUL bytes (got {len(line)} bytes)") from None
+        utf8_text(line)
+        code, what = "bad_json", "broken JSON"
+        if not line.endswith(b"\n"):
+            code, what = "torn_line", "the last line is cut off or broken JSON"
+        raise BadRecord(code, f"{what} ({error.msg} at column {error.pos + 1})") from None
     if line.count(b"{") + line.count(b"[") > _MANY_BRACKETS:
-        check_depth(value)
+        try:
+            orjson.dumps([[[[[[[[value]]]]]]]])
+        except TypeError:
+            raise BadRecord("too_deep", "the record is nested too deeply (expected at most 240 levels)") from None
     return value
 
 
-def check_depth(value: Json) -> None:
-    """Raise BadRecord if the value is nested too deeply to be written out again inside an answer."""
+def utf8_text(line: bytes) -> str:
+    """The line as text. Raises BadRecord if it is not UTF-8."""
     try:
-        orjson.dumps([[[[[[[[value]]]]]]]])
-    except TypeError:
-        raise BadRecord("too_deep", "the record is nested too deeply (expected at most 240 levels)") from None
-
-
-def _broken(line: bytes, error: orjson.JSONDecodeError) -> BadRecord:
-    if not line.strip(b"\0\r\n"):
-        return BadRecord("nul_bytes", f"the line is nothing but NUL bytes ({len(line)} of them)")
-    try:
-        line.decode("utf-8")
+        return line.decode("utf-8")
     except UnicodeDecodeError as wrong:
         message = f"the line is not valid UTF-8 (got byte 0x{line[wrong.start]:02x} at column {wrong.start + 1})"
-        return BadRecord("bad_utf8", message)
-    column = error.pos + 1
-    if not line.endswith(b"\n"):
-        return BadRecord("torn_line", f"the last line is cut off or broken JSON ({error.msg} at column {column})")
-    return BadRecord("bad_json", f"broken JSON ({error.msg} at column {column})")
+        raise BadRecord("bad_utf8", message) from None

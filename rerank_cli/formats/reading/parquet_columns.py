@@ -1,6 +1,6 @@
-"""What each column of a Parquet input is to us, noted in the schema that a source hands on to a sink.
+"""The role of each column of a Parquet input, stored in the schema that a source passes to a sink.
 
-The note is field metadata: `id`, `query`, `documents` or `carried`. Output strips it again.
+The role is field metadata: `id`, `query`, `documents`, `carried` or `used`. The output removes it again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 from rerank_cli.display import names
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.shapes.detection import detect
 from rerank_cli.formats.shapes.fields import Names, first
 from rerank_cli.formats.shapes.pairs import pair_from, pair_names
 from rerank_cli.formats.shapes.requests import request_from
@@ -19,24 +20,40 @@ _ROLE = b"rerank.role"
 _SHAPE = b"rerank.shape"
 
 
-def annotated(schema: ArrowSchema, shape: Shape, fields: Names, name: str) -> ArrowSchema:
-    """The schema with roles. Raises InputError if records of these columns could never be used."""
+def annotated(schema: ArrowSchema, shape: Shape | None, fields: Names, name: str) -> ArrowSchema:
+    """The schema with roles and shape; None means the shape that its columns show.
+
+    Raises InputError if the columns show no shape, or if records of these columns could never be used.
+    """
     import pyarrow as pa
 
-    row = {field.name: example(field.type) for field in schema}
+    row = {field.name: _example(field.type) for field in schema}
+    shape = shape or detect(row, fields)
+    if shape is None:
+        got = f"got {names(schema.names)}; expected a query with its documents, or with a text"
+        fix = "Fix: --query-field with --documents-field or --text-field"
+        raise InputError(f"{name}: no shape fits its columns ({got}). {fix}")
     if len(row) < len(schema):
         twice = names(name for name in row if schema.names.count(name) > 1)
         raise InputError(f"{name}: several columns have one name (got {twice} more than once). Fix: rename them")
     try:
-        roles = _pair_roles(row, fields) if shape is Shape.PAIRS else _roles(row, shape, fields)
+        roles = _roles(row, shape, fields)
     except BadRecord as error:
         columns = names(f"{field.name} {field.type}" for field in schema)
         raise InputError(f"{name}: {error}. Its columns: {columns}") from None
     noted = [field.with_metadata({_ROLE: roles.get(field.name, "used")}) for field in schema]
-    return pa.schema(noted, metadata={**_kept(schema.metadata), _SHAPE: str(shape)})
+    # Metadata of pandas describes an index, which an output does not have.
+    kept = {key: value for key, value in (schema.metadata or {}).items() if key != b"pandas"}
+    return pa.schema(noted, metadata={**kept, _SHAPE: str(shape)})
 
 
 def _roles(row: dict[str, Json], shape: Shape, fields: Names) -> dict[str, str]:
+    """The role of each column, for a row of example values. Raises BadRecord."""
+    if shape is Shape.PAIRS:
+        known = pair_names(row, fields)
+        pair_from(row, known)
+        roles = {column: "query" if column in known.query_columns else "carried" for column in row}
+        return roles | {column: "id" for column in known.names.id[:1] if column in row}
     request = request_from(row, shape, fields, Position("", 0))
     roles = dict.fromkeys(request.extra, "carried")
     for role, where in (("id", fields.id), ("documents", fields.documents)):
@@ -46,67 +63,42 @@ def _roles(row: dict[str, Json], shape: Shape, fields: Names) -> dict[str, str]:
     return roles
 
 
-def _pair_roles(row: dict[str, Json], fields: Names) -> dict[str, str]:
-    known = pair_names(row, fields)
-    pair_from(row, known)
-    roles = {column: "query" if column in known.query_columns else "carried" for column in row}
-    if known.names.id and known.names.id[0] in row:
-        roles[known.names.id[0]] = "id"
-    return roles
-
-
-def _kept(metadata: dict[bytes, bytes] | None) -> dict[bytes, bytes]:
-    """Notes of pandas describe an index that an output does not have."""
-    return {key: value for key, value in (metadata or {}).items() if key != b"pandas"}
-
-
 def shape_of(schema: ArrowSchema) -> Shape:
-    """The shape that was found."""
+    """The shape stored in an annotated schema."""
     return Shape(schema.metadata[_SHAPE].decode())
 
 
 def with_role(schema: ArrowSchema, *roles: str) -> list[ArrowSchema]:
-    """The fields that have one of the roles, without notes, dictionaries as their values."""
+    """The fields that have one of the roles: nullable, without metadata, dictionaries replaced by their value type."""
     wanted = [field for field in schema if field.metadata[_ROLE].decode() in roles]
-    return [field.remove_metadata().with_type(plain_type(field.type)).with_nullable(True) for field in wanted]
+    return [field.remove_metadata().with_type(_plain_type(field.type)).with_nullable(True) for field in wanted]
 
 
-def plain_type(kind: ArrowSchema) -> ArrowSchema:
-    """A dictionary's value type: the dictionaries of parts to be joined would have to agree."""
+def _plain_type(kind: ArrowSchema) -> ArrowSchema:
+    """The value type of a dictionary, whose dictionaries would have to agree in all parts; no view types."""
     import pyarrow as pa
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if kind == pa.string_view():
-        return pa.string()
-    return pa.binary() if kind == pa.binary_view() else kind
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
 
 
 def provenance(schema: ArrowSchema | None) -> dict[bytes, bytes]:
-    """The input's own notes, to go with its columns."""
+    """The input's own schema metadata, to be written with its columns."""
     return {} if schema is None else {key: value for key, value in schema.metadata.items() if key != _SHAPE}
 
 
-def example(kind: ArrowSchema) -> Any:
-    """A value of a column's type, for telling shapes and checking types without reading a row."""
+def _example(kind: ArrowSchema) -> Any:
+    """A value of a column's type, to find the shape and check types without reading a row. Bytes may be UTF-8 text."""
     import pyarrow as pa
 
     types = pa.types
     if types.is_dictionary(kind):
-        return example(kind.value_type)
+        return _example(kind.value_type)
     if types.is_struct(kind):
-        return {field.name: example(field.type) for field in kind}
+        return {field.name: _example(field.type) for field in kind}
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return [example(kind.value_type)]
-    if is_text(kind):
+        return [_example(kind.value_type)]
+    texts = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), pa.string_view(), pa.binary_view())
+    if kind in texts:
         return "text"
     return 1 if types.is_integer(kind) else 1.0 if types.is_floating(kind) else True
-
-
-def is_text(kind: ArrowSchema) -> bool:
-    """Strings, and bytes that may be UTF-8."""
-    import pyarrow as pa
-
-    types = pa.types
-    checks = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    views = [getattr(types, name) for name in ("is_string_view", "is_binary_view") if hasattr(types, name)]
-    return any(check(kind) for check in (*checks, *views))

@@ -1,8 +1,10 @@
-"""Where in the inputs a sample may be taken without reading all before it."""
+"""Places in the inputs where a sample can start without reading everything before it."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from rerank_cli.formats.contract import Source
 from rerank_cli.formats.options import InputOptions
@@ -13,53 +15,42 @@ from rerank_cli.storage.opening import PARQUET_MAGIC, open_bytes
 def starts(source: Source, options: InputOptions, count: int) -> Sequence[tuple[Place, int]]:
     """`count` places spread evenly over the inputs, each with the bytes on disk before it.
 
-    The beginning alone where no other is cheap to find: streams, compressed files, and rows of pairs, whose groups
-    would be torn. Lines are not counted on the way, so that positions read from such a place count from it.
+    Only the beginning if other places are expensive to find: streams, compressed files, and rows of pairs, whose groups
+    would be split. Lines before a place are not counted, so that line numbers read from it start at 1.
     """
     beginning = [(Place(), 0)]
     sizes = [stamp.size for stamp in source.stamps if stamp]
     if source.total_bytes is None or source.shape is Shape.PAIRS or len(sizes) != len(options.paths):
         return beginning
+    ends = list(accumulate(sizes))
     found: list[tuple[Place, int]] = []
     for number in range(count):
-        file, offset = _locate(source.total_bytes * number // count, sizes)
-        near = _near(options.paths[file], file, offset, sizes[file])
+        at = source.total_bytes * number // count
+        file = min(bisect_right(ends, at), len(sizes) - 1)
+        before = ends[file] - sizes[file]
+        near = _near(options.paths[file], file, at - before, sizes[file])
         if near is None:
             return beginning
-        place, before = near
-        found.append((place, sum(sizes[:file]) + before))
+        found.append((near[0], before + near[1]))
     return list(dict.fromkeys(found))
 
 
-def _locate(offset: int, sizes: Sequence[int]) -> tuple[int, int]:
-    """The file and the place in it of a byte of all files together."""
-    file = 0
-    while file + 1 < len(sizes) and offset >= sizes[file]:
-        offset -= sizes[file]
-        file += 1
-    return file, offset
-
-
 def _near(path: str, file: int, offset: int, size: int) -> tuple[Place, int] | None:
-    """The first record that begins behind `offset`, and the bytes before it; None in a compressed file."""
+    """The first record that begins after `offset`, and the bytes before it; None in a compressed file."""
     opened = open_bytes(path)
     try:
         if opened.compression:
             return None
         if opened.content.peek(len(PARQUET_MAGIC)).startswith(PARQUET_MAGIC):
-            return _near_row(path, file, offset, size)
+            import pyarrow.parquet as pq
+
+            with pq.ParquetFile(path) as parquet:
+                rows = parquet.metadata.num_rows
+            row = rows * offset // size
+            return Place(file, row), size * row // max(1, rows)
         if offset:
             opened = opened.at(offset)
             offset += len(opened.content.readline())
         return Place(file, 0, offset), offset
     finally:
         opened.content.close()
-
-
-def _near_row(path: str, file: int, offset: int, size: int) -> tuple[Place, int]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as parquet:
-        rows = parquet.metadata.num_rows
-    row = rows * offset // size
-    return Place(file, row), size * row // max(1, rows)

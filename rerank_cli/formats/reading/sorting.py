@@ -1,7 +1,7 @@
-"""Rows in any order to rows that stand together: keys in order of first appearance, rows of one key in input order.
+"""Sorts rows by query: keys in order of first appearance, rows of one key in input order.
 
-What does not fit the memory is sorted in blocks, put into temporary files ($TMPDIR) that have no name, and merged. The
-same rows give the same sequence again, so that a row can be told by its number in it.
+External merge sort: blocks that do not fit in memory go to unnamed temporary files ($TMPDIR). The same rows always give
+the same sequence, so that a row is identified by its number in it.
 """
 
 from __future__ import annotations
@@ -31,47 +31,40 @@ Coded = tuple[int, bytes]
 
 
 class SortedRows:
-    """The sorted sequence. A row's place is its number in it, as rows of the input numbered `file`, the last one."""
+    """The sorted rows from the row `begin` on. The place of a row is its number, in the last input, which is `file`."""
 
     def __init__(self, file: int) -> None:
+        self.begin = 0
         self._file = file
-        self._begin = 0
         self._total = 0
         self._done = 0
 
-    def begin_at(self, place: Place) -> None:
-        """Leave out the rows before this place."""
-        self._begin = place.rows
-
     def share_of(self, taken: int) -> int:
-        """Bytes of the input behind the rows that came out, while all of it was read before the first of them."""
+        """The part of `taken` bytes that the rows yielded so far make up: all input is read before the first row."""
         return taken * self._done // self._total if self._total else 0
 
     def rows(self, rows: Iterable[Row | Rejection], key_of: KeyOf) -> Iterator[Row | Rejection]:
-        """Take all rows, then give them back sorted. A row without a key stands where it stood among the keys."""
+        """Read all rows, then yield them sorted. A row without a key is sorted by its own line."""
         self._total = self._done = 0
-        found = _merged(_coded(rows, key_of, self._count))
-        self._done = self._begin
-        for number, (_, data) in enumerate(islice(found, self._begin, None), self._begin):
+        found = _merged(self._coded(rows, key_of))
+        self._done = self.begin
+        for number, (_, data) in enumerate(islice(found, self.begin, None), self.begin):
             self._done = number + 1
             path, line, rest = pickle.loads(data)
             position = Position(path, line, Place(self._file, number))
             yield Rejection(position, *rest) if isinstance(rest, tuple) else Row(position, rest)
 
-    def _count(self) -> None:
-        self._total += 1
-
-
-def _coded(rows: Iterable[Row | Rejection], key_of: KeyOf, count: Callable[[], None]) -> Iterator[Coded]:
-    """Each row with a number to sort it by: file and line where its key was met first."""
-    seen = QueryLog()
-    for row in rows:
-        count()
-        place = row.position.place or Place()
-        key = key_of(row) if isinstance(row, Row) else None
-        file, line = (place.file, place.rows) if key is None else seen.first(key, place)
-        rest = (row.code, row.message, row.id, row.raw) if isinstance(row, Rejection) else row.value
-        yield file << 48 | line, pickle.dumps((row.position.path, row.position.line, rest), pickle.HIGHEST_PROTOCOL)
+    def _coded(self, rows: Iterable[Row | Rejection], key_of: KeyOf) -> Iterator[Coded]:
+        """Each row, pickled, with its sort code: file and line where its key was first."""
+        seen = QueryLog()
+        for row in rows:
+            self._total += 1
+            place = row.position.place or Place()
+            key = key_of(row) if isinstance(row, Row) else None
+            file, line = (place.file, place.rows) if key is None else seen.first(key, place)
+            rest = (row.code, row.message, row.id, row.raw) if isinstance(row, Rejection) else row.value
+            data = (row.position.path, row.position.line, rest)
+            yield file << 48 | line, pickle.dumps(data, pickle.HIGHEST_PROTOCOL)
 
 
 def _merged(items: Iterator[Coded]) -> Iterator[Coded]:
@@ -92,7 +85,7 @@ def _merged(items: Iterator[Coded]) -> Iterator[Coded]:
 
 
 def _merge(files: list[BinaryIO], block: Iterable[Coded] = ()) -> Iterator[Coded]:
-    """Blocks in the order they were made, so that rows of one number keep their order."""
+    """Sorted blocks, in the order in which they were made: rows with equal codes keep their order."""
     try:
         yield from heapq.merge(*map(_read, files), block, key=_FIRST_CODE)
     finally:

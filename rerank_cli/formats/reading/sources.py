@@ -1,4 +1,4 @@
-"""A source of records over the rows of files; what rows mean is left to a `RecordReader`."""
+"""A source of records read from rows of files; a `RecordReader` defines how rows become records."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from rerank_cli.storage.opening import Stamp
 
 
 class RecordReader(Protocol):
-    """Rows to records. With `grouped`, a record takes several rows, which must stand together."""
+    """Rows to records. With `grouped`, a record consists of several rows, which must be adjacent."""
 
     shape: Shape | None
 
     @property
     def grouped(self) -> bool: ...
     def describe(self, kind: str, how: str) -> str:
-        """What is read, in one phrase, given the kind of the files and how they are read."""
+        """The input in one phrase, given the kind of the files and how they are read."""
 
     def look(self, rows: Iterator[Row | Rejection]) -> Iterator[Row | Rejection]:
-        """Read the first rows to learn what they are; returns all rows."""
+        """Read the first rows to find out what they are; returns all rows."""
 
     def key_of(self, row: Row) -> object:
-        """What rows are sorted by, None for a row without a key."""
+        """The sort key of a row, None for a row without one."""
 
     def records(self, rows: Iterator[Row | Rejection], seen: QueryLog, first: int) -> Iterator[Record]:
-        """The records in rows, the next of which has the number `first`; `seen` holds the queries of earlier ones."""
+        """The records in rows, numbered from `first`; `seen` holds the queries of earlier records."""
 
     def close(self) -> None: ...
 
 
 class RowSource:
-    """See `Source`. `stamps` are those of all files that are read, the files of rows last."""
+    """The `Source` of rows in files. `stamps` are those of all files that are read, the files of rows last."""
 
-    def __init__(
-        self, files: FileRows, reader: RecordReader, stamps: Sequence[Stamp | None], sort: bool = False
-    ) -> None:
-        """Opens the first file and looks at its first rows. Raises InputError."""
+    def __init__(self, files: FileRows, reader: RecordReader, stamps: Sequence[Stamp | None], sort: bool) -> None:
+        """Opens the first file and reads its first rows. Raises InputError."""
         self.stamps = stamps
+        self.total_bytes = files.total_bytes
         self._files = files
         self._reader = reader
         self._seen = QueryLog()
+        self.sync = self._seen.sync
         self._records_before = 0
         self._sorted = SortedRows(len(stamps) - 1) if sort else None
         try:
@@ -67,46 +67,34 @@ class RowSource:
 
     @property
     def description(self) -> str:
-        """What is read, in one phrase."""
         return self._reader.describe(self._files.kind, ", sorted" if self._sorted else "")
-
-    @property
-    def total_bytes(self) -> int | None:
-        """Bytes on disk of all files of rows, None if one of them has no size."""
-        return self._files.total_bytes
 
     @property
     def bytes_read(self) -> int:
         return self._sorted.share_of(self._files.taken) if self._sorted else self._files.taken
 
     def go_to(self, start: Place, records: int, shape: Shape | None, kept: Committed | None) -> bool:
-        """See `Source`."""
         if None in self.stamps:
             return False
         before, self._reader.shape = self._reader.shape, shape
-        if self._reader.grouped and not (self._sorted or (kept and self._seen.take_up(kept))):
+        if self._reader.grouped and not (self._sorted or (kept and self._seen.restore(kept))):
             self._reader.shape = before
             return False
         self._records_before = records
         self._rows = self._files.rows(None if self._sorted else start)
         if self._sorted:
-            self._sorted.begin_at(start)
+            self._sorted.begin = start.rows
         return True
 
     def keep_memory_in(self, path: Path) -> None:
-        """See `Source`."""
         if not self._sorted:
             self._seen.keep_in(path)
-
-    def sync(self) -> Committed | None:
-        """See `Source`."""
-        return self._seen.sync()
 
     def __iter__(self) -> Iterator[Record]:
         rows = self._sorted.rows(self._rows, self._reader.key_of) if self._sorted else self._rows
         return self._reader.records(rows, self._seen, self._records_before + 1)
 
     def close(self) -> None:
-        """Close what is open; may be called in any state, also more than once."""
+        """May be called in any state, also more than once."""
         self._files.close()
         self._reader.close()

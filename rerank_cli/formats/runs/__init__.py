@@ -1,5 +1,5 @@
-"""Runs, judgements and our own outputs, read back.
+"""Reads runs, relevance judgements and outputs of `rerank`.
 
-Knows `reading` and `shapes`; not measures or corpora. Face: `results.RunFile` and `results.read_rankings` for outputs
-and runs, `qrels.read_qrels`, `by_id.RunReader` for runs whose texts are in a corpus.
+Imports `reading` and `shapes`, never measures or corpora. Entry points: `results.RunFile` and `results.read_rankings`
+for outputs and runs, `qrels.read_qrels`, and `by_id.RunReader` for runs whose texts are in a corpus.
 """

@@ -1,7 +1,7 @@
-"""A file that names candidates by ids: which kind of run it is, and its rows.
+"""Opens a run, a file that names candidates by id, in any known format.
 
-TREC and other columns of text; JSON lines or Parquet, a row a pair or a list a query (MTEB's `top_ranked`); a JSON
-object of results by query (BEIR, FlagEmbedding, MTEB). All but the last are read as a stream.
+TREC and other columns of text; JSON lines or Parquet with a row per pair or a list per query (MTEB's `top_ranked`); a
+JSON object of results by query (BEIR, FlagEmbedding, MTEB). All but the last are streamed.
 """
 
 from __future__ import annotations
@@ -25,42 +25,35 @@ from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Place, Position, Rejection
 from rerank_cli.storage.opening import BLOCK, BOM, PARQUET_MAGIC, Opened, open_bytes
 
-_RESULTS, _NOTES = "search_results", "mteb_model_meta"
-
 
 def open_run(path: str, values: RunValues, reader: RunReader, start: Place) -> Input:
-    """Open a run, to be read from `start` on. Raises InputError if it is none."""
+    """Open a run, to be read from `start` on. Raises InputError if its format is unknown."""
     opened = open_bytes(path)
     try:
-        return _run(opened, values, reader, start)
+        head = opened.content.peek(BLOCK)
+        begin = head.removeprefix(BOM).lstrip()
+        if begin.startswith(PARQUET_MAGIC):
+            source = ParquetInput(opened)
+            return Input("a run in Parquet", source.rows(start), source.taken, source.close)
+        if begin.startswith(b"{") and not _is_row(begin, reader):
+            return text_input("results by query", opened, _results(opened, start))
+        columns = None if begin.startswith((b"{", b"[")) else columns_of(head, opened.name, values)
+        opened = opened.at(start.offset)
+        content, name = opened.content, opened.name
+        if columns:
+            return text_input(columns.description, opened, run_rows(content, name, columns, start))
+        if begin.startswith(b"["):
+            return text_input("a run in a JSON array", opened, array_rows(content, name, start))
+        return text_input("a run in JSON lines", opened, json_rows(content, name, start))
     except BaseException:
         opened.content.close()
         raise
 
 
-def _run(opened: Opened, values: RunValues, reader: RunReader, start: Place) -> Input:
-    head = opened.content.peek(BLOCK)
-    begin = head.removeprefix(BOM).lstrip()
-    if begin.startswith(PARQUET_MAGIC):
-        source = ParquetInput(opened)
-        return Input("a run in Parquet", source.rows(start), source.taken, source.close)
-    if begin.startswith(b"{") and not _is_row(begin, reader):
-        return text_input("results by query", opened, _results(opened, start))
-    if begin.startswith(b"{"):
-        opened = opened.at(start.offset)
-        return text_input("a run in JSON lines", opened, json_rows(opened.content, opened.name, start))
-    if begin.startswith(b"["):
-        opened = opened.at(start.offset)
-        return text_input("a run in a JSON array", opened, array_rows(opened.content, opened.name, start))
-    columns = columns_of(head, opened.name, values)
-    opened = opened.at(start.offset)
-    return text_input(columns.description, opened, run_rows(opened.content, opened.name, columns, start))
-
-
 def _is_row(begin: bytes, reader: RunReader) -> bool:
-    """Is the first line an object of its own that names a query and documents?"""
+    """Whether the first line is a complete object that names a query and documents."""
     line, newline, _ = begin.partition(b"\n")
-    if not newline and len(line) >= BLOCK:  # too long to be seen whole
+    if not newline and len(line) >= BLOCK:  # the line is longer than the block that was read
         return any(f'"{name}"'.encode() in line[:1000] for name in reader.query_id)
     try:
         value = decode_line(line)
@@ -70,20 +63,21 @@ def _is_row(begin: bytes, reader: RunReader) -> bool:
 
 
 def _results(opened: Opened, start: Place) -> Iterator[Row | Rejection]:
-    """One row a query: its documents with their scores. The object is held in memory."""
+    """One row per query: its documents with their scores. The whole object is held in memory."""
     try:
         value = orjson.loads(opened.content.read().removeprefix(BOM))
     except orjson.JSONDecodeError as error:
-        raise InputError(f"{opened.name}: is no run that is known, and broken JSON ({error})") from None
+        raise InputError(f"{opened.name}: not a known run format, and broken JSON ({error})") from None
     for number, (query, documents) in enumerate(_by_query(value, opened.name).items()):
         if number >= start.rows:
             yield Row(Position(opened.name, number + 1, Place(start.file, number)), {QUERY: query, "docids": documents})
 
 
 def _by_query(value: Json, name: str) -> dict[str, Json]:
-    """{query: {document: score}}, also where it stands under the names of a subset and a split."""
-    found = value.get(_RESULTS, value) if isinstance(value, dict) else value
-    found = {key: part for key, part in found.items() if key != _NOTES} if isinstance(found, dict) else found
+    """{query: {document: score}}, also if nested under the names of a subset and a split."""
+    found = value.get("search_results", value) if isinstance(value, dict) else value
+    if isinstance(found, dict):
+        found = {key: part for key, part in found.items() if key != "mteb_model_meta"}
     while isinstance(found, dict) and found:
         parts = list(found.values())
         if not all(isinstance(part, dict) for part in parts):
@@ -91,9 +85,9 @@ def _by_query(value: Json, name: str) -> dict[str, Json]:
         if not any(isinstance(inner, dict) for part in parts for inner in part.values()):
             return found
         if len(parts) > 1:
-            raise InputError(f"{name}: holds several sets of results (got {names(found)}; expected one)")
+            raise InputError(f"{name}: contains several sets of results (got {names(found)}; expected one)")
         found = parts[0]
     if found == {}:
         return {}
     what = f"got {names(value)}" if isinstance(value, dict) else "got no object"
-    raise InputError(f"{name}: is no run that is known ({what}; expected {{query: {{document: score}}}})")
+    raise InputError(f"{name}: not a known run format ({what}; expected {{query: {{document: score}}}})")

@@ -1,4 +1,4 @@
-"""Judgements: which documents are relevant to which query, and how much. Ids are text, whatever they were written as.
+"""Relevance judgements (qrels): the relevance of documents to queries. All ids are read as text.
 
 TREC and MS MARCO (`qid iteration docid relevance`), BEIR and MTEB (`query-id corpus-id score`, TSV or Parquet), JSON
 lines of the same, as FlagEmbedding writes them, and one JSON object `{qid: {docid: relevance}}`.
@@ -7,6 +7,7 @@ lines of the same, as FlagEmbedding writes them, and one JSON object `{qid: {doc
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from contextlib import closing
 from typing import TypeAlias
 
@@ -24,70 +25,54 @@ _RELEVANCE = ("relevance", "score", "rel", "label")
 
 
 def read_qrels(path: str) -> Qrels:
-    """Query to document to relevance. InputError for a line that is none, or two that contradict each other."""
+    """Query id to document id to relevance. Raises InputError for a bad row, and for two that contradict each other."""
     table = open_table(path)
     found: Qrels = {}
+    width = 0
     with closing(table):
-        width = 0
         for position, row in table.rows:
             if table.columns:
-                if not width and _is_header(row):
+                # A header line has no digits; a judgement ends with one.
+                if not width and not any(character.isdigit() for cell in row for character in cell):
                     continue
                 width = width or len(row)
-                _add(found, position, *_from_columns(row, width, position))
+                if len(row) != width or width not in (3, 4):
+                    expected = "expected 4: qid iteration docid relevance, or 3: qid docid relevance, in all lines"
+                    raise InputError(f"{position}: not a relevance judgement (got {len(row)} columns, {expected})")
+                triples: Iterable[tuple[Json, Json, Json]] = [(row[0], row[-2], row[-1])]
             elif a_mapping(row):
-                for query, judged in row.items():
-                    for document, relevance in judged.items():
-                        _add(found, position, query, document, relevance)
+                triples = ((query, *pair) for query, judged in row.items() for pair in judged.items())
             else:
-                _add(found, position, *_from_object(row, position))
+                triples = [_from_object(row, position)]
+            for query, document, relevance in triples:
+                grade = _grade(relevance, position)
+                before = found.setdefault(key_of(query), {}).setdefault(key_of(document), grade)
+                if before != grade:
+                    what = f"document {shown(str(document))} is judged twice for query {shown(str(query))}"
+                    raise InputError(f"{position}: {what} (got {grade}, after {before})")
     if not found:
-        raise InputError(f"{table.name}: holds no judgements")
+        raise InputError(f"{table.name}: contains no relevance judgements")
     return found
 
 
 def fingerprint_of(qrels: Qrels) -> str:
-    """What tells these judgements from others."""
-    content = orjson.dumps(qrels, option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _is_header(row: list[str]) -> bool:
-    """Names of columns have no digit in them; a judgement has one at its end at least."""
-    return not any(character.isdigit() for cell in row for character in cell)
-
-
-def _from_columns(row: list[str], width: int, position: Position) -> tuple[Json, Json, Json]:
-    if len(row) == width == 4:
-        return row[0], row[2], row[3]
-    if len(row) == width == 3:
-        return row[0], row[1], row[2]
-    expected = "expected 4: qid iteration docid relevance, or 3: qid docid relevance, in all lines"
-    raise InputError(f"{position}: is no judgement (got {len(row)} columns, {expected})")
+    """A hash of the judgements, independent of their order."""
+    return hashlib.blake2b(orjson.dumps(qrels, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 
 def _from_object(row: Json, position: Position) -> tuple[Json, Json, Json]:
-    parts = [first(row, known).value if isinstance(row, dict) else None for known in (PAIR_QUERY_ID, PAIR_DOC_ID)]
-    relevance = first(row, _RELEVANCE).value if isinstance(row, dict) else None
-    if None in parts or relevance is None:
+    fields = row if isinstance(row, dict) else {}
+    query, document, relevance = (first(fields, known).value for known in (PAIR_QUERY_ID, PAIR_DOC_ID, _RELEVANCE))
+    if query is None or document is None or relevance is None:
         got = names(row) if isinstance(row, dict) else "no object"
-        raise InputError(f"{position}: is no judgement (got {got}; expected `qid`, `docid` and `relevance`)")
-    return parts[0], parts[1], relevance
-
-
-def _add(found: Qrels, position: Position, query: Json, document: Json, relevance: Json) -> None:
-    grade = _grade(relevance, position)
-    before = found.setdefault(key_of(query), {}).setdefault(key_of(document), grade)
-    if before != grade:
-        what = f"document {shown(str(document))} is judged twice for query {shown(str(query))}"
-        raise InputError(f"{position}: {what} (got {grade}, after {before})")
+        raise InputError(f"{position}: not a relevance judgement (got {got}; expected `qid`, `docid` and `relevance`)")
+    return query, document, relevance
 
 
 def _grade(value: Json, position: Position) -> int:
     try:
-        grade = float(value)
-        if grade == int(grade):
+        if (grade := float(value)) == int(grade):
             return int(grade)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InputError(f"{position}: is no judgement: the relevance is no whole number (got {shown(str(value))})")
+    raise InputError(f"{position}: the relevance is not a whole number (got {shown(str(value))})")

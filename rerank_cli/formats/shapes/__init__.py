@@ -1,5 +1,5 @@
-"""One record: field names, shapes, and how an object becomes a request.
+"""One record: field names, shapes, and the conversion of an object to a request.
 
-Knows decoded JSON objects; not files, lines or columns. Face: `detection.detect`, `requests.request_from`,
+Knows decoded JSON objects; not files, lines or columns. Entry points: `detection.detect`, `requests.request_from`,
 `pairs.PairReader`.
 """

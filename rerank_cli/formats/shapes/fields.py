@@ -1,6 +1,6 @@
-"""The names under which the world keeps queries, documents and ids, and how a value is found by them.
+"""The known field names of queries, documents and ids, and how a value is found by them.
 
-A name is a key or a dotted path of keys. The first name whose value is not null wins, in the order of the table.
+A name is a key or a dotted path of keys. The first name with a value other than null wins, in the order of the table.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ TEXT = ("text", "segment", "contents", "content", "body", "passage", "passage_te
 DOC_ID = ("id", "_id", "docid", "doc_id", "docno", "pid", "corpus_id", "corpus-id", "passage_id")
 FIRST_SCORE = ("score", "sim", "retrieval_score")
 INSTRUCTION = ("instruction", "prompt")
-
 TRAIN_LISTS = ("pos", "neg")
 TRAIN_SCORES = ("pos_scores", "neg_scores")
 
-# In a table of pairs a bare `id` belongs to the document if the query has a column of its own, else to nobody.
+# In a table of pairs a bare `id` is the document's if the query id has another column, else it is not used.
 AMBIGUOUS_ID = ("id", "_id")
 PAIR_QUERY_ID = tuple(name for name in QUERY_ID if name not in AMBIGUOUS_ID)
 PAIR_DOC_ID = tuple(name for name in DOC_ID if name not in AMBIGUOUS_ID)
@@ -38,7 +37,7 @@ Id = str | int | float | None
 
 
 class Found(NamedTuple):
-    """A value and the name it was found under; both None where no name has a value."""
+    """A value and the name it was found under; both None if no name has a value."""
 
     name: str | None
     value: Json
@@ -46,7 +45,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Where to look for each part of a record: one name if it was mapped, else the table's."""
+    """The field names of each part of a record: one name if it is mapped, else the table's."""
 
     query: tuple[str, ...] = QUERY
     documents: tuple[str, ...] = DOCUMENTS
@@ -58,39 +57,23 @@ class Names:
 
 def names_from(options: InputOptions) -> Names:
     """The table with the caller's mappings in place."""
-    given = {
-        "query": options.query_field,
-        "documents": options.documents_field,
-        "text": options.text_field,
-        "id": options.id_field,
-        "doc_id": options.doc_id_field,
-    }
-    mapped = frozenset(part for part, name in given.items() if name)
-    return Names(
-        query=_or_table(options.query_field, QUERY),
-        documents=_or_table(options.documents_field, DOCUMENTS),
-        text=_or_table(options.text_field, TEXT),
-        id=_or_table(options.id_field, QUERY_ID),
-        doc_id=_or_table(options.doc_id_field, DOC_ID),
-        mapped=mapped,
-    )
-
-
-def _or_table(name: str | None, table: tuple[str, ...]) -> tuple[str, ...]:
-    return (name,) if name else table
+    parts = ("query", "documents", "text", "id", "doc_id")
+    given = (options.query_field, options.documents_field, options.text_field, options.id_field, options.doc_id_field)
+    mapped = {part: (name,) for part, name in zip(parts, given, strict=True) if name}
+    return Names(**mapped, mapped=frozenset(mapped))
 
 
 def lookup(record: Mapping[str, Json], name: str) -> Json:
-    """The value under a name, None if there is none. A key with a dot in it comes before the path."""
+    """The value under a name, None if missing. A key that contains the dot comes before the path."""
     value = record.get(name)
     if value is not None or "." not in name:
         return value
-    here: Json = record
+    found: Json = record
     for key in name.split("."):
-        if not isinstance(here, Mapping):
+        if not isinstance(found, Mapping):
             return None
-        here = here.get(key)
-    return here
+        found = found.get(key)
+    return found
 
 
 def first(record: Mapping[str, Json], names: Iterable[str]) -> Found:
@@ -103,35 +86,31 @@ def first(record: Mapping[str, Json], names: Iterable[str]) -> Found:
 
 
 def present(record: Mapping[str, Json], names: Iterable[str]) -> bool:
-    """Is one of the names there, be its value null?"""
+    """Does the record have one of the names, even with a null value?"""
     return any(name in record or lookup(record, name) is not None for name in names)
 
 
 def without(record: Mapping[str, Json], used: Iterable[str | None]) -> dict[str, Json]:
-    """A copy without the names that were used; of a path only its last key goes, and objects that this leaves empty."""
+    """A copy without the used names. Of a path only the last key is removed, and objects that become empty by it."""
     rest = dict(record)
     for name in used:
         if name is not None and rest.pop(name, None) is None and "." in name:
-            _drop_path(rest, *name.split(".", 1))
+            key, path = name.split(".", 1)
+            if isinstance(inner := rest.get(key), dict):
+                rest[key] = without(inner, (path,))
+                if not rest[key]:
+                    del rest[key]
     return rest
 
 
-def _drop_path(record: dict[str, Json], key: str, path: str) -> None:
-    inner = record.get(key)
-    if isinstance(inner, dict):
-        record[key] = without(inner, (path,))
-        if not record[key]:
-            del record[key]
-
-
-def an_id(value: Json, what: str) -> str | int | float | None:
-    """An id in its own type. Raises BadRecord for what cannot be one."""
+def an_id(value: Json, what: str) -> Id:
+    """An id in its own JSON type. Raises BadRecord if the value cannot be an id."""
     kind_of = type(value)
     if kind_of is str or kind_of is int or value is None:
         return value  # type: ignore[no-any-return]
     if isinstance(value, bytes):
         return text_of(value, what)
-    # orjson reads an integer of more than 64 bits as a float, and what it stood for is lost.
+    # orjson reads an integer of more than 64 bits as a float, which loses digits.
     if kind_of is float and abs(value) < _INT64:
         return float(value)
     got = "a number over 64 bits" if kind_of is float else kind(value)
@@ -139,7 +118,7 @@ def an_id(value: Json, what: str) -> str | int | float | None:
 
 
 def text_of(value: bytes, what: str) -> str:
-    """Text that a Parquet file holds as bytes."""
+    """Text that a Parquet file holds as bytes. Raises BadRecord if it is not UTF-8."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
@@ -147,20 +126,20 @@ def text_of(value: bytes, what: str) -> str:
 
 
 def key_of(name: Json) -> str:
-    """An id as it is compared between files and written in runs: its text, whole numbers without a point."""
+    """An id as text, as compared between files and written in runs: whole numbers without a decimal point."""
     if isinstance(name, str):
         return name
     return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
 
 
 def a_number(value: Json) -> float | None:
-    """A first-stage score, None for what is not a number."""
+    """The value as a float, None if it is not a number."""
     return value if type(value) is float else float(value) if type(value) is int else None
 
 
-def first_number(record: Mapping[str, Json], names: Iterable[str] = FIRST_SCORE) -> float | None:
-    """The first of the names that holds a number."""
-    for name in names:
+def first_stage_score(record: Mapping[str, Json]) -> float | None:
+    """The first of the known score fields that holds a number."""
+    for name in FIRST_SCORE:
         value = a_number(record.get(name))
         if value is not None:
             return value

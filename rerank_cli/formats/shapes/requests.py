@@ -1,6 +1,6 @@
-"""From an object to a request: the shapes `rerank`, `candidates`, `score`, `batch` and `train`.
+"""An object to a request: the shapes `rerank`, `candidates`, `score`, `batch` and `train`.
 
-Knows nothing of files. Fields that no part of a request is made of are carried in `extra`.
+Fields that no part of a request is made of are kept in `extra`.
 """
 
 from __future__ import annotations
@@ -19,31 +19,41 @@ from rerank_cli.formats.shapes.fields import (
     Names,
     an_id,
     first,
-    lookup,
     text_of,
     without,
 )
-from rerank_cli.records import Candidate, Json, Position, Request, Shape
+from rerank_cli.records import Json, Position, Request, Shape
 
 _OPTIONS = ("model", "top_n", "max_tokens_per_doc", "return_documents", *INSTRUCTION)
-_ENVELOPE = ("method", "url", "body")
 
 
 def request_from(value: Json, shape: Shape, fields: Names, position: Position) -> Request:
-    """The request in a record of the given shape, `pairs` excepted. Raises BadRecord."""
+    """The request in a record of the given shape, except `pairs`. Raises BadRecord."""
     record = an_object(value)
     if shape is Shape.BATCH:
         return _batch(record, fields, position)
     if shape is Shape.SCORE:
-        return _score(record, fields, position)
-    query = find_query(record, fields)
-    if shape is Shape.TRAIN:
-        candidates = candidates_from(_train_lists(record), fields, " and ".join(TRAIN_LISTS))
-        found = _request(record, query, candidates, shape, fields, position, (*TRAIN_LISTS, *TRAIN_SCORES))
-        return replace(found, given=record)
-    documents, used = _find_documents(record, fields)
+        query, documents = _query_and_texts(record)
+        used: tuple[str, ...] = ("text_2",)
+    else:
+        query = find_query(record, fields)
+        documents, used = (_train_lists(record), TRAIN_LISTS) if shape is Shape.TRAIN else _documents(record, fields)
     candidates = candidates_from(documents, fields, " and ".join(used))
-    return _request(record, query, candidates, shape, fields, position, used)
+    name, instruction = first(record, fields.id), first(record, INSTRUCTION)
+    scores = TRAIN_SCORES if shape is Shape.TRAIN else ()
+    return Request(
+        query=query.value,
+        candidates=candidates,
+        position=position,
+        id=an_id(name.value, "id"),
+        shape=shape,
+        top_n=_limit(record, "top_n", zero_is_all=True),
+        max_tokens_per_doc=_limit(record, "max_tokens_per_doc"),
+        instruction=optional(instruction.value, str, instruction.name or ""),
+        return_documents=optional(record.get("return_documents"), bool, "return_documents"),
+        extra=without(record, (*_OPTIONS, query.name, name.name, *used, *scores)),
+        given=record if shape is Shape.TRAIN else None,
+    )
 
 
 def an_object(value: Json) -> dict[str, Json]:
@@ -54,7 +64,7 @@ def an_object(value: Json) -> dict[str, Json]:
 
 
 def find_query(record: dict[str, Json], fields: Names) -> Found:
-    """The query's text and its name. Raises BadRecord if it is missing, empty or no string."""
+    """The query's text and its field name. Raises BadRecord if it is missing, empty or not a string."""
     found = first(record, fields.query)
     if isinstance(found.value, dict) and (inner := first(record, [f"{found.name}.text", f"{found.name}.query"])).name:
         found = inner
@@ -71,82 +81,43 @@ def find_query(record: dict[str, Json], fields: Names) -> Found:
     return Found(name, value)
 
 
-def _find_documents(record: dict[str, Json], fields: Names) -> tuple[Json, tuple[str, ...]]:
-    """The list of documents and the names it was found under."""
+def _documents(record: dict[str, Json], fields: Names) -> tuple[Json, tuple[str, ...]]:
+    """The list of documents and the names it is found under. Raises BadRecord if there is none."""
     found = first(record, fields.documents)
     if found.name is not None:
         return found.value, (found.name,)
     if "documents" not in fields.mapped:
         for both in SPLIT_DOCUMENTS:
-            lists = [record.get(name) for name in both]
-            if all(isinstance(part, list) for part in lists):
-                return [item for part in lists for item in part], both  # type: ignore[union-attr]
+            if all(isinstance(record.get(name), list) for name in both):
+                return [item for name in both for item in record[name]], both
     got = f"got {names(record)}; expected {quoted(fields.documents)}"
     raise BadRecord("no_candidates", f"there are no documents ({got}). Fix: --documents-field")
 
 
-def _request(
-    record: dict[str, Json],
-    query: Found,
-    candidates: tuple[Candidate, ...],
-    shape: Shape,
-    fields: Names,
-    position: Position,
-    used: tuple[str, ...],
-) -> Request:
-    name = first(record, fields.id)
-    instruction = first(record, INSTRUCTION)
-    return Request(
-        query=query.value,
-        candidates=candidates,
-        position=position,
-        id=an_id(name.value, "id"),
-        shape=shape,
-        top_n=_limit(record, "top_n", zero_is_all=True),
-        max_tokens_per_doc=_limit(record, "max_tokens_per_doc"),
-        instruction=optional(instruction.value, str, instruction.name or ""),
-        return_documents=optional(record.get("return_documents"), bool, "return_documents"),
-        extra=without(record, (*_OPTIONS, query.name, name.name, *used)),
-    )
-
-
-def _score(record: dict[str, Json], fields: Names, position: Position) -> Request:
-    """`text_1` is the query; `text_2`, a string or a list of them, the documents."""
+def _query_and_texts(record: dict[str, Json]) -> tuple[Found, Json]:
+    """`text_1` is the query; `text_2`, a string or a list of strings, the documents. Raises BadRecord."""
     if "text_1" not in record:
         raise BadRecord("missing_query", f"there is no `text_1` (got {names(record)})")
     texts = record.get("text_2")
     if texts is None:
         raise BadRecord("no_candidates", f"there is no `text_2` (got {names(record)})")
-    query = find_query(record, Names(query=("text_1",)))
-    candidates = candidates_from([texts] if isinstance(texts, str) else texts, fields, "text_2")
-    return _request(record, query, candidates, Shape.SCORE, fields, position, ("text_2",))
+    return find_query(record, Names(query=("text_1",))), [texts] if isinstance(texts, str) else texts
 
 
 def _batch(envelope: dict[str, Json], fields: Names, position: Position) -> Request:
-    """`custom_id` is the id, `body` a request. One of the score kind keeps that shape, so that it is answered so."""
+    """`custom_id` is the id, `body` a request. A body of the shape `score` keeps it, and is answered in that form."""
     body = envelope.get("body")
     if not isinstance(body, dict):
         raise BadRecord("bad_batch", f"`body` is not an object (got {kind(body)}; the record has {names(envelope)})")
-    shape = Shape.SCORE if "text_1" in body else Shape.BATCH
-    inner = request_from(body, shape, fields, position) if shape is Shape.SCORE else _body(body, fields, position)
-    name = an_id(lookup(envelope, "custom_id"), "custom_id")
-    extra = without(envelope, (*_ENVELOPE, "custom_id")) | dict(inner.extra)
-    return Request(
-        inner.query,
-        inner.candidates,
-        position,
-        inner.id if name is None else name,
-        shape,
-        inner.top_n,
-        inner.max_tokens_per_doc,
-        inner.instruction,
-        inner.return_documents,
-        extra,
+    is_score = "text_1" in body
+    inner = request_from(body, Shape.SCORE if is_score else Shape.RERANK, fields, position)
+    name = an_id(envelope.get("custom_id"), "custom_id")
+    return replace(
+        inner,
+        id=inner.id if name is None else name,
+        shape=Shape.SCORE if is_score else Shape.BATCH,
+        extra=without(envelope, ("custom_id", "method", "url", "body")) | dict(inner.extra),
     )
-
-
-def _body(body: dict[str, Json], fields: Names, position: Position) -> Request:
-    return request_from(body, Shape.RERANK, fields, position)
 
 
 def _limit(record: dict[str, Json], name: str, zero_is_all: bool = False) -> int | None:
@@ -160,7 +131,7 @@ def _limit(record: dict[str, Json], name: str, zero_is_all: bool = False) -> int
 
 
 def optional(value: Json, expected: type, name: str) -> Json:
-    """A value that may be missing. Raises BadRecord if it is of another type."""
+    """The value, which may be None. Raises BadRecord if it has another type."""
     if value is None or type(value) is expected:
         return value
     wanted = "a string" if expected is str else "true or false"
@@ -168,13 +139,10 @@ def optional(value: Json, expected: type, name: str) -> Json:
 
 
 def _train_lists(record: dict[str, Json]) -> list[Json]:
-    """The documents of both lists, either of which may be empty. Raises BadRecord if one is no list."""
-    both = []
+    """The documents of both lists, either of which may be empty. Raises BadRecord if one is not a list."""
     for name in TRAIN_LISTS:
         if name not in record:
             raise BadRecord("no_candidates", f"there is no `{name}` (got {names(record)}; expected `pos` and `neg`)")
-        documents = record[name]
-        if not isinstance(documents, list):
-            raise BadRecord("bad_documents", f"`{name}` is not a list (got {kind(documents)})")
-        both += documents
-    return both
+        if not isinstance(record[name], list):
+            raise BadRecord("bad_documents", f"`{name}` is not a list (got {kind(record[name])})")
+    return [item for name in TRAIN_LISTS for item in record[name]]

@@ -1,4 +1,4 @@
-"""A row: one decoded object of a file and where it stood. All readers yield these, all shapes are made of these."""
+"""A row: one decoded value of an input file and its position. All readers yield rows."""
 
 from __future__ import annotations
 
@@ -12,27 +12,22 @@ from rerank_cli.records import Json, Position
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`value` is what was decoded, an object if the file is any good. `raw` is None where there is no line of text."""
+    """`value` is the decoded value, an object unless the row is bad. `raw` is the line of text, None for Parquet."""
 
     position: Position
     value: Json
     raw: bytes | None = None
 
     def excerpt(self) -> str:
-        """The row as text for a person to recognise."""
-        return excerpt(self.raw if self.raw is not None else plain_json(self.value))
-
-
-def plain_json(value: Json) -> bytes:
-    """JSON of anything a Parquet file can hold, for reading by people; never fails."""
-    try:
-        return orjson.dumps(value, default=unusual)
-    except TypeError:
-        return repr(value).encode("utf-8", "replace")
+        """The row as short text, for messages. Never fails."""
+        if self.raw is not None:
+            return excerpt(self.raw)
+        try:
+            return excerpt(orjson.dumps(self.value, default=unusual))
+        except TypeError:
+            return excerpt(repr(self.value).encode("utf-8", "replace"))
 
 
 def unusual(value: object) -> Json:
-    """For orjson: what JSON has no type for (bytes, decimals, durations of a Parquet file) becomes a string."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return str(value)
+    """Default function for orjson: types that JSON lacks (bytes, decimals, durations of Parquet) become strings."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

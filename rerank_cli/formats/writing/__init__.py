@@ -1,4 +1,4 @@
-"""Outcomes to files: answers, pairs, run files, training data, Parquet, the file of rejected records.
+"""Writes outcomes: API answers, pairs, TREC runs, training data, Parquet, and the file of rejected records.
 
-Knows rankings and `storage`; not how they were read or scored. Face: `sinks.open_sink`.
+Imports rankings and `storage`, never readers or models. Entry point: `sinks.open_sink`.
 """

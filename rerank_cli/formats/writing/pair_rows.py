@@ -1,6 +1,6 @@
 """A ranking as rows of one pair each, best first, with `relevance_score` and `rank`.
 
-Rows that came in as pairs keep their columns and their order; other shapes get the column names of such a table.
+Rows read as pairs keep their columns and column order; other shapes get the common column names.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from rerank_cli.formats.shapes.fields import DOC_ID, FIRST_SCORE, TEXT, a_number
 from rerank_cli.formats.shapes.pairs import PairRow
 from rerank_cli.formats.writing.answers import Object, details
 from rerank_cli.formats.writing.scores import scores_of
-from rerank_cli.records import Candidate, Json, Ranking, Request
+from rerank_cli.records import Candidate, Ranking, Request
 
 OURS = ("relevance_score", "logit", "rank")
 
 
 def pair_rows(ranking: Ranking, options: AnswerOptions, as_given: bool = True) -> Iterator[Object]:
-    """One row a candidate, best first. Unless `as_given`, rows of pairs get the common column names too."""
+    """One row per candidate, best first. Unless `as_given`, rows read as pairs get the common column names too."""
     request = ranking.request
     documents = options.documents and request.return_documents is not False
     scores = scores_of(ranking, options.scores, best_first=True)
     more = details(ranking, scores.order, options)
     for rank, index in enumerate(scores.order, 1):
         candidate = request.candidates[index]
-        source = candidate.source
-        row = _as_it_was(source) if as_given and documents and isinstance(source, PairRow) else None
-        row = row or _row(request, candidate, index, documents)
+        if as_given and documents and isinstance(candidate.source, PairRow):  # without the scores of an earlier run
+            row = {key: value for key, value in candidate.source.row.items() if key not in OURS}
+        else:
+            row = _row(request, candidate, index, documents)
         row["relevance_score"] = scores.values[rank - 1]
         if options.scores is ScoreKind.BOTH:
             row["logit"] = scores.logits[rank - 1]
@@ -36,11 +37,6 @@ def pair_rows(ranking: Ranking, options: AnswerOptions, as_given: bool = True) -
             row.update(more[rank - 1])
         row["rank"] = rank
         yield row
-
-
-def _as_it_was(source: PairRow) -> Object:
-    """The input's row; scores of an earlier run make way for ours."""
-    return {key: value for key, value in source.row.items() if key not in OURS}
 
 
 def _row(request: Request, candidate: Candidate, index: int, documents: bool) -> Object:
@@ -58,18 +54,18 @@ def _row(request: Request, candidate: Candidate, index: int, documents: bool) ->
 
 
 def document_fields(candidate: Candidate) -> Object:
-    """`text`, then the document's other fields; its id and its first-stage score have columns of their own."""
+    """`text`, then the document's other fields without its id and first-stage score, which have columns of their own.
+
+    The fields of a nested `doc` object are moved up.
+    """
     source = candidate.source
     if not isinstance(source, dict):
         return {"text": candidate.text}
     inner = source.get("doc")
     fields = {key: value for key, value in source.items() if key != "doc"} | (inner if isinstance(inner, dict) else {})
     text = first(fields, TEXT)
-    row: Object = {"text": text.value if isinstance(text.value, str) else _plain_text(inner, candidate)}
+    plain = inner if isinstance(inner, str) else candidate.text
+    row: Object = {"text": text.value if isinstance(text.value, str) else plain}
     taken = {text.name, first(source, DOC_ID).name, "query_id", "query", "docid", "index", *OURS}
     taken |= {key for key in FIRST_SCORE if a_number(source.get(key)) is not None}
     return row | {key: value for key, value in fields.items() if key not in taken}
-
-
-def _plain_text(inner: Json, candidate: Candidate) -> str:
-    return inner if isinstance(inner, str) else candidate.text

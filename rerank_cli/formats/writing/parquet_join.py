@@ -1,7 +1,7 @@
-"""Finished parts to one Parquet file, streamed.
+"""Joins the parts of an output into one Parquet file, streaming.
 
-What is written depends on the rows alone, not on how they were spread over parts: rows are taken in blocks of a fixed
-number, and a row group ends with the block that fills it.
+The bytes depend only on the rows, not on how the parts divide them: rows are regrouped into blocks of a fixed number,
+and a row group ends with the block that fills it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from rerank_cli.formats.contract import ArrowSchema
 
@@ -20,9 +24,6 @@ _GROUP_BYTES = 64 << 20
 
 def join(parts: Sequence[Path], schema: ArrowSchema, output: Any) -> None:
     """Write the rows of all parts, in order, to an open file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with pq.ParquetWriter(output, schema, compression=COMPRESSION) as writer:
         for blocks in _groups(_blocks(parts)):
             table = pa.Table.from_batches(blocks, schema=schema).combine_chunks()
@@ -35,7 +36,7 @@ def _groups(blocks: Iterator[Any]) -> Iterator[list[Any]]:
     for block in blocks:
         group.append(block)
         rows += block.num_rows
-        size += sum(content_bytes(column) for column in block.columns)
+        size += sum(_content_bytes(column) for column in block.columns)
         if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group
             group, rows, size = [], 0, 0
@@ -44,9 +45,7 @@ def _groups(blocks: Iterator[Any]) -> Iterator[list[Any]]:
 
 
 def _blocks(parts: Sequence[Path]) -> Iterator[Any]:
-    """Batches of a fixed number of rows, the last one of the rest."""
-    import pyarrow as pa
-
+    """Batches of exactly `_BLOCK_ROWS` rows; the last one may be smaller."""
     held: list[Any] = []
     missing = _BLOCK_ROWS
     for batch in _batches(parts):
@@ -62,24 +61,19 @@ def _blocks(parts: Sequence[Path]) -> Iterator[Any]:
 
 
 def _batches(parts: Sequence[Path]) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
     for part in parts:
         with open(part, "rb") as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             for batch in file.iter_batches(_BLOCK_ROWS):
                 yield batch.replace_schema_metadata(None)
 
 
-def content_bytes(array: Any) -> int:
-    """The size of an array's values. `nbytes` also counts masks, and those depend on how the array was built."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _content_bytes(array: Any) -> int:
+    """The size of an array's values. Unlike `nbytes` without null masks, which depend on how the array was built."""
     kind = array.type
     if pa.types.is_struct(kind):
-        return sum(content_bytes(child) for child in array.flatten())
+        return sum(_content_bytes(child) for child in array.flatten())
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return 4 * len(array) + content_bytes(array.flatten())
+        return 4 * len(array) + _content_bytes(array.flatten())
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return int(pc.sum(pc.binary_length(array)).as_py() or 0) + 4 * len(array)
     return 8 * len(array)

@@ -1,7 +1,7 @@
-"""Outcomes as a Parquet file: finished parts in a folder beside it, joined to one file when it is published.
+"""Outcomes as a Parquet file: parts in a folder beside it, joined into one file when the output is published.
 
-A part is a whole Parquet file, one a commit that has rows. A stale folder of an earlier run is emptied first, of our
-own files alone.
+A part is a complete Parquet file, written by one commit that has rows. Parts of an earlier run are removed from the
+folder first; files of other names stay.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rerank_cli import __version__
 from rerank_cli.display import shown
@@ -28,7 +31,7 @@ _JOINED = "joined.parquet"
 
 
 class ParquetSink:
-    """See `Sink`. Rows are held no longer than one `write`. With `committed`, an earlier run's parts are taken up."""
+    """See `Sink`. Rows are held only during one `write`. With `committed`, continues after an earlier run's parts."""
 
     patience = 15.0
 
@@ -39,38 +42,44 @@ class ParquetSink:
         self._layout = layout(options, columns, shape)
         notes = {b"rerank.version": __version__, b"rerank.model": options.answers.model}
         self._schema = self._layout.schema.with_metadata({**provenance(columns), **notes})
-        _check_buildable(self._schema, options.path)
+        _check_writable(self._schema, options.path)
         self._folder = partial_path(options.path)
         self._parts: list[Path] = []
         self._joined: Path | None = None
-        self._file: BinaryIO | None = None
-        self._writer: Any = None
+        self._open: tuple[BinaryIO, Any] | None = None  # the file and writer of the next part
         self._hash = new_hash()
         with writing(self._path):
             if committed:
-                self._take_up(committed)
+                while len(self._parts) < committed.length and self._next().is_file():
+                    self._add(self._next())
+                if (len(self._parts), self._hash.hexdigest()) != (committed.length, committed.digest):
+                    raise not_as_committed(self._path)
             else:
-                _empty(self._folder)
+                if self._folder.is_file():
+                    self._folder.unlink()
+                self._folder.mkdir(exist_ok=True)
+            for file in set(_files(self._folder)) - set(self._parts):
+                file.unlink()
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        import pyarrow as pa
-
-        rows = self._layout.rows_of(outcomes)
-        if not rows:
-            return
-        table = pa.Table.from_pylist(rows, schema=self._schema)
-        with writing(self._path):
-            self._part().write_table(table)
+        if rows := self._layout.rows_of(outcomes):
+            table = pa.Table.from_pylist(rows, schema=self._schema)
+            with writing(self._path):
+                if self._open is None:
+                    file = open(self._next(), "wb", buffering=0)  # noqa: SIM115 - open until the commit
+                    self._open = file, pq.ParquetWriter(file, self._schema, compression=COMPRESSION)
+                self._open[1].write_table(table)
 
     def commit(self) -> Committed:
-        if self._writer is not None and self._file is not None:
+        if self._open:
+            file, writer = self._open
             with writing(self._path):
-                self._writer.close()
-                os.fsync(self._file.fileno())
-                self._file.close()
+                writer.close()
+                os.fsync(file.fileno())
+                file.close()
                 sync_folder(self._folder)
                 self._add(self._next())
-            self._writer = self._file = None
+            self._open = None
         return Committed(len(self._parts), self._hash.hexdigest())
 
     def finish(self) -> Path:
@@ -87,68 +96,41 @@ class ParquetSink:
         joined = self._joined or self.finish()
         final = final_path(self._path)
         with writing(self._path):
-            os.replace(joined, final)  # noqa: PTH105 - at once or not at all
+            os.replace(joined, final)  # noqa: PTH105 - atomic
             sync_folder(final.parent)
             remove_parts(self._folder)
 
     def abandon(self) -> None:
-        """The part at hand is left without its footer: only those that were committed can be read."""
-        if self._writer is not None and self._file is not None:
-            self._writer.is_open = False
-            self._file.close()
-        self._writer = self._file = None
-
-    def _take_up(self, committed: Committed) -> None:
-        while len(self._parts) < committed.length and self._next().is_file():
-            self._add(self._next())
-        if (len(self._parts), self._hash.hexdigest()) != (committed.length, committed.digest):
-            raise not_as_committed(self._path)
-        for file in set(_ours(self._folder)) - set(self._parts):
-            file.unlink()
+        """The open part is left without a Parquet footer: only committed parts can be read."""
+        if self._open:
+            file, writer = self._open
+            writer.is_open = False
+            file.close()
+        self._open = None
 
     def _add(self, part: Path) -> None:
         with open(part, "rb") as file:
             update_hash(self._hash, file, part.stat().st_size)
         self._parts.append(part)
 
-    def _part(self) -> Any:
-        import pyarrow.parquet as pq
-
-        if self._writer is None:
-            self._file = open(self._next(), "wb", buffering=0)  # noqa: SIM115 - open until the commit
-            self._writer = pq.ParquetWriter(self._file, self._schema, compression=COMPRESSION)
-        return self._writer
-
     def _next(self) -> Path:
         return self._folder / f"part-{len(self._parts):05d}.parquet"
 
 
-def _empty(folder: Path) -> None:
-    """An empty folder under this name."""
-    if folder.is_file():
-        folder.unlink()
-    folder.mkdir(exist_ok=True)
-    for file in _ours(folder):
-        file.unlink()
-
-
 def remove_parts(folder: Path) -> None:
-    """Remove our files, and the folder unless somebody put something else into it."""
-    for file in _ours(folder):
+    """Remove the files written here, and the folder unless it contains other files."""
+    for file in _files(folder):
         file.unlink()
     if not any(folder.iterdir()):
         folder.rmdir()
 
 
-def _ours(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     return [*folder.glob("part-*.parquet"), *folder.glob(_JOINED)]
 
 
-def _check_buildable(schema: ArrowSchema, path: str) -> None:
-    """Raise OutputError if a column has a type that rows cannot be put into: extension types inside others, mostly."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _check_writable(schema: ArrowSchema, path: str) -> None:
+    """Raise OutputError if rows cannot be written to a column of that type, such as nested extension types."""
     for field in schema:
         try:
             pq.write_table(pa.table([pa.array([None], field.type)], schema=pa.schema([field])), io.BytesIO())

@@ -1,4 +1,4 @@
-"""The file that `--errors` names: one JSON line a rejected record, with its place, its reason and what it was."""
+"""The `--errors` file: one JSON line per rejected record with its position, error code, message and raw excerpt."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rerank_cli.storage.paths import STREAM, is_special, refuse_if_input
 
 
 class ErrorsFile:
-    """Written where it is; there from the start, so that an empty one says that nothing was bad.
+    """Written in place and created at the start, so that an empty file means that no record was rejected.
 
-    The first `keep` bytes of an earlier run are kept, all else is cut off.
+    The first `keep` bytes of an earlier run are kept, the rest is truncated. Raises UsageError for stdout and
+    RefusedError for an input.
     """
 
     def __init__(self, path: str, inputs: Sequence[str] = (), keep: int = 0) -> None:
@@ -32,7 +33,6 @@ class ErrorsFile:
         self._length = keep
 
     def write(self, rejection: Rejection) -> None:
-        """Add one line."""
         place = rejection.position
         line = {"path": place.path, "line": place.line, "id": rejection.id, "code": rejection.code}
         data = json_line({**line, "message": rejection.message, "raw": rejection.raw})
@@ -41,7 +41,7 @@ class ErrorsFile:
         self._length += len(data)
 
     def commit(self) -> int:
-        """Make the lines so far durable; returns how many bytes that are."""
+        """Make the lines so far durable; returns the length of the file in bytes."""
         with writing(self._path):
             if not self._special:
                 os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""Logits to the numbers that are written: float32, printed as the shortest decimal that reads back exactly."""
+"""Logits to the scores that are written: float32, printed as the shortest decimal that reads back exactly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rerank_cli.records import Ranking
 
 
 class Scores(NamedTuple):
-    """Aligned with `order`, the candidates in the order they are written. Elements are numpy float32."""
+    """Candidate indices in output order; scores and logits aligned with it, float32 [n]."""
 
     order: Sequence[int]
     values: npt.NDArray[np.float32]
@@ -22,7 +22,7 @@ class Scores(NamedTuple):
 
 
 def scores_of(ranking: Ranking, kind: ScoreKind, best_first: bool = False) -> Scores:
-    """The candidates to be written with their scores; `best_first` also for shapes answered in input order."""
+    """The candidates to write, with scores; `best_first` also sorts shapes that are answered in input order."""
     logits = np.asarray(ranking.logits, dtype=np.float32)
     order = ranking.order
     if best_first and ranking.request.shape.keeps_order:
@@ -33,9 +33,9 @@ def scores_of(ranking: Ranking, kind: ScoreKind, best_first: bool = False) -> Sc
 
 
 def run_scores(ranking: Ranking, kind: ScoreKind) -> tuple[Sequence[int], list[np.float32]]:
-    """For a run file: candidates best first, and one strictly decreasing score each, the fused one if there is one.
+    """For a run file: candidate indices, best first, and strictly decreasing scores (the fused ones if present).
 
-    Evaluators sort by score alone, in float32, and break ties by document id; strictly decreasing, all see our order.
+    Evaluators ignore ranks, sort by float32 score and break ties by document id: without ties all agree on the order.
     """
     scores = scores_of(ranking, kind, best_first=True)
     values = scores.values if ranking.fused is None else fused_of(ranking, scores.order)
@@ -43,16 +43,14 @@ def run_scores(ranking: Ranking, kind: ScoreKind) -> tuple[Sequence[int], list[n
 
 
 def fused_of(ranking: Ranking, order: Sequence[int]) -> npt.NDArray[np.float32]:
-    """The fused scores of the candidates of `order`."""
     return np.asarray(ranking.fused, dtype=np.float32)[np.asarray(order, dtype=np.intp)]
 
 
 def strictly_decreasing(values: npt.NDArray[np.float32]) -> list[np.float32]:
-    """The values, each lowered to the next float32 below its predecessor where it is not less already."""
-    lowest = np.float32(-np.inf)
+    """Lowers each value that is not below its predecessor to the next smaller float32 after the predecessor."""
     lowered: list[np.float32] = []
     for value in values:
         if lowered and not value < lowered[-1]:
-            value = np.nextafter(lowered[-1], lowest)
+            value = np.nextafter(lowered[-1], np.float32(-np.inf))
         lowered.append(value)
     return lowered

@@ -1,4 +1,4 @@
-"""Where outcomes go: the output is checked before anything costs time, then opened as lines or as Parquet."""
+"""Checks an output path before any work is done, and opens the output as lines or as Parquet."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from rerank_cli.formats.contract import ArrowSchema, Sink
 from rerank_cli.formats.options import AnswerOptions, OutputOptions
 from rerank_cli.formats.writing.answers import Object
 from rerank_cli.formats.writing.line_sink import LineSink, json_line, renderer
-from rerank_cli.formats.writing.parquet_sink import ParquetSink, remove_parts
-from rerank_cli.formats.writing.run_files import frame_of
+from rerank_cli.formats.writing.run_files import Frame, frame_of
 from rerank_cli.records import Shape
 from rerank_cli.storage.compression import compression_of
 from rerank_cli.storage.files import ByteFile, Committed, PartialFile, Stream, open_special, writing
@@ -26,36 +25,44 @@ _PARQUET = ".parquet"
 
 
 def check_output(options: OutputOptions, inputs: Sequence[str], stdout: BinaryIO | None = None) -> None:
-    """Raise what would keep the output from being written: UsageError, RefusedError or OutputError."""
-    _check_format(options)
-    path = options.path
+    """Raise UsageError, RefusedError or OutputError if the output cannot be written."""
+    path, wanted = options.path, options.format
+    if not path:
+        raise UsageError("the output path is empty. Fix: -o FILE")
+    if path.endswith(_PARQUET) and wanted not in (OutputFormat.API, OutputFormat.PAIRS):
+        fix = "Fix: --format api or pairs, or another suffix"
+        raise UsageError(f"{shown(path, 300)}: Parquet does not support --format {wanted}. {fix}")
+    if wanted.is_run and options.keep_errors:
+        raise UsageError(f"--format {wanted} cannot contain errors. Fix: --on-error skip with --errors FILE")
     if path == STREAM:
         refuse_if_input(STREAM, inputs, stdout=stdout)
-        return
-    if is_special(path):
+    elif is_special(path):
         if path.endswith(_PARQUET) or compression_of(path):
             raise UsageError(f"{shown(path, 300)}: is a device or a pipe (expected a file for this kind of output)")
-        return
-    with writing(path):
-        final, partial = final_path(path), partial_path(path)
-        for written in (final, partial):
-            refuse_if_input(written, inputs)
-        _check_place(options, final)
+    else:
+        with writing(path):
+            final = final_path(path)
+            for written in (final, partial_path(path)):
+                refuse_if_input(written, inputs)
+            if final.is_dir():
+                raise OutputError(f"{shown(path, 300)}: is a folder (expected a file)")
+            _check_folder(path, final)
 
 
 def refuse_existing(options: OutputOptions) -> None:
-    """RefusedError if a file stands where the output shall stand, unless it may be replaced."""
-    if options.path == STREAM or options.overwrite or is_special(options.path):
-        return
-    if final_path(options.path).exists():
+    """Raise RefusedError if the output file exists and must not be overwritten."""
+    may_exist = options.overwrite or options.path == STREAM or is_special(options.path)
+    if not may_exist and final_path(options.path).exists():
         raise RefusedError(f"{shown(options.path, 300)}: exists already. Fix: --overwrite, or another -o")
 
 
 def discard_partial(path: str) -> None:
-    """Remove what is left of an unfinished output."""
+    """Remove the partial file or folder of an unfinished output."""
     partial = partial_path(path)
     with writing(path):
         if partial.is_dir():
+            from rerank_cli.formats.writing.parquet_sink import remove_parts
+
             remove_parts(partial)
         else:
             partial.unlink(missing_ok=True)
@@ -64,9 +71,9 @@ def discard_partial(path: str) -> None:
 def check_side_file(
     path: str, flag: str, options: OutputOptions, inputs: Sequence[str], *, must_write: bool = True
 ) -> None:
-    """Raise what speaks against a file beside the output (`--errors`, say): no place, or one that is taken.
+    """Raise if a file beside the output (such as `--errors`) cannot be written, or is the output or an input.
 
-    Unless it `must_write`, a run does without a folder that cannot be written to.
+    Unless `must_write`, an existing folder may be read-only: the run works without this file.
     """
     if path == STREAM:
         raise UsageError(f"{flag} cannot be - (stdout carries the answers). Fix: name a file")
@@ -89,53 +96,36 @@ def open_sink(
     shape: Shape | None = None,
     committed: Committed | None = None,
 ) -> Sink:
-    """Open the output, or an earlier run's behind the point it had `committed`.
+    """Open a new output, or continue an earlier run's output after what it `committed`.
 
-    `columns` are a Parquet input's, `shape` is the input's: Parquet output is laid out by them.
+    `columns` (of a Parquet input) and `shape` (of the input) determine the columns of Parquet output.
     """
     if options.path.endswith(_PARQUET):
+        from rerank_cli.formats.writing.parquet_sink import ParquetSink  # pyarrow is imported only when needed
+
         return ParquetSink(options, columns, shape or Shape.RERANK, committed)
     render = renderer(options.format, options.answers, options.keep_errors)
-    compression = None if options.path == STREAM else compression_of(options.path)
-    file = _open_file(options.path, stdout, committed)
+    file, compression = _open_file(options.path, stdout, committed)
     begun = bool(committed and committed.length)
     return LineSink(file, render, compression, frame_of(options.format, options.answers), begun)
 
 
 def open_lines(path: str, inputs: Sequence[str], overwrite: bool, stdout: BinaryIO | None) -> LineSink[Object]:
-    """An output of JSON lines that is no run's: checked against what stands there and what is read, then opened."""
+    """Check and open an output of JSON lines that are not outcomes of a run. Raises as the checks above do."""
     if path.endswith(_PARQUET):
-        raise UsageError(
-            f"{shown(path, 300)}: is written as JSON lines (got the suffix {_PARQUET}). Fix: another suffix"
-        )
+        got = f"got the suffix {_PARQUET}"
+        raise UsageError(f"{shown(path, 300)}: is written as JSON lines ({got}). Fix: another suffix")
     options = OutputOptions(path, OutputFormat.API, AnswerOptions(""), overwrite=overwrite)
     check_output(options, inputs, stdout)
     refuse_existing(options)
-    return LineSink(_open_file(path, stdout, None), json_line, None if path == STREAM else compression_of(path))
+    file, compression = _open_file(path, stdout, None)
+    return LineSink(file, json_line, compression, Frame())
 
 
-def _open_file(path: str, stdout: BinaryIO | None, committed: Committed | None) -> ByteFile:
+def _open_file(path: str, stdout: BinaryIO | None, committed: Committed | None) -> tuple[ByteFile, str | None]:
     if path == STREAM:
-        return Stream(stdout or sys.stdout.buffer, "<stdout>", owned=False)
-    return open_special(path) if is_special(path) else PartialFile(path, committed)
-
-
-def _check_format(options: OutputOptions) -> None:
-    path, wanted = options.path, options.format
-    if not path:
-        raise UsageError("the output path is empty. Fix: -o FILE")
-    if path.endswith(_PARQUET) and wanted not in (OutputFormat.API, OutputFormat.PAIRS):
-        fix = "Fix: --format api or pairs, or another suffix"
-        raise UsageError(f"{shown(path, 300)}: Parquet does not carry --format {wanted}. {fix}")
-    if wanted.is_run and options.keep_errors:
-        raise UsageError(f"--format {wanted} has no place for errors. Fix: --on-error skip with --errors FILE")
-
-
-def _check_place(options: OutputOptions, final: Path) -> None:
-    shown_path = shown(options.path, 300)
-    if final.is_dir():
-        raise OutputError(f"{shown_path}: is a folder (expected a file)")
-    _check_folder(options.path, final)
+        return Stream(stdout or sys.stdout.buffer, "<stdout>", owned=False), None
+    return open_special(path) if is_special(path) else PartialFile(path, committed), compression_of(path)
 
 
 def _check_folder(path: str, final: Path) -> None:

@@ -1,4 +1,4 @@
-"""Causal language models that score by an answer, a label or heads of single layers.
+"""Causal language models that are scored by an answer token, by a label, or by the heads of single layers.
 
-Face: `causal.load_decoder`, `layerwise.load_layerwise`, `lightweight.load_lightweight`.
+Entry points: `causal.load_decoder`, `layerwise.load_layerwise`, `lightweight.load_lightweight`.
 """

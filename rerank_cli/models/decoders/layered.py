@@ -1,8 +1,8 @@
-"""Rerankers that score from chosen layers: bge-reranker-v2-minicpm-layerwise and -v2.5-gemma2-lightweight.
+"""Rerankers with a head for each of several layers: bge-reranker-v2-minicpm-layerwise, -v2.5-gemma2-lightweight.
 
-Both are stock blocks with a scalar head a layer. This module drives the blocks of a packed row up to the topmost layer
-asked for; lower ones give scores on the way. Layers above are neither loaded nor run. A lightweight model may merge
-neighbouring passage states on its way.
+Both are stock blocks with a scalar head per layer. A packed row runs through the blocks up to the highest requested
+layer; lower requested layers give a score each on the way. Blocks above are neither loaded nor run. A lightweight model
+may merge adjacent passage states between blocks.
 """
 
 from __future__ import annotations
@@ -13,14 +13,21 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from rerank_cli.errors import UsageError
 from rerank_cli.models.answer_head import AnswerHead
+from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.causal import positions_of
 from rerank_cli.models.inputs import Packing, model_inputs, to_device
 from rerank_cli.models.packed_row import TokenRow
+
+_SETTINGS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",
+    "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_parameters", "attention_bias",
+    "bos_token_id", "eos_token_id", "pad_token_id",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +42,41 @@ class Cutoffs:
         return self.layers[-1]
 
 
-def choose_cutoffs(asked: Sequence[int] | None, known: Sequence[int], where: str) -> Cutoffs:
-    """`--cutoff-layers`, sorted and without repetition; all of the depth by default."""
+def choose_cutoffs(requested: Sequence[int] | None, known: Sequence[int], where: str) -> Cutoffs:
+    """`--cutoff-layers`, sorted and without repetition; the last layer by default."""
     depth = max(known)
-    layers = tuple(sorted(set(asked))) if asked else (depth,)
+    layers = tuple(sorted(set(requested))) if requested else (depth,)
     for layer in layers:
         if layer not in known:
             raise UsageError(f"--cutoff-layers {layer}: {where} has heads for layers {min(known)} to {depth}")
     return Cutoffs(layers, depth)
 
 
+def stock_settings(checkpoint: Checkpoint, cutoffs: Cutoffs, *more: str) -> dict[str, Any]:
+    """The settings common to both models and these, as far as config.json has them, for blocks up to the top cutoff."""
+    config = checkpoint.config
+    settings = {name: config[name] for name in (*_SETTINGS, *more) if config.get(name) is not None}
+    return settings | {"num_hidden_layers": cutoffs.top}
+
+
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """Before each of these blocks, groups of `ratio` neighbouring passage states become their mean."""
+    """Before each of these blocks, every `ratio` adjacent passage states are replaced by their mean."""
 
     layers: frozenset[int] = frozenset()
     ratio: int = 1
 
     def at(self, block: int) -> bool:
-        """Block 0 is never one: the reference takes it for "off"."""
+        """Never at block 0: in the reference implementation 0 means "off"."""
         return self.ratio > 1 and block > 0 and block in self.layers
 
 
 class LayeredDecoder:
-    """Feeds one packed row through a stock Llama or Gemma 2 backbone that has the blocks up to the top cutoff alone.
+    """Runs a stock Llama or Gemma 2 backbone that has only the blocks up to the top cutoff layer.
 
-    `heads` has one head a cutoff layer, in their order.
+    `heads` has one head per cutoff layer, in their order. If not `packed`, each sequence runs alone with transformers'
+    own attention and a mask, as a reference.
     """
-
-    packed = True
 
     def __init__(
         self,
@@ -72,23 +85,28 @@ class LayeredDecoder:
         cutoffs: Cutoffs,
         heads: Sequence[AnswerHead],
         compression: Compression | None = None,
+        *,
+        packed: bool = True,
     ) -> None:
         self.parameters = backbone.num_parameters()
         self.max_positions = positions_of(backbone.config)
         self.layers = cutoffs.layers
-        self._backbone = cast("Any", backbone)
+        self.packed = packed
+        self.backbone = backbone
         self._device = device
         self._heads = dict(zip(cutoffs.layers, heads, strict=True))
         self._compression = compression or Compression()
 
-    @property
-    def backbone(self) -> nn.Module:
-        return cast("nn.Module", self._backbone)
-
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
         """fp32 [n] for one cutoff layer, [n, layers] for several."""
-        backbone, top = self._backbone, self.layers[-1]
+        if self.packed:
+            return self._score(row)
+        row = row.unshared()
+        return torch.cat([self._score(row.take(np.array([n]))) for n in range(row.sequences)])
+
+    def _score(self, row: TokenRow) -> Tensor:
+        backbone, top = cast("Any", self.backbone), self.layers[-1]
         inputs = model_inputs(row, self._device, causal=True)
         states = backbone.embed_tokens(inputs.ids)
         packing, rotary = inputs.packing, backbone.rotary_emb(states, inputs.positions)
@@ -102,49 +120,32 @@ class LayeredDecoder:
                 row, states = compress(row, states, self._compression.ratio)
                 inputs = model_inputs(row, self._device, causal=True)
                 packing, rotary = inputs.packing, backbone.rotary_emb(states, inputs.positions)
-            states = _states(self._run(backbone.layers[block], states, rotary, packing))
+            states = self._run(backbone.layers[block], states, rotary, packing)
         return found[0] if len(found) == 1 else torch.stack(found, dim=1)
 
-    def _run(self, layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor], packing: Packing) -> Any:
-        return layer(states, attention_mask=None, position_embeddings=rotary, packing=packing)
+    def _run(self, layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor], packing: Packing) -> Tensor:
+        options: dict[str, Any] = {"attention_mask": None, "packing": packing}
+        if not self.packed:
+            places = torch.arange(states.shape[1], device=states.device)
+            distance = places[:, None] - places
+            hidden = distance < 0
+            window = getattr(layer.self_attn, "sliding_window", None)
+            if window is not None:
+                hidden |= distance >= window
+            mask = torch.zeros(hidden.shape, dtype=states.dtype, device=states.device)
+            options = {"attention_mask": mask.masked_fill_(hidden, torch.finfo(states.dtype).min)[None, None]}
+        found = layer(states, position_embeddings=rotary, **options)
+        return cast("Tensor", found[0] if isinstance(found, tuple) else found)  # a tuple in older transformers
 
     def computed(self, row: TokenRow) -> int:
         return row.tokens
 
 
-class PlainLayeredDecoder(LayeredDecoder):
-    """The same one sequence at a time with transformers' own attention and a mask, to compare with."""
-
-    packed = False
-
-    @torch.inference_mode()
-    def score(self, row: TokenRow) -> Tensor:
-        row = row.unshared()
-        return torch.cat(
-            [super(PlainLayeredDecoder, self).score(row.take(np.array([n]))) for n in range(row.sequences)]
-        )
-
-    def _run(self, layer: Any, states: Tensor, rotary: tuple[Tensor, Tensor], _packing: Packing) -> Any:
-        places = torch.arange(states.shape[1], device=states.device)
-        distance = places[:, None] - places
-        hidden = distance < 0
-        window = getattr(layer.self_attn, "sliding_window", None)
-        if window is not None:
-            hidden |= distance >= window
-        mask = torch.zeros(hidden.shape, dtype=states.dtype, device=states.device)
-        mask.masked_fill_(hidden, torch.finfo(states.dtype).min)
-        return layer(states, attention_mask=mask[None, None], position_embeddings=rotary)
-
-
-def _states(found: Any) -> Tensor:
-    """A block gives its states, in older versions of transformers as the first of a tuple."""
-    return cast("Tensor", found[0] if isinstance(found, tuple) else found)
-
-
 def compress(row: TokenRow, states: Tensor, ratio: int) -> tuple[TokenRow, Tensor]:
-    """Merge passage states [1, T, H] in groups of `ratio`, the last group maybe smaller; query and prompt stay.
+    """Merge passage states [1, T, H] in groups of `ratio`, the last group possibly smaller; query and prompt stay.
 
-    Positions begin anew over what is left. Source: `token_compress` of bge-reranker-v2.5-gemma2-lightweight.
+    Positions are counted anew over the remaining states. Source: `token_compress` of
+    bge-reranker-v2.5-gemma2-lightweight.
     """
     assert row.passage_at is not None
     lengths, begin = row.lengths, row.passage_at

@@ -1,13 +1,12 @@
-"""Cross-encoders that sentence-transformers keeps as a bare encoder and a chain of modules: ettin-reranker.
+"""Cross-encoders that sentence-transformers saves as a bare encoder and a chain of modules: ettin-reranker.
 
-`modules.json` lists them: the transformer, a pooling, then dense layers and layer norms of which the last gives one
-number. Read as data; only modules of these kinds and activations of torch.nn are built.
+`modules.json` lists the transformer, a pooling, then dense layers and layer norms, the last with one output. It is read
+as data: only modules of these kinds and activations of torch.nn are built.
 Source: sentence-transformers 6.2, `base/modules/dense.py`, `sentence_transformer/modules/layer_norm.py`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,50 +15,30 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from rerank_cli.errors import ModelError
-from rerank_cli.models.checkpoint import Checkpoint, Module
-from rerank_cli.models.encoders.classifier import PackedEncoder, PaddedEncoder, agree, feeds_packed, has_segments
+from rerank_cli.models.checkpoint import Checkpoint, Module, one_line
+from rerank_cli.models.encoders.classifier import PackedEncoder, PaddedEncoder, takes_packed_rows
 from rerank_cli.models.inputs import Placement
-from rerank_cli.models.loading import load_stock, one_line, stock_config
-
-_POOLINGS = ("cls", "mean")
+from rerank_cli.models.loading import load_stock, packed_or_padded, stock_config
 
 
 def load_modular(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder | PaddedEncoder:
-    """The bare encoder, packed where it can be, with its modules as head."""
-    _, pooling, *others = checkpoint.modules
-    mean = _pooling_mode(pooling, checkpoint) == "mean"
-    packs = placement.attention is not None and feeds_packed(AutoModel, stock_config(checkpoint))
+    """The bare encoder with its modules as head, for packed rows if possible."""
+    config, mean = stock_config(checkpoint), _pooling_mode(checkpoint) == "mean"
 
-    def padded() -> PaddedEncoder:
+    def packed_encoder() -> PackedEncoder:
+        backbone = load_stock(AutoModel, checkpoint, placement, placement.attention)
+        return PackedEncoder(backbone, _head(checkpoint, placement), placement.device, mean=mean)
+
+    def padded_encoder() -> PaddedEncoder:
         backbone = load_stock(AutoModel, checkpoint, placement, None)
-        whole = _Whole(backbone, mean, _head(others, checkpoint).to(placement.device))
-        return PaddedEncoder(whole, backbone, placement.device, takes_types=has_segments(backbone))
+        return PaddedEncoder(_Whole(backbone, mean, _head(checkpoint, placement)), backbone, placement.device)
 
-    if not packs:
-        return padded()
-    backbone = load_stock(AutoModel, checkpoint, placement, placement.attention)
-    head = _head(others, checkpoint).to(placement.device)
-    packed = PackedEncoder(backbone, head, placement.device, mean=mean, takes_types=has_segments(backbone))
-    if backbone.config.model_type == "modernbert":
-        return packed
-    plain = padded()
-    return packed if agree(packed, plain) else plain
-
-
-class _Logit(nn.Module):
-    """Pooled states [n, H] in fp32 through the modules to logits [n]."""
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        super().__init__()
-        self.modules_in_order = nn.Sequential(*modules)
-
-    def forward(self, states: Tensor) -> Tensor:
-        logits: Tensor = self.modules_in_order(states)
-        return logits.reshape(-1)
+    packs = placement.attention is not None and takes_packed_rows(AutoModel, config)
+    return packed_or_padded(packs, packed_encoder, padded_encoder, tested=config.model_type == "modernbert")
 
 
 class _Whole(nn.Module):
-    """Backbone, pooling and head over a padded batch, with the forward of a classification model."""
+    """Backbone, pooling and head over a padded batch, to logits [n, 1]."""
 
     def __init__(self, backbone: nn.Module, mean: bool, head: nn.Module) -> None:
         super().__init__()
@@ -75,53 +54,49 @@ class _Whole(nn.Module):
         return cast("Tensor", self.head((states * weights).sum(dim=1) / weights.sum(dim=1)))
 
 
-def _pooling_mode(module: Module, checkpoint: Checkpoint) -> str:
-    """`pooling_mode`, or the one of the older switches `pooling_mode_cls_token` and so on that is on."""
-    config = module.config
+def _pooling_mode(checkpoint: Checkpoint) -> str:
+    """`pooling_mode`, or the one that is set of the older switches `pooling_mode_cls_token` and so on."""
+    config = checkpoint.modules[1].config
     older = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
     mode = config.get("pooling_mode") or next((mode for name, mode in older.items() if config.get(name)), None)
-    if mode not in _POOLINGS:
-        raise ModelError(f"{checkpoint.name}: pooling {mode!r} is not supported (expected {' or '.join(_POOLINGS)})")
+    if mode not in ("cls", "mean"):
+        raise ModelError(f"{checkpoint.name}: pooling {mode!r} is not supported (expected cls or mean)")
     return str(mode)
 
 
-def _head(modules: list[Module], checkpoint: Checkpoint) -> _Logit:
-    make = {"Dense": _dense, "LayerNorm": _norm}
+def _head(checkpoint: Checkpoint, placement: Placement) -> nn.Module:
+    """The modules after the pooling, in fp32: pooled states [n, H] to logits [n]."""
     try:
-        built = [make[module.kind](module, checkpoint) for module in modules]
+        built = [_built(module, checkpoint.name) for module in checkpoint.modules[2:]]
     except (KeyError, TypeError) as error:
         raise ModelError(f"{checkpoint.name}: a module's config.json lacks or mistakes a setting ({error})") from error
-    return _Logit(built).eval().requires_grad_(False)
+    return nn.Sequential(*built, nn.Flatten(0)).eval().requires_grad_(False).to(placement.device)
 
 
-def _dense(module: Module, checkpoint: Checkpoint) -> nn.Module:
+def _built(module: Module, where: str) -> nn.Module:
     config = module.config
+    if module.kind == "LayerNorm":
+        return _filled(nn.LayerNorm(config["dimension"]), module, "norm.", where)
     if config.get("use_residual"):
-        raise ModelError(f"{checkpoint.name}: a dense module with a residual connection is not supported")
+        raise ModelError(f"{where}: a dense module with a residual connection is not supported")
     linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-    _fill(linear, module.folder, "linear.", checkpoint)
-    return nn.Sequential(linear, _activation(str(config.get("activation_function", "")), checkpoint))
+    path = str(config.get("activation_function", ""))
+    activation: Any = getattr(nn, path.rpartition(".")[2] or "Tanh", None)
+    if path and not path.startswith("torch.nn."):  # any other name would be code from the checkpoint
+        activation = None
+    if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
+        raise ModelError(f"{where}: activation {path!r} is not one of torch.nn")
+    return nn.Sequential(_filled(linear, module, "linear.", where), activation())
 
 
-def _norm(module: Module, checkpoint: Checkpoint) -> nn.Module:
-    norm = nn.LayerNorm(module.config["dimension"])
-    _fill(norm, module.folder, "norm.", checkpoint)
-    return norm
-
-
-def _activation(path: str, checkpoint: Checkpoint) -> nn.Module:
-    """An activation of torch.nn by its dotted name; anything else would be code from the checkpoint."""
-    name = path.rpartition(".")[2] or "Tanh"
-    made: Any = getattr(nn, name, None)
-    if (path and not path.startswith("torch.nn.")) or not (isinstance(made, type) and issubclass(made, nn.Module)):
-        raise ModelError(f"{checkpoint.name}: activation {path!r} is not one of torch.nn")
-    return made()
-
-
-def _fill(module: nn.Module, folder: Path, prefix: str, checkpoint: Checkpoint) -> None:
+def _filled(layer: nn.Module, module: Module, prefix: str, where: str) -> nn.Module:
+    """The layer with the weights from the module's folder."""
     try:
-        path = folder / "model.safetensors"
-        found = load_file(path) if path.is_file() else torch.load(folder / "pytorch_model.bin", weights_only=True)
-        module.load_state_dict({name.removeprefix(prefix): value.float() for name, value in found.items()})
-    except Exception as error:  # safetensors and torch share no root for "this file is no good"
-        raise ModelError(f"{checkpoint.name}: {folder.name} cannot be loaded ({one_line(error)})") from error
+        path = module.folder / "model.safetensors"
+        weights = (
+            load_file(path) if path.is_file() else torch.load(path.with_name("pytorch_model.bin"), weights_only=True)
+        )
+        layer.load_state_dict({name.removeprefix(prefix): value.float() for name, value in weights.items()})
+    except Exception as error:  # safetensors and torch have no common base class for a corrupt file
+        raise ModelError(f"{where}: {module.folder.name} cannot be loaded ({one_line(error)})") from error
+    return layer

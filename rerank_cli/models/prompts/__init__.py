@@ -1,4 +1,5 @@
-"""Texts of a pair to token ids: prompt profiles, tokenizer, templates and truncation.
+"""Token ids from the texts of a pair: prompt profiles, tokenizers, pair templates and truncation.
 
-Knows tokenizers and strings; no weights. Face: `profiles.read_profile`, `tokens.load_tokenizer`, `pairs.PairRule`.
+Knows tokenizers and strings; no weights. Entry points: `profiles.read_profile`, `tokens.load_tokenizer`,
+`pairs.PairRule`.
 """

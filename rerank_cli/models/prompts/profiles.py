@@ -1,15 +1,15 @@
-"""What a decoder is told about a pair, and which of its answers is the score.
+"""Prompt profiles: the text around a pair, and the answers whose logits give the score.
 
-A profile is a handful of strings. Pieces around the texts are tokenized one by one, as the reference implementations
-do, so that ids do not depend on what stands beside them; the words written directly before a text are tokenized with
-it. People write their own as a TOML or JSON file (see docs/models.md).
+A profile is a few strings. The pieces around the texts are tokenized one by one, as in the reference implementations,
+so that their ids do not depend on the neighbouring text; the words directly before a text are tokenized with it. Users
+can write their own profile as a TOML or JSON file (see docs/models.md).
 """
 
 from __future__ import annotations
 
 import string
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,14 @@ _SLOTS = {
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A prompt and a rule of scoring.
+    """A prompt and the definition of the score.
 
-    `prefix`, `middle` and `suffix` are pieces of text, each tokenized alone; a query is written as `query` says (as
-    `instructed_query` if that is there and an instruction too), a passage as `passage`. `{instruction}` stands for the
-    query's (or passage's) instruction, `{prompt}` for `prompt`.
-    The score is the logit of the answer `yes`, less that of `no` if there is one, divided by `divide_by`. `bos` puts
-    the tokenizer's first token in front: `auto` does so unless it is the padding token too. `max_length` is the default
-    limit, `query_share` the query's share of it.
+    `prefix`, `middle` and `suffix` are pieces of text, each tokenized alone. `query` is the template of a query
+    (`instructed_query`, if set, when there is an instruction), `passage` that of a passage. `{instruction}` is the
+    query's (or passage's) instruction, `{prompt}` is `prompt`.
+    The score is the logit of the answer `yes`, minus that of `no` if set, divided by `divide_by`. `bos` controls the
+    tokenizer's first token: `always`, `never`, or `auto`: present unless it is also the padding token. `max_length` is
+    the default limit, `query_share` the query's share of it.
     """
 
     name: str
@@ -66,24 +66,23 @@ class Profile:
         for name in ("query", "instructed_query", "passage"):
             text = name.removeprefix("instructed_")
             if [slot for _, slot in pieces_of(getattr(self, name) or "{query}")].count(text) != 1:
-                raise UsageError(f"profile {self.name}: `{name}` must hold {{{text}}} once")
+                raise UsageError(f"profile {self.name}: `{name}` must contain {{{text}}} exactly once")
         if self.bos not in {"never", "always", "auto"}:
             raise UsageError(f"profile {self.name}: bos is {self.bos!r} (expected never, always or auto)")
         if self.no is not None and self.yes is None:
             raise UsageError(f"profile {self.name}: an answer `no` needs an answer `yes`")
         if not (self.divide_by > 0 and 0 < self.query_share <= 1 and self.max_length > 0):
-            raise UsageError(f"profile {self.name}: divide_by, query_share (at most 1) and max_length are positive")
+            raise UsageError(f"profile {self.name}: divide_by, query_share (at most 1) and max_length must be positive")
 
     @property
     def slots(self) -> set[str]:
-        """Names of options that change something: `prompt`, `query_instruction`, `passage_instruction`."""
-        pieces = (*self.prefix, *self.middle, *self.suffix)
-        found = {"prompt"} if any(slot == "prompt" for piece in pieces for _, slot in pieces_of(piece)) else set()
-        for name in ("query", "passage"):
-            written = getattr(self, name) + (self.instructed_query or "" if name == "query" else "")
-            if any(slot == "instruction" for _, slot in pieces_of(written)):
-                found.add(f"{name}_instruction")
-        return found
+        """Names of the options with an effect: of `prompt`, `query_instruction`, `passage_instruction`."""
+        written = (
+            ("prompt", "prompt", "".join((*self.prefix, *self.middle, *self.suffix))),
+            ("query_instruction", "instruction", self.query + (self.instructed_query or "")),
+            ("passage_instruction", "instruction", self.passage),
+        )
+        return {name for name, slot, text in written if any(used == slot for _, used in pieces_of(text))}
 
 
 def pieces_of(template: str) -> list[tuple[str, str | None]]:
@@ -92,21 +91,21 @@ def pieces_of(template: str) -> list[tuple[str, str | None]]:
 
 
 def fill(template: str, **values: str) -> str:
-    """The template with its slots filled; braces inside the values mean nothing."""
+    """The template with its slots filled; braces in the values are kept as text."""
     return "".join(literal + (values[slot] if slot else "") for literal, slot in pieces_of(template))
 
 
 def _check_slots(profile: str, name: str, template: str, slots: set[str]) -> None:
     try:
         if any(spec or conversion for _, _, spec, conversion in string.Formatter().parse(template)):
-            raise ValueError("a slot is a name alone")
+            raise ValueError("a slot holds only a name")
         used = [slot for _, slot in pieces_of(template) if slot is not None]
     except ValueError as error:
-        raise UsageError(f"profile {profile}: `{name}` is no template ({error}; write a brace as {{{{)") from error
+        raise UsageError(f"profile {profile}: `{name}` is not a template ({error}; write a brace as {{{{)") from error
     for slot in used:
         if slot not in slots:
             known = ", ".join(f"{{{known}}}" for known in sorted(slots))
-            raise UsageError(f"profile {profile}: `{name}` holds {{{slot}}} (expected {known})")
+            raise UsageError(f"profile {profile}: `{name}` contains {{{slot}}} (expected {known})")
 
 
 _LONG_PROMPT = (
@@ -174,12 +173,12 @@ BUILT_IN = {profile.name: profile for profile in (BGE, QWEN3, MXBAI)}
 
 
 def read_profile(name: str) -> Profile:
-    """A built-in profile by name, or a file's. UsageError with one line for everything that is wrong with it."""
+    """A built-in profile by name, or the profile in a file. Raises UsageError if it is not valid."""
     if name in BUILT_IN:
         return BUILT_IN[name]
-    path = Path(name).expanduser()
+    path, built_in = Path(name).expanduser(), ", ".join(sorted(BUILT_IN))
     if not path.suffix and not path.exists():
-        raise UsageError(f"--profile {name}: no such profile (expected a TOML or JSON file, or {_names()})")
+        raise UsageError(f"--profile {name}: no such profile (expected a TOML or JSON file, or {built_in})")
     try:
         data = path.read_bytes()
         content = orjson.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
@@ -187,26 +186,18 @@ def read_profile(name: str) -> Profile:
         raise UsageError(f"--profile {name}: {error.strerror}") from error
     except (orjson.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--profile {name}: unreadable ({error})") from error
-    return _profile(content, path)
-
-
-def _names() -> str:
-    return ", ".join(sorted(BUILT_IN))
-
-
-def _profile(content: Any, path: Path) -> Profile:
     if not isinstance(content, dict):
         raise UsageError(f"--profile {path}: expected a table of settings")
     base = content.pop("base", None)
     if base is not None and not (isinstance(base, str) and base in BUILT_IN):
-        raise UsageError(f"--profile {path}: no profile {base!r} to build on (expected {_names()})")
-    values: dict[str, Any] = {"name": path.stem} | (asdict(BUILT_IN[base]) | {"name": path.stem} if base else {})
-    known = {field.name: field for field in fields(Profile)}
-    for name, value in content.items():
-        if name not in known:
-            raise UsageError(f"--profile {path}: unknown setting {name!r} (expected {', '.join(known)})")
-        values[name] = _typed(path, name, value)
-    return Profile(**values)
+        raise UsageError(f"--profile {path}: no profile {base!r} to build on (expected {built_in})")
+    known = [field.name for field in fields(Profile)]
+    values: dict[str, Any] = {"name": path.stem}
+    for setting, value in content.items():
+        if setting not in known:
+            raise UsageError(f"--profile {path}: unknown setting {setting!r} (expected {', '.join(known)})")
+        values[setting] = _typed(path, setting, value)
+    return replace(BUILT_IN[base], **values) if base else Profile(**values)
 
 
 def _typed(path: Path, name: str, value: Any) -> Any:

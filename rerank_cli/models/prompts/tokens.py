@@ -1,7 +1,7 @@
-"""Texts to token ids with the checkpoint's own `tokenizer.json`, by the Rust library directly.
+"""Tokenizes texts with the checkpoint's own `tokenizer.json`, through the Rust library directly.
 
-Texts are tokenized alone and without specials; the pair template is read from the tokenizer's post-processor. Knows
-nothing of batches, of prompts or of models.
+Texts are tokenized separately and without special tokens; the pair template comes from the tokenizer's post-processor.
+Independent of batches, prompts and models.
 """
 
 from __future__ import annotations
@@ -12,26 +12,21 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from tokenizers import Tokenizer
 
 from rerank_cli.errors import ModelError
+from rerank_cli.models.checkpoint import one_line, read_object
 from rerank_cli.models.prompts.pairs import Ids, PairTemplate
 
 _MARGIN = 64
-_OVERHEAD = 300  # bytes that a string, an array and their place in a dictionary take beside what they hold
-
-
-def _beginning(enough: int) -> int:
-    """Characters that nearly always have so many tokens, and to spare."""
-    return max(1 << 16, 64 * enough)
+_OVERHEAD = 300  # bytes that a string, an array and their dictionary entry take in addition to their contents
 
 
 class RecentIds:
-    """Ids of texts met lately, within about so many bytes: documents that many queries share are tokenized once.
+    """A cache of recent texts' token ids within a budget of bytes: documents shared by queries are tokenized once.
 
-    Two generations: what is asked for moves to the younger one, and when that is half of the budget, the older is
-    dropped.
+    It has two generations. A text that is looked up moves to the young one; when that fills half of the budget, the old
+    one is dropped.
     """
 
     def __init__(self, budget: int = 32 << 20) -> None:
@@ -49,7 +44,7 @@ class RecentIds:
         return ids
 
     def put(self, text: str, ids: Ids) -> None:
-        """Keep the ids of a text that is not among the young ones."""
+        """Keep the ids of a text that is not in the young generation."""
         size = len(text) + ids.nbytes + _OVERHEAD
         if size > self._half // 8:
             return
@@ -60,7 +55,7 @@ class RecentIds:
 
 
 class TextTokenizer:
-    """A tokenizer, by itself: knows the template that joins two of its texts, but nothing of prompts."""
+    """A tokenizer and its own pair template, without prompts."""
 
     def __init__(self, tokenizer: Tokenizer, where: str) -> None:
         tokenizer.no_truncation()
@@ -70,35 +65,43 @@ class TextTokenizer:
         self._recent = RecentIds()
 
     def pair_template(self) -> PairTemplate:
-        """The tokenizer's own specials around a pair; ModelError where it has no way to join one."""
-        return read_template(self._tokenizer, self._where)
+        """The special tokens around a pair, found by encoding one. Raises ModelError if there is no such template."""
+        joined = self._tokenizer.encode("a", "a")
+        sources, ids, types = joined.sequence_ids, joined.ids, joined.type_ids
+        if 0 not in sources or 1 not in sources:
+            raise ModelError(f"{self._where}: the tokenizer does not define how a pair is joined")
+        q, p = sources.index(0), sources.index(1)
+        parts = (slice(0, q), slice(q + sources.count(0), p), slice(p + sources.count(1), len(ids)))
+        prefix, middle, suffix = (np.array(ids[part], dtype=np.int32) for part in parts)
+        before, between, after = (tuple(types[part]) for part in parts)
+        return PairTemplate(prefix, middle, suffix, types[q], types[p], (before, between, after))
 
     def ids(self, text: str) -> Ids:
-        """Ids of one text, without specials."""
+        """Ids of one text, without special tokens."""
         return self.encode([text])[0]
 
     def offsets(self, text: str) -> npt.NDArray[np.int64]:
-        """Characters (start, end) of each id of a text, [ids, 2]."""
+        """Character offsets (start, end) of each id of a text, [ids, 2]."""
         found = self._tokenizer.encode(text, add_special_tokens=False).offsets
         return np.array(found, dtype=np.int64).reshape(-1, 2)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
-        """The vocabulary's entry of each id."""
+        """The vocabulary entry of each id."""
         return [self._tokenizer.id_to_token(number) or "" for number in ids]
 
     def token_id(self, token: str) -> int | None:
-        """The id of one entry of the vocabulary."""
+        """The id of a vocabulary entry."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
     def encode(self, texts: Sequence[str], enough: int | None = None) -> list[Ids]:
-        """Ids of each text, without specials; runs on the library's own threads.
+        """Ids of each text, without special tokens; runs on the library's own threads.
 
-        Of a very long text only the beginning is looked at: more than its first `enough` ids, if that is given. Texts
-        that were met lately are not tokenized again; their arrays are shared and not to be written to.
+        With `enough`, only the beginning of a very long text is tokenized, to more than `enough` ids. Ids of recent
+        texts are cached: their arrays are shared and must not be written to.
         """
         if enough is not None:
-            texts = [text if len(text) <= 2 * _beginning(enough) else self._cut(text, enough) for text in texts]
+            texts = [self._beginning(text, enough) for text in texts]
         ids = [self._recent.get(text) for text in texts]
         new = [place for place, known in enumerate(ids) if known is None]
         found = self._tokenizer.encode_batch_fast([texts[place] for place in new], add_special_tokens=False)
@@ -107,12 +110,14 @@ class TextTokenizer:
             self._recent.put(texts[place], made)
         return cast("list[Ids]", ids)
 
-    def _cut(self, text: str, enough: int) -> str:
-        """The shortest beginning tried that has ids to spare; it ends before a space where there is one.
+    def _beginning(self, text: str, enough: int) -> str:
+        """A text's beginning of at least `enough` + `_MARGIN` ids, cut before a space if possible; short texts whole.
 
-        The last ids of a beginning may differ from those of the whole text, those before the margin do not.
+        The last ids of a beginning may differ from those of the whole text, but not the ids before the margin.
         """
-        length = _beginning(enough)
+        length = max(1 << 16, 64 * enough)  # in characters; nearly always sufficient
+        if len(text) <= 2 * length:
+            return text
         while length < len(text):
             cut = text[:length]
             cut = cut[: max(cut.rfind(" "), cut.rfind("\n"))] or cut
@@ -123,53 +128,29 @@ class TextTokenizer:
 
 
 def load_tokenizer(folder: Path) -> TextTokenizer:
-    """The tokenizer of a checkpoint folder; one without `tokenizer.json` is converted by transformers, once."""
+    """The tokenizer of a checkpoint folder; if it has no `tokenizer.json`, transformers converts its older files."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return TextTokenizer(_converted(folder), str(folder))
     try:
         return TextTokenizer(Tokenizer.from_file(str(path)), str(path))
-    except ModelError:
-        raise
     except Exception as error:  # the Rust library raises bare Exception
-        raise ModelError(f"{path}: not a readable tokenizer ({_one_line(error)})") from error
+        raise ModelError(f"{path}: not a readable tokenizer ({one_line(error)})") from error
 
 
 def _converted(folder: Path) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    try:
-        slow = _tokenizer_class(folder, AutoTokenizer).from_pretrained(str(folder), trust_remote_code=False)
-        return cast("Tokenizer", slow.backend_tokenizer)
-    except (OSError, ValueError, ImportError, AttributeError) as error:
-        raise ModelError(f"{folder}: no tokenizer.json, and none could be made ({_one_line(error)})") from error
-
-
-def _tokenizer_class(folder: Path, otherwise: Any) -> Any:
-    """The stock class that tokenizer_config.json names: model types that transformers lacks have one too."""
+    """Converted by the stock class that tokenizer_config.json names, also for model types that transformers lacks."""
     import transformers
 
     try:
-        said = orjson.loads((folder / "tokenizer_config.json").read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
-        return otherwise
-    name = str(said.get("tokenizer_class") or "") if isinstance(said, dict) else ""
-    found = getattr(transformers, name, None)
-    return found if isinstance(found, type) and issubclass(found, transformers.PreTrainedTokenizerBase) else otherwise
-
-
-def read_template(tokenizer: Tokenizer, where: str) -> PairTemplate:
-    """Find the specials around a pair by encoding one and looking where its two texts end up."""
-    joined = tokenizer.encode("a", "a")
-    sources, ids, types = joined.sequence_ids, joined.ids, joined.type_ids
-    if 0 not in sources or 1 not in sources:
-        raise ModelError(f"{where}: the tokenizer does not say how a pair is joined")
-    q, p = sources.index(0), sources.index(1)
-    parts = (slice(0, q), slice(q + sources.count(0), p), slice(p + sources.count(1), len(ids)))
-    prefix, middle, suffix = (np.array(ids[part], dtype=np.int32) for part in parts)
-    before, between, after = (tuple(types[part]) for part in parts)
-    return PairTemplate(prefix, middle, suffix, types[q], types[p], (before, between, after))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        named = str(read_object(folder / "tokenizer_config.json").get("tokenizer_class") or "")
+    except ModelError:
+        named = ""
+    stock: Any = getattr(transformers, named, None)
+    if not (isinstance(stock, type) and issubclass(stock, transformers.PreTrainedTokenizerBase)):
+        stock = transformers.AutoTokenizer
+    try:
+        slow = stock.from_pretrained(str(folder), trust_remote_code=False)
+        return cast("Tokenizer", slow.backend_tokenizer)
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise ModelError(f"{folder}: no tokenizer.json, and it could not be created ({one_line(error)})") from error

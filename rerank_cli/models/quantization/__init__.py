@@ -1,4 +1,4 @@
 """Linear layers multiplied in 8 bits: int8 on a CPU, float8 on CUDA.
 
-Face: `apply.quantize`.
+Entry point: `apply.quantize`.
 """

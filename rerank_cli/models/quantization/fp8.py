@@ -1,8 +1,8 @@
-"""Linear layers as products of float8 numbers: weights scaled by output channel, once; states by token, every time.
+"""Linear layers as float8 products: weights scaled per output channel, once; states per token, at every product.
 
-Half the bytes and twice the products a second of bf16 on cards that have them (SM 8.9 and later). A number keeps three
-bits behind its leading one, so scores move a little. Source: P. Micikevicius et al., "FP8 Formats for Deep Learning"
-(2022), for e4m3; the scaling by rows is that of torch's `_scaled_mm`.
+Half the memory and twice the throughput of bf16 on GPUs with float8 (SM 8.9 and later). A number keeps three mantissa
+bits, so scores change slightly. Source: P. Micikevicius et al., "FP8 Formats for Deep Learning" (2022), for e4m3; the
+scaling per row is that of torch's `_scaled_mm`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rerank_cli.errors import UsageError
 
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
-_ALIGNMENT = 16  # elements; the products take no other widths
+_ALIGNMENT = 16  # elements: the product requires widths that are multiples of it
 _TILE = 256  # rows: kernels have read scales up to the end of a tile, https://github.com/pytorch/pytorch/issues/133334
 
 
 def quantize_fp8(linears: Iterable[tuple[nn.Module, str, nn.Linear]]) -> int:
-    """Exchange the linear layers of the blocks whose widths allow it; how many."""
+    """Replace the linear layers whose widths are suitable; returns their number."""
     count = 0
     for owner, name, linear in linears:
         if linear.in_features % _ALIGNMENT == 0 and linear.out_features % _ALIGNMENT == 0:
@@ -31,7 +31,7 @@ def quantize_fp8(linears: Iterable[tuple[nn.Module, str, nn.Linear]]) -> int:
 
 
 class Float8Linear(nn.Module):
-    """Stands in the place of a linear layer: bf16 states [..., K] to bf16 [..., N]."""
+    """Replaces a linear layer: bf16 states [..., K] to bf16 [..., N]."""
 
     weight: Tensor
     weight_scale: Tensor
@@ -46,43 +46,34 @@ class Float8Linear(nn.Module):
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().to(torch.bfloat16))
 
     def forward(self, states: Tensor) -> Tensor:
-        rows = states.reshape(-1, self.in_features)
-        found = _product(rows, self.weight, self.weight_scale, self.bias)
+        found = _product(states.reshape(-1, self.in_features), self.weight, self.weight_scale, self.bias)
         return found.view(*states.shape[:-1], self.out_features)
 
 
-def to_float8(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row of [m, K] stretched to the range of float8, and what gives it back: fp32 [m, 1].
+def _product(rows: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+    states, scale = to_float8(rows)
+    scales = {"scale_a": _with_room(scale), "scale_b": weight_scale}
+    return torch._scaled_mm(states, weight.t(), bias=bias, out_dtype=torch.bfloat16, use_fast_accum=True, **scales)
 
-    A row of zeros stays one; a row with a number that is none becomes such throughout, and shows in the score.
+
+def to_float8(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row of [m, K] scaled to the range of float8, and the factors that undo it: fp32 [m, 1].
+
+    A row of zeros stays zero; a row that contains inf or NaN becomes NaN throughout, which shows in the score.
     """
     peak = torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True, dtype=torch.float32)
     stretch = (LARGEST / peak.clamp(min=1e-12)).to(rows.dtype)  # a bf16 rounding above the range still rounds into it
     return (rows * stretch).to(FLOAT8), stretch.float().reciprocal()
 
 
-def _product(rows: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    states, scale = to_float8(rows)
-    scale = _with_room(scale)
-    return torch._scaled_mm(
-        states,
-        weight.t(),
-        scale_a=scale,
-        scale_b=weight_scale,
-        bias=bias,
-        out_dtype=torch.bfloat16,
-        use_fast_accum=True,
-    )
-
-
 def _with_room(scale: Tensor) -> Tensor:
-    """The same [m, 1], in memory that goes on to the end of a tile."""
+    """The same [m, 1], in memory allocated up to the end of a tile."""
     missing = -len(scale) % _TILE
     return nn.functional.pad(scale, (0, 0, 0, missing))[: len(scale)] if missing else scale
 
 
 def refuse_without_float8(device: torch.device) -> None:
-    """Raise UsageError unless this device multiplies float8 numbers scaled by row; it is tried, once."""
+    """Raise UsageError unless a trial product of float8 numbers, scaled per row, is right on this device."""
     if device.type != "cuda":
         raise UsageError(f"--quantize fp8: needs a CUDA card with float8 (SM 8.9 or later), this runs on {device.type}")
     name, (major, minor) = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
@@ -92,7 +83,7 @@ def refuse_without_float8(device: torch.device) -> None:
     try:
         weight, scale = to_float8(ones)
         right = bool((_product(ones, weight, scale.T.contiguous(), ones[0]) == 33).all())
-    except RuntimeError as error:  # a card or a build of torch without this kernel
-        raise UsageError(f"--quantize fp8: {name} does not take it ({str(error).splitlines()[0][:200]})") from error
+    except RuntimeError as error:  # this GPU or this build of torch has no such kernel
+        raise UsageError(f"--quantize fp8: {name} has no such kernel ({str(error).splitlines()[0][:200]})") from error
     if not right:
         raise UsageError(f"--quantize fp8: {name} multiplies float8 wrongly with torch {torch.__version__}")

@@ -1,4 +1,4 @@
-"""What makes a run resumable: checkpoint, fingerprint, journal, receipt.
+"""Files beside an output that make a run resumable: checkpoint, journal, lock; and the receipt of a finished output.
 
-Knows files beside an output; not how pairs are scored. Face: `output_state.OutputState`.
+Does not know how pairs are scored. Entry point: `output_state.OutputState`.
 """

@@ -1,6 +1,6 @@
-"""Where a run stands, on disk: written after the output bytes it speaks of are safe, and whole or not at all.
+"""The checkpoint file: how far a run has come. Written atomically, after the output bytes it describes are durable.
 
-The file is one JSON object with its own hash, so that a torn or flipped one is told from a good one.
+The file is one JSON object with a hash of its content, so that a torn or corrupted file is detected.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from rerank_cli.run.chunks import InputPosition
 from rerank_cli.run.recovery.fingerprint import Fingerprint
 from rerank_cli.storage.files import Committed, replace_file
 from rerank_cli.storage.opening import Stamp
-from rerank_cli.storage.paths import successor_of
 
 _KIND = "rerank checkpoint 2"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A point between two chunks.
+    """State of a run between two chunks. The first `records` records are processed, and their results are durable.
 
-    `records` are finished and in the output. `reached` is where the input was then, `stamps` and `shape` what the
-    inputs were, `memory` how much of the file counts that their reader keeps. `output` and `quarantine` say how much of
-    those files counts, `judged` how much of the orders that are kept to be measured. `counts` are the stats's figures
-    at that point, `progress` what they meant to a person. `sealed` is the identity of the finished file, if there is
-    one, `receipt` tells its run from others.
+    `reached` is the input position, `stamps` and `shape` identify the inputs, `memory` is the valid part of the
+    reader's query log. `output`, `quarantine` (bytes) and `judged` are the valid parts of the output, of the errors
+    file and of the rankings kept for evaluation. `counts` and `progress` are the statistics, for the next run and for
+    `rerank status`. Once the output is finished, `sealed` is the file's identity and `receipt` its receipt.
     """
 
     fingerprint: Fingerprint
@@ -51,56 +49,45 @@ class Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write beside the final name, make it durable, exchange. OutputError where the system refuses."""
+    """Replace the file atomically and durably. Raises OutputError."""
     body = orjson.dumps(asdict(checkpoint))
     replace_file(path, orjson.dumps({"kind": _KIND, "hash": _digest(body), "checkpoint": body.decode()}))
 
 
 def load(path: Path) -> Checkpoint | None:
-    """The checkpoint, or None where there is none; RefusedError if it is damaged or of another version."""
+    """Read a checkpoint, None if there is no file. Raises RefusedError if it is damaged or of another version."""
     try:
         content = orjson.loads(path.read_bytes())
         if content["kind"] != _KIND:
-            raise RefusedError(f"{path}: of another version of rerank ({content['kind']}). Fix: --restart")
+            raise RefusedError(f"{path}: written by another version of rerank ({content['kind']}). Fix: --restart")
         body = content["checkpoint"].encode()
         if content["hash"] != _digest(body):
             raise ValueError
-        return _restored(orjson.loads(body))
+        values = orjson.loads(body)
+        reached = values["reached"]
+        place = reached["place"] and Place(**reached["place"])
+        values["reached"] = InputPosition(**(reached | {"place": place}))
+        values["stamps"] = [stamp and Stamp(**stamp) for stamp in values["stamps"]]
+        values["shape"] = values["shape"] and Shape(values["shape"])
+        values["memory"] = values["memory"] and Committed(**values["memory"])
+        values["judged"] = values.get("judged") and Committed(**values["judged"])
+        values["output"] = Committed(**values["output"])
+        return Checkpoint(**values)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RefusedError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RefusedError(f"{path}: damaged, nothing can go on from it. Fix: --restart") from error
+        raise RefusedError(f"{path}: the checkpoint is damaged, the run cannot be resumed. Fix: --restart") from error
 
 
 def is_ours(path: Path) -> bool:
-    """Is the file a checkpoint, good or bad, or not there at all? One that is something else must not be replaced."""
+    """Whether the path may be replaced: it does not exist, or is a checkpoint of this version, damaged or not."""
     try:
         with path.open("rb") as file:
             return file.read(len(_KIND) + 9) == b'{"kind":"' + _KIND.encode()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-
-
-def remove(path: Path) -> None:
-    """Take the checkpoint away, and what a kill may have left of its successor."""
-    for file in (path, successor_of(path)):
-        file.unlink(missing_ok=True)
-
-
-def _restored(values: dict[str, Any]) -> Checkpoint:
-    reached = values["reached"]
-    place = reached["place"] and Place(**reached["place"])
-    values["reached"] = InputPosition(**(reached | {"place": place}))
-    values["stamps"] = [stamp and Stamp(**stamp) for stamp in values["stamps"]]
-    values["shape"] = values["shape"] and Shape(values["shape"])
-    values["memory"] = values["memory"] and Committed(**values["memory"])
-    values["judged"] = values.get("judged") and Committed(**values["judged"])
-    values["output"] = Committed(**values["output"])
-    return Checkpoint(**values)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
 
 
 def _digest(body: bytes) -> str:

@@ -1,7 +1,7 @@
-"""What the bytes of an output depend on, so that two runs are never mixed in one file.
+"""The fingerprint of a run: every setting that the output bytes depend on, so that one file never mixes two runs.
 
-Settings are flat and readable: a difference is told by its name. Device, batch size, threads and progress are not among
-them. The input is known by the content of the records that are done, not by name, size or time.
+Keys are readable, so that a difference can be named in a message. Device, batch size, threads and progress are not
+included. The input is identified by a hash of its processed records (`chunks.InputHash`), not by name, size or time.
 """
 
 from __future__ import annotations
@@ -16,47 +16,30 @@ from rerank_cli.choices import Quantize
 from rerank_cli.engine.contract import ModelFacts
 from rerank_cli.run.options import RunConfig
 
-_ON_ERROR = "on error"
-_CASCADE = "cascade"
-_OF_ANSWERS = frozenset(
-    (
-        "model",  # the revision stands for what it holds
-        "mark truncated",
-        "scores",
-        "documents",
-        "output format",
-        "top n",
-        _ON_ERROR,
-        "errors file",
-        "shape",
-        "query field",
-        "documents field",
-        "text field",
-        "id field",
-        "doc id field",
-        "sort",
-        "by id",
-        "depth",
-        "run values",
-        "fuse",
-        "fuse k",
-        "fuse weight",
-        "normalize",
-        "min score",
-        "chunk pairs",
-    )
-)
+_ON_ERROR, _ERRORS, _CASCADE = "on error", "errors file", "cascade"
+# Settings that do not change the score of a pair. "model" is among them: the model revision identifies the weights.
+_NOT_OF_SCORES = frozenset((
+    "model", "mark truncated", "scores", "documents", "output format", "top n", _ON_ERROR, _ERRORS, "shape",
+    "query field", "documents field", "text field", "id field", "doc id field", "sort", "by id", "depth", "run values",
+    "fuse", "fuse k", "fuse weight", "normalize", "min score", "chunk pairs",
+))  # fmt: skip
 
 Fingerprint = dict[str, Any]
 
 
 def settings(config: RunConfig) -> Fingerprint:
-    """What is known before the model is loaded."""
-    answers, given = config.output.answers, config.input
-    return {
-        "model": config.model.name,
-        **_family(config),
-        "quantize": _quantize(config),
+    """The part that is known before the model is loaded. Key order is part of a receipt: see `receipt`."""
+    answers, given, family = config.output.answers, config.input, config.model.family.given()
+    if config.model.family.profile:  # identified by its content, not by its name or path
+        profile = asdict(config.model.family.profile) | {"name": None}
+        family["profile"] = hashlib.blake2b(orjson.dumps(profile), digest_size=8).hexdigest()
+    found: Fingerprint = {"model": config.model.name}
+    for field in fields(config.model.family):
+        value = family.get(field.name)
+        found[field.name.replace("_", " ")] = list(value) if isinstance(value, tuple) else value
+    return found | {
+        # None as in checkpoints that are older than the option
+        "quantize": None if config.model.quantize is Quantize.NONE else config.model.quantize.value,
         "long documents": config.model.long_documents.value,
         "stride": config.model.stride,
         "mark truncated": answers.truncated,
@@ -67,7 +50,7 @@ def settings(config: RunConfig) -> Fingerprint:
         _CASCADE: config.cascade.mark if config.cascade else None,
         **config.fusion.settings(),
         _ON_ERROR: config.on_error.value,
-        "errors file": config.errors,
+        _ERRORS: config.errors,
         "shape": given.shape.value if given.shape else None,
         "query field": given.query_field,
         "documents field": given.documents_field,
@@ -81,25 +64,8 @@ def settings(config: RunConfig) -> Fingerprint:
     }
 
 
-def _quantize(config: RunConfig) -> str | None:
-    """None where nothing is quantized, as in checkpoints from before there was a choice."""
-    return None if config.model.quantize is Quantize.NONE else config.model.quantize.value
-
-
-def _family(config: RunConfig) -> Fingerprint:
-    """Options of the model's family; a profile counts by what it says, not by where it lies."""
-    given = config.model.family.given()
-    if config.model.family.profile:
-        said = asdict(config.model.family.profile) | {"name": None}
-        given["profile"] = hashlib.blake2b(orjson.dumps(said), digest_size=8).hexdigest()
-    return {
-        field.name.replace("_", " "): list(value) if isinstance(value := given.get(field.name), tuple) else value
-        for field in fields(config.model.family)
-    }
-
-
 def fingerprint(config: RunConfig, facts: ModelFacts, chunk_pairs: int) -> Fingerprint:
-    """Everything but the input that decides what is written."""
+    """All settings of a run with the loaded model, but for `cascade_settings`."""
     return settings(config) | {
         "model revision": facts.revision,
         "dtype": facts.dtype,
@@ -109,14 +75,8 @@ def fingerprint(config: RunConfig, facts: ModelFacts, chunk_pairs: int) -> Finge
     }
 
 
-def score_settings(mark: Fingerprint) -> Fingerprint:
-    """What of a fingerprint decides the score of a pair of texts; a setting that is new here counts among it."""
-    names = [name for name in mark if name not in _OF_ANSWERS and not name.startswith(_CASCADE)]
-    return {name: mark[name] for name in names if mark[name] is not None}
-
-
 def cascade_settings(facts: ModelFacts) -> Fingerprint:
-    """What of the small model decides which candidates are kept."""
+    """The part that identifies a cascade's small model, which decides the candidates that are kept."""
     return {
         f"{_CASCADE} revision": facts.revision,
         f"{_CASCADE} dtype": facts.dtype,
@@ -125,11 +85,17 @@ def cascade_settings(facts: ModelFacts) -> Fingerprint:
     }
 
 
-def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """What differs, one phrase each: `max length 512 → 1024`. Only what stands in `now` is compared.
+def score_settings(mark: Fingerprint) -> Fingerprint:
+    """The part of a fingerprint that decides the score of a pair. New settings count as part of it by default."""
+    names = [name for name in mark if name not in _NOT_OF_SCORES and not name.startswith(_CASCADE)]
+    return {name: mark[name] for name in names if mark[name] is not None}
 
-    A run that had stopped at its first bad record may go on in another way: there was none before that point.
+
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """The settings in `now` that differ, one phrase each: `max length 512 → 1024`.
+
+    A run with `--on-error fail` stopped at its first bad record, so the settings for bad records may change after it.
     """
-    harmless = {_ON_ERROR, "errors file"} if before.get(_ON_ERROR) == "fail" else set()
-    names = [name for name in now if name not in harmless]
-    return [f"{name} {before.get(name)} → {now[name]}" for name in names if before.get(name) != now[name]]
+    ignored = {_ON_ERROR, _ERRORS} if before.get(_ON_ERROR) == "fail" else set()
+    changed = (name for name in now if name not in ignored and before.get(name) != now[name])
+    return [f"{name} {before.get(name)} → {now[name]}" for name in changed]

@@ -1,8 +1,8 @@
-"""Scores of rows inside a chunk that is not finished, on disk: a chunk may take minutes on a slow device.
+"""The journal: scores of rows of chunks that are not committed yet. On a slow device a chunk may take minutes.
 
-A run begun again plans the same rows, and takes from here those that were scored. An entry names its chunk by the
-hash of the run's settings and of the input up to the chunk's end, its row by the pairs in it, and has a checksum: one
-that does not fit, or was torn, is worked out again. Nothing is written for chunks that take less than a few seconds.
+A resumed run plans the same rows and reuses the journalled ones. An entry identifies its chunk by a hash of the
+fingerprint and of the input up to the chunk's end, and its row by a CRC-32 of the pairs in it, and has a checksum: rows
+without a valid matching entry are scored again. Chunks that take less than a few seconds are not journalled.
 """
 
 from __future__ import annotations
@@ -18,96 +18,78 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from rerank_cli.engine.plan import Index
+from rerank_cli.engine.results import Logits
 from rerank_cli.run.recovery.fingerprint import Fingerprint
 from rerank_cli.storage.files import replace_file, writing
 
-Scores = npt.NDArray[np.float32]
-
-_HEAD = struct.Struct("<16sIIII")  # chunk, slice, hash of the row's pairs, scores, checksum of all the others
-_PATIENCE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """Which row of which slice of which chunk: the chunk by its digest, the row by the CRC-32 of its pairs."""
-
-    chunk: bytes
-    slice: int
-    pairs: int
+_HEAD = struct.Struct("<16sIIII")  # chunk, slice, CRC-32 of the row's pairs, number of scores, checksum of the entry
 
 
 class Journal:
-    """Entries of chunks that are not committed. `committed` says how many chunks of this run are.
+    """Entries of chunks that are not committed; `committed` returns how many chunks of this run are.
 
-    Used by the thread that scores, but for `committed`, which looks at what another one counts. Without a path it keeps
-    nothing.
+    Used by the scoring thread only; `committed` may read what another thread writes. Without a path nothing is kept.
     """
 
     def __init__(
-        self, path: Path | None, mark: Fingerprint, committed: Callable[[], int], patience: float = _PATIENCE
+        self, path: Path | None, mark: Fingerprint, committed: Callable[[], int], interval: float = 5.0
     ) -> None:
+        """Read the valid entries of the file and truncate it after them. `interval` is in seconds. OutputError."""
         self._path = path
         self._mark = orjson.dumps(mark, option=orjson.OPT_SORT_KEYS)
         self._committed = committed
-        self._patience = patience
-        self._known: dict[_Row, Scores] = {}
-        self._entries: dict[bytes, list[bytes]] = {}
+        self._interval = interval
+        self._known: dict[tuple[bytes, int], dict[int, Logits]] = {}  # by chunk and slice, by row
+        self._entries: dict[bytes, list[bytes]] = {}  # by chunk
         self._begun: deque[bytes] = deque()
         self._dropped = 0
-        self._waiting: list[bytes] = []
-        self._written = time.monotonic()
-        if path is not None:
-            self._take_up(path)
+        self._unwritten: list[bytes] = []
+        self._written_at = time.monotonic()
+        if path is not None and path.exists():
+            self._read(path)
 
     @property
     def kept(self) -> int:
-        """Scores that an earlier run left."""
-        return sum(len(scores) for scores in self._known.values())
+        """Number of scores read from the file of an earlier run."""
+        return sum(len(scores) for rows in self._known.values() for scores in rows.values())
 
     def notes(self, digest: str, part: int, left: str = "") -> SliceNotes:
-        """The entries of one slice of the chunk with this digest. Chunks come in order, their slices too.
+        """The entries of slice `part` of the chunk that ends at this input digest. To be called in slice order.
 
-        `left` tells which of the slice's pairs are to be scored, where they are not all of them.
+        `left` names the subset of the slice's pairs that is to be scored, "" for all of them.
         """
         chunk = hashlib.blake2b(self._mark + digest.encode(), digest_size=16).digest()
         if not self._begun or self._begun[-1] != chunk:
             self._begun.append(chunk)
             self._drop_committed()
-        return SliceNotes(self, chunk, part, zlib.crc32(left.encode()))
+        earlier = CarriedNotes(zlib.crc32(left.encode()), self._known.get((chunk, part), {}))
+        return SliceNotes(self, chunk, part, earlier)
 
-    def find(self, row: _Row) -> Scores | None:
-        return self._known.get(row)
-
-    def rows_of(self, chunk: bytes, part: int) -> dict[int, Scores]:
-        """All that an earlier run left of one slice, by the hash of a row's pairs."""
-        return {row.pairs: scores for row, scores in self._known.items() if (row.chunk, row.slice) == (chunk, part)}
-
-    def add(self, row: _Row, scores: Scores) -> None:
-        """Note a row's scores; those of several layers one pair after the other."""
+    def add(self, chunk: bytes, part: int, row: int, scores: Logits) -> None:
+        """Add the scores of a row, [m] or [m, layers], and write if the interval has passed. Raises OutputError."""
         if self._path is None:
             return
         body = scores.astype("<f4").tobytes()
-        entry = _HEAD.pack(row.chunk, row.slice, row.pairs, scores.size, _check(row, body)) + body
-        self._entries.setdefault(row.chunk, []).append(entry)
-        self._waiting.append(entry)
-        if time.monotonic() - self._written >= self._patience:
+        entry = _HEAD.pack(chunk, part, row, scores.size, _check(chunk, part, row, body)) + body
+        self._entries.setdefault(chunk, []).append(entry)
+        self._unwritten.append(entry)
+        if time.monotonic() - self._written_at >= self._interval:
             self.write()
 
     def write(self) -> None:
-        """Make durable what was added. OutputError where the system refuses."""
-        if self._path is not None and self._waiting:
+        """Append new entries to the file and make them durable. Raises OutputError."""
+        if self._path is not None and self._unwritten:
             with writing(str(self._path)), open(self._path, "ab", buffering=0) as file:
-                file.write(b"".join(self._waiting))
+                file.write(b"".join(self._unwritten))
                 os.fsync(file.fileno())
-        self._waiting = []
-        self._written = time.monotonic()
+        self._unwritten = []
+        self._written_at = time.monotonic()
 
     def _drop_committed(self) -> None:
-        """Entries of chunks that are safe are not needed any more, whether they were written or not."""
+        """Drop the entries of committed chunks, from memory and from the file."""
         before = len(self._entries)
         while self._dropped < self._committed() and self._begun:
             self._entries.pop(self._begun.popleft(), None)
@@ -115,79 +97,69 @@ class Journal:
         if len(self._entries) == before or self._path is None:
             return
         rest = [entry for entries in self._entries.values() for entry in entries]
-        self._known = {row: scores for row, scores in self._known.items() if row.chunk in self._entries}
+        self._known = {key: rows for key, rows in self._known.items() if key[0] in self._entries}
         if self._path.exists():
             replace_file(self._path, b"".join(rest))
-            self._waiting = []
+            self._unwritten = []
         else:
-            self._waiting = rest
-            self._written = time.monotonic()
+            self._unwritten = rest
+            self._written_at = time.monotonic()
 
-    def _take_up(self, path: Path) -> None:
-        """Read whole entries and cut off the rest."""
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return
-        at = 0
+    def _read(self, path: Path) -> None:
+        data, at = path.read_bytes(), 0
         while at + _HEAD.size <= len(data):
-            chunk, part, pairs, count, check = _HEAD.unpack_from(data, at)
+            chunk, part, row, count, check = _HEAD.unpack_from(data, at)
             end = at + _HEAD.size + 4 * count
-            row, body = _Row(chunk, part, pairs), data[at + _HEAD.size : end]
-            if len(body) != 4 * count or _check(row, body) != check:
+            body = data[at + _HEAD.size : end]
+            if len(body) != 4 * count or _check(chunk, part, row, body) != check:
                 break
-            self._known[row] = np.frombuffer(body, dtype="<f4").astype(np.float32)
+            self._known.setdefault((chunk, part), {})[row] = np.frombuffer(body, dtype="<f4").astype(np.float32)
             self._entries.setdefault(chunk, []).append(data[at:end])
             at = end
         with writing(str(path)):
             os.truncate(path, at)
 
 
-def _check(row: _Row, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(row.chunk + struct.pack("<III", row.slice, row.pairs, len(body))))
-
-
-@dataclass(frozen=True, slots=True)
-class SliceNotes:
-    """What the journal knows of one slice, as `contract.RowNotes`."""
-
-    journal: Journal
-    chunk: bytes
-    part: int
-    seed: int
-
-    def known(self, pairs: Index) -> Scores | None:
-        return _by_pair(self.journal.find(self._row(pairs)), pairs)
-
-    def done(self, pairs: Index, scores: Scores) -> None:
-        self.journal.add(self._row(pairs), scores)
-
-    def carried(self) -> CarriedNotes:
-        """The same for another process, which has no journal."""
-        return CarriedNotes(self.seed, self.journal.rows_of(self.chunk, self.part))
-
-    def _row(self, pairs: Index) -> _Row:
-        return _Row(self.chunk, self.part, _name(pairs, self.seed))
+def _check(chunk: bytes, part: int, row: int, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(chunk + struct.pack("<III", part, row, len(body))))
 
 
 @dataclass(frozen=True, slots=True)
 class CarriedNotes:
-    """Rows of one slice with their scores, as `contract.RowNotes` that can be pickled; nothing goes to disk."""
+    """Scores of rows of one slice, as `contract.RowNotes`. Can be pickled for a worker process; not written to disk.
+
+    `rows` has flat scores by the CRC-32 of the row's pairs, which starts from `seed`.
+    """
 
     seed: int
-    rows: dict[int, Scores]
+    rows: dict[int, Logits]
 
-    def known(self, pairs: Index) -> Scores | None:
-        return _by_pair(self.rows.get(_name(pairs, self.seed)), pairs)
+    def known(self, pairs: Index) -> Logits | None:
+        found = self.rows.get(self.row(pairs))
+        return found if found is None or len(found) == len(pairs) else found.reshape(len(pairs), -1)
 
-    def done(self, pairs: Index, scores: Scores) -> None:
-        self.rows[_name(pairs, self.seed)] = scores.reshape(-1)
+    def done(self, pairs: Index, scores: Logits) -> None:
+        self.rows[self.row(pairs)] = scores.reshape(-1)
+
+    def row(self, pairs: Index) -> int:
+        return zlib.crc32(pairs.astype("<i8").tobytes(), self.seed)
 
 
-def _name(pairs: Index, seed: int) -> int:
-    return zlib.crc32(pairs.astype("<i8").tobytes(), seed)
+@dataclass(frozen=True, slots=True)
+class SliceNotes:
+    """One slice in the journal, as `contract.RowNotes`. `earlier` are the rows of an earlier run."""
 
+    journal: Journal
+    chunk: bytes
+    part: int
+    earlier: CarriedNotes
 
-def _by_pair(found: Scores | None, pairs: Index) -> Scores | None:
-    """Scores as they stand in an entry, flat, to one row a pair where there are several layers."""
-    return found if found is None or len(found) == len(pairs) else found.reshape(len(pairs), -1)
+    def known(self, pairs: Index) -> Logits | None:
+        return self.earlier.known(pairs)
+
+    def done(self, pairs: Index, scores: Logits) -> None:
+        self.journal.add(self.chunk, self.part, self.earlier.row(pairs), scores)
+
+    def carried(self) -> CarriedNotes:
+        """A copy for a worker process, which has no journal."""
+        return CarriedNotes(self.earlier.seed, dict(self.earlier.rows))

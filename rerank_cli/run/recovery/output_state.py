@@ -1,12 +1,11 @@
-"""The files around an output while it is made: its lock, its checkpoint, and what is not yet whole.
+"""Files that accompany an unfinished output: lock, checkpoint, journal and partial data, placed beside it.
 
-A file has all of them beside it. A stream or a device has none, unless it was told where to keep a checkpoint.
+A stream or a device has none of them unless `--checkpoint` names a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +15,15 @@ from rerank_cli.run.recovery import checkpoint
 from rerank_cli.run.recovery.checkpoint import Checkpoint
 from rerank_cli.run.recovery.fingerprint import Fingerprint, differences
 from rerank_cli.storage.lock import locked
-from rerank_cli.storage.paths import partial_of
+from rerank_cli.storage.paths import partial_of, successor_of
 
 
 @dataclass(frozen=True, slots=True)
 class OutputState:
-    """Where a run's unfinished work lies; each path is None where there is no such file.
+    """Paths around an output; each is None where the output has no such file.
 
-    `queries` is where the input's reader keeps what it knows of the queries behind it, `journal` holds scores of a
-    chunk that is not finished, `judged` the orders that are to be measured when the run is over.
+    `queries` is the query log of the input's reader, `journal` has scores of unfinished chunks, `judged` the rankings
+    to evaluate.
     """
 
     output: str
@@ -44,66 +43,49 @@ class OutputState:
         others = (_add(own or beside, suffix) for suffix in (".queries", ".journal", ".judged"))
         return cls(output, partial, kept, _add(beside or own, ".lock"), *others)
 
-    @property
-    def keeps(self) -> bool:
-        return self.checkpoint is not None
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep every other run away from this output."""
-        if self.lock is None:
-            yield
-            return
-        with locked(self.lock, self.output):
-            yield
+    def held(self) -> AbstractContextManager[None]:
+        """Holds the output's lock, if it has one. RefusedError if another process holds it."""
+        return locked(self.lock, self.output) if self.lock else nullcontext()
 
     def saved(self, resume: Resume) -> Checkpoint | None:
-        """What an earlier run left to go on from, if it is wanted. RefusedError if it is required and not there."""
+        """The checkpoint to resume from, if there is one. Raises RefusedError if `--resume require` finds none."""
         found = None
         if self.checkpoint and resume is not Resume.NEVER and (self.partial is None or self.partial.exists()):
             found = checkpoint.load(self.checkpoint)
         if found is None and resume is Resume.REQUIRE:
-            fix = "--resume auto" if self.keeps else "--checkpoint FILE"
-            raise RefusedError(f"{self.output}: there is no checkpoint to go on from. Fix: {fix}")
+            fix = "--resume auto" if self.checkpoint else "--checkpoint FILE"
+            raise RefusedError(f"{self.output}: there is no checkpoint to resume from. Fix: {fix}")
         return found
 
     def sealed(self) -> Checkpoint | None:
-        """The checkpoint of a run that had finished its output and was killed before it could tidy up."""
-        if self.checkpoint is None or self.partial is None:
-            return None
-        try:
-            found = checkpoint.load(self.checkpoint)
-        except RerankError:
-            return None
+        """The checkpoint of a run that was killed between finishing its output and removing its other files."""
+        found = None
+        if self.checkpoint and self.partial:
+            with suppress(RerankError):
+                found = checkpoint.load(self.checkpoint)
         return found if found and found.sealed else None
 
     def refuse_another_run(self, saved: Checkpoint, now: Fingerprint) -> None:
-        """RefusedError that says what differs between that run and this one."""
+        """Raise RefusedError with the differences if the checkpoint is of a run with another fingerprint."""
         found = differences(saved.fingerprint, now)
         if found:
-            what = "; ".join(found)
-            raise RefusedError(f"{self.output}: begun by another run ({what}). Fix: --restart, or another -o")
-
-    def keep(self, point: Checkpoint) -> None:
-        """Write down a commit."""
-        if self.checkpoint is not None:
-            checkpoint.save(point, self.checkpoint)
+            what = f"started with other settings ({'; '.join(found)})"
+            raise RefusedError(f"{self.output}: {what}. Fix: --restart, or another -o")
 
     def forget(self) -> None:
-        """Remove all but the lock: the output is whole."""
+        """Remove all files but the lock: the output is complete."""
         if self.journal is not None:
             self.journal.unlink(missing_ok=True)
-        self.begin_anew()
+        self.discard()
 
-    def begin_anew(self) -> None:
-        """Remove what an earlier run was in the midst of. Its journal tells by itself what it is good for."""
-        if self.queries is not None:
-            self.queries.unlink(missing_ok=True)
-        if self.checkpoint is not None:
-            checkpoint.remove(self.checkpoint)
-        # A checkpoint speaks of it: a kill between the two must not leave one without the other.
-        if self.judged is not None:
-            self.judged.unlink(missing_ok=True)
+    def discard(self) -> None:
+        """Remove an earlier run's files except its journal, whose entries are checked one by one.
+
+        `judged` is removed after the checkpoint that refers to it, so that a kill leaves no checkpoint without it.
+        """
+        successor = successor_of(self.checkpoint) if self.checkpoint else None
+        for path in filter(None, (self.queries, self.checkpoint, successor, self.judged)):
+            path.unlink(missing_ok=True)
 
 
 def _add(path: Path | None, suffix: str) -> Path | None:

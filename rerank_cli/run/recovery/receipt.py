@@ -1,7 +1,7 @@
-"""A note on a finished output, by which the same run begun again knows that there is nothing left to do.
+"""A receipt on a finished output, by which the same command recognises that nothing remains to be done.
 
-It is an extended attribute of the file: no second file lies about, and a copy or an edit by another program goes
-without it. Where the file system keeps none, an output that exists is somebody's, and is refused.
+It is an extended attribute of the file, so that no second file is needed, and a copy or an edit of the output does not
+carry it. On a file system without extended attributes an existing output is refused instead.
 """
 
 from __future__ import annotations
@@ -27,31 +27,24 @@ _ATTRIBUTE = "user.rerank.run"
 
 
 def receipt(config: RunConfig, revisions: Sequence[str], stamps: Sequence[Stamp | None]) -> str | None:
-    """What tells this run from all others, None if an input is a stream. `revisions` are its models'."""
+    """A hash of a run's settings, its models' revisions and its inputs' stamps; None if an input is a stream."""
     if None in stamps:
         return None
-    model = config.model
-    asked = (
-        "+".join(revisions),
-        model.dtype,
-        model.max_length,
-        model.query_max_length,
-        config.limit,
-        config.chunk_pairs,
-    )
+    model, sizes = config.model, (config.limit, config.chunk_pairs)
+    asked = ("+".join(revisions), model.dtype, model.max_length, model.query_max_length, *sizes)
     content = orjson.dumps([settings(config), asked, stamps])
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def sign(path: Path, found: str, rejected: int) -> None:
-    """Put the receipt on a file, if its file system takes one, and how many records were rejected."""
+    """Store receipt, size and number of rejected records on a file, if its file system has extended attributes."""
     if hasattr(os, "setxattr"):
         with suppress(OSError):
             os.setxattr(path, _ATTRIBUTE, f"{found} {path.stat().st_size} {rejected}".encode())
 
 
 def signed(path: Path) -> tuple[str, int] | None:
-    """The receipt of a file that has the size it was signed with, and the number of rejected records."""
+    """Receipt and number of rejected records of a file; None without them, or if the file's size has changed."""
     if not hasattr(os, "getxattr"):
         return None
     try:
@@ -62,30 +55,31 @@ def signed(path: Path) -> tuple[str, int] | None:
 
 
 def identity(path: Path) -> list[int]:
-    """What stays of a file when it is renamed: device, inode, size."""
+    """Device, inode and size of a file, which a rename does not change."""
     info = path.stat()
     return [info.st_dev, info.st_ino, info.st_size]
 
 
-def complete(config: RunConfig, place: OutputState, revision_of: Callable[[ModelOptions], str] | None) -> int | None:
-    """If an earlier run of the same command wrote the output that exists: how many records it rejected. Else None.
+def complete(config: RunConfig, state: OutputState, revision_of: Callable[[ModelOptions], str] | None) -> int | None:
+    """The number of rejected records if an earlier run of the same command has completed the output, else None.
 
-    Puts away what that run left if it was killed before it could.
+    If so, removes the files that the earlier run left because it was killed after finishing the output.
     """
-    if place.partial is None or config.resume is Resume.NEVER or not final_path(config.output.path).is_file():
+    final = final_path(config.output.path)
+    if state.partial is None or config.resume is Resume.NEVER or not final.is_file():
         return None
-    left, found = place.sealed(), signed(final_path(config.output.path))
-    if left is None and (found is None or config.output.overwrite):
+    saved = state.sealed()
+    found = None if config.output.overwrite else signed(final)
+    if saved is None and found is None:
         return None
     stamps = [stamp_of(path) for path in input_files(config.input)]
     now = receipt(config, [revision_of(model) for model in config.models], stamps) if revision_of else None
-    rejected = None
-    if left and left.sealed == identity(final_path(config.output.path)):
-        same = left.receipt == now and not differences(left.fingerprint, settings(config))
-        rejected = left.counts["rejected"] if same else None
-    elif found and not config.output.overwrite and found[0] == now:
-        rejected = found[1]
+    if saved and saved.sealed == identity(final):
+        same = saved.receipt == now and not differences(saved.fingerprint, settings(config))
+        rejected = saved.counts["rejected"] if same else None
+    else:
+        rejected = found[1] if found and found[0] == now else None
     if rejected is not None:
         discard_partial(config.output.path)
-        place.forget()
+        state.forget()
     return rejected

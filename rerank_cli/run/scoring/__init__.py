@@ -1,4 +1,4 @@
-"""Slices of pairs to scores: one model in this process or many workers, a score cache, a cascade.
+"""Scores slices of pairs: with one model in this process or with worker processes, with a score cache and a cascade.
 
-Knows sessions and slices; not inputs or outputs. Face: `local.Scoring`, `wrappers.ScoringWrappers`.
+Knows sessions and slices; not inputs or outputs. Public API: `local.Scoring`, `wrappers.ScoringWrappers`.
 """

@@ -1,8 +1,7 @@
-"""Scores that an earlier run worked out, put around a scoring: it is given the pairs that are new, and no others.
+"""The score cache around a scoring: pairs that an earlier run scored are not scored again.
 
-A pair is known by the hash of its texts and of every setting that changes a score, and keeps the score of the first
-time. Entries are written behind the run, chunk by chunk, when their scores are there; a score that is no finite number
-is none.
+The key of a pair is the hash of its texts and of all settings that change a score; its first score is kept. Entries are
+written on a thread, slice by slice. A score that is not finite is not stored.
 """
 
 from __future__ import annotations
@@ -31,16 +30,14 @@ from rerank_cli.run.stages import Slice
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Behind
 
-_RULES = 1  # of how a pair becomes a score; a change that moves scores counts it up
+_RULES = 1  # version of how a pair becomes a score; increase it with every change that moves scores
 _CHECK = struct.Struct("<I")
-_OF_QUERY, _OF_PAIR = 5, 11
-
-Values = npt.NDArray[Any]
+_QUERY_BYTES, _PAIR_BYTES = 5, 11
 
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """What a cache was good for: pairs found in it and not, distinct ones of a chunk, and the entries it has now."""
+    """Figures of a cache: distinct pairs of each slice found and not found, and entries in the file at the end."""
 
     hits: int
     misses: int
@@ -49,31 +46,31 @@ class CacheUse:
 
     @property
     def line(self) -> str:
-        share = self.hits / max(1, self.hits + self.misses)
-        return f"{self.hits:,} scores from the cache ({share:.1%})"
+        return f"{self.hits:,} scores from the cache ({self.hits / max(1, self.hits + self.misses):.1%})"
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a cache knows of a slice: n pairs, d of them distinct.
+    """A slice looked up in the cache: n pairs, d of them distinct.
 
-    `places` [n] names each pair among the distinct ones, `values` are those of the `found` [d], at their places, and
-    `keys` those of the others, whose texts are `rest`. `mark` tells which these are.
+    `places` [n] is each pair's index among the distinct ones, `found` bool [d], `values` [d] the entries, zeros if not
+    found. `keys` and `rest` are the keys and texts of pairs not found, `mark` a hash of these keys ("" if no pair was
+    found).
     """
 
     places: Index
     found: npt.NDArray[np.bool_]
-    values: Values
+    values: npt.NDArray[Any]
     keys: Sequence[bytes]
     rest: PairTexts
     mark: str
 
 
 class ScoreCache:
-    """One model's scores in a cache file; other models' may lie in the same one."""
+    """The scores of one model in a cache file, which may hold those of other models too."""
 
     def __init__(self, file: CacheFile, mark: Fingerprint, layers: int = 1, *, passages: bool = False) -> None:
-        """`layers` scores a pair; with `passages`, where the best one stands too."""
+        """An entry has `layers` scores; with `passages` also the span of the best passage."""
         settings = orjson.dumps([_RULES, layers, passages, score_settings(mark)], option=orjson.OPT_SORT_KEYS)
         self._settings = hashlib.blake2b(settings, digest_size=16).digest()
         self._file = file
@@ -85,22 +82,22 @@ class ScoreCache:
         self.hits = self.misses = 0
 
     def look_up(self, texts: PairTexts) -> Known:
-        """What is known of these pairs."""
         distinct, places = texts.distinct()
         keys = list(self._keys(distinct))
-        entries = self._checked(self._file.find(keys))
+        entries = self._verified(self._file.find(keys))
         found = np.fromiter((key in entries for key in keys), dtype=np.bool_, count=len(keys))
         values = np.zeros(len(keys), dtype=self._entry)
         values[found] = np.frombuffer(b"".join([entries[key] for key in keys if key in entries]), dtype=self._entry)
         self.hits += len(entries)
         self.misses += len(keys) - len(entries)
+        if not entries:
+            return Known(places, found, values, keys, distinct, "")
         unknown = [key for key in keys if key not in entries]
-        rest = distinct.take(np.flatnonzero(~found)) if entries else distinct
-        mark = hashlib.blake2b(b"".join(unknown), digest_size=8).hexdigest() if entries else ""
-        return Known(places, found, values, unknown, rest, mark)
+        mark = hashlib.blake2b(b"".join(unknown), digest_size=8).hexdigest()
+        return Known(places, found, values, unknown, distinct.take(np.flatnonzero(~found)), mark)
 
     def put(self, known: Known, scores: PairScores) -> None:
-        """Keep the scores of the pairs that were not known."""
+        """Store the scores of the pairs that were not found."""
         finite = np.logical_and.reduce(np.isfinite(scores.logits.reshape(len(known.keys), self._layers)), axis=1)
         values = np.zeros(len(known.keys), dtype=self._entry)
         values["logits"], values["tokens"], values["truncated"] = scores.logits, scores.tokens, scores.truncated
@@ -112,15 +109,13 @@ class ScoreCache:
         self._file.add(list(compress(entries, finite)))
 
     def merged(self, known: Known, scores: PairScores) -> PairScores:
-        """The scores of all pairs of the slice."""
-        count = len(known.found)
+        """Scores of all n pairs of the slice, from those found and the `scores` of those not found."""
         if not known.found.any():
-            return scores if len(known.places) == count else scores.take(known.places)
+            return scores if len(known.places) == len(known.found) else scores.take(known.places)
         new = ~known.found
-        logits, tokens = known.values["logits"], known.values["tokens"].astype(np.int64)
-        truncated = known.values["truncated"]
+        logits, truncated = known.values["logits"], known.values["truncated"]
+        tokens, passages = known.values["tokens"].astype(np.int64), None
         logits[new], tokens[new], truncated[new] = scores.logits, scores.tokens, scores.truncated
-        passages = None
         if self._passages:
             passages = known.values["passage"].astype(np.int64)
             passages[new] = 0 if scores.passages is None else scores.passages
@@ -128,28 +123,24 @@ class ScoreCache:
         return whole.take(known.places)
 
     def _keys(self, texts: PairTexts) -> Iterator[bytes]:
-        """16 bytes a pair, of which the first few are the query's: its pairs lie side by side in the file."""
-        queries: dict[tuple[str, str | None], Any] = {}
-        instructions = iter(texts.instructions) if texts.instructions else repeat(None)
-        pairs = zip(texts.queries, texts.passages, texts.caps, instructions, strict=False)
+        """16 bytes a pair. The first 5 are the query's, so that its pairs are neighbours in the file."""
+        queries: dict[tuple[str, str | None], tuple[bytes, Any]] = {}
+        pairs = zip(texts.queries, texts.passages, texts.caps, texts.instructions or repeat(None), strict=False)
         for query, passage, cap, instruction in pairs:
             begun = queries.get((query, instruction))
             if begun is None:
-                begun = queries[query, instruction] = self._begun(query, instruction)
-            lead, digest = begun[0], begun[1].copy()
+                digest = hashlib.blake2b(self._settings, digest_size=_PAIR_BYTES)
+                for text in (_bytes(query), b"" if instruction is None else b"\1" + _bytes(instruction)):
+                    digest.update(struct.pack("<Q", len(text)) + text)  # the length separates the texts
+                lead = hashlib.blake2b(digest.digest(), digest_size=_QUERY_BYTES).digest()
+                begun = queries[query, instruction] = lead, digest
+            digest = begun[1].copy()
             digest.update(struct.pack("<Q", cap))
             digest.update(_bytes(passage))
-            yield lead + digest.digest()
+            yield begun[0] + digest.digest()
 
-    def _begun(self, query: str, instruction: str | None) -> tuple[bytes, Any]:
-        """The lead of a query's keys, and the hash that goes on with a passage; lengths keep texts apart."""
-        digest = hashlib.blake2b(self._settings, digest_size=_OF_PAIR)
-        for text in (_bytes(query), b"" if instruction is None else b"\1" + _bytes(instruction)):
-            digest.update(struct.pack("<Q", len(text)) + text)
-        return hashlib.blake2b(digest.digest(), digest_size=_OF_QUERY).digest(), digest
-
-    def _checked(self, entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """The entries without their checksums; none where one is not what was put there."""
+    def _verified(self, entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """The entries without their checksums; if one is wrong, no entries, and the file is not used any more."""
         size = self._entry.itemsize
         for key, value in entries.items():
             if len(value) != size + _CHECK.size or value[size:] != _check(key, value[:size]):
@@ -159,7 +150,7 @@ class ScoreCache:
 
 
 def cached(scoring: Scoring, cache: ScoreCache, stats: RunStatistics) -> Scoring:
-    """The same scoring, given no pair that the cache knows."""
+    """`scoring` with a cache before it: it receives only pairs that the cache does not hold."""
 
     def score(slices: Iterable[Slice]) -> Generator[ScoredSlice]:
         waiting: deque[tuple[Slice, Known]] = deque()

@@ -1,7 +1,7 @@
-"""Scores on disk across runs: 16-byte keys to a few bytes, in one SQLite file that several processes may use at once.
+"""Scores on disk, shared by runs: 16-byte keys to a few bytes, in one SQLite file that several processes may use.
 
-Knows nothing of pairs. Once it is open it never stops a run: what cannot be read is unknown, what cannot be written is
-let go, and either is said once. Each batch of entries is one transaction, so that a kill leaves whole ones.
+Once open, the file never stops a run: entries that cannot be read are missing, entries that cannot be written are
+dropped, and each problem is reported once. A batch of entries is one transaction, so a kill leaves complete batches.
 """
 
 from __future__ import annotations
@@ -18,54 +18,63 @@ from urllib.parse import quote
 from rerank_cli.errors import RefusedError
 from rerank_cli.storage.paths import final_path
 
-_MARK = 0x52524B43  # "RRKC", which SQLite keeps in the file's head for whoever made it
+_APPLICATION = 0x52524B43  # "RRKC", stored in the file header as SQLite's application id
 _VERSION = 1
-_AT_ONCE = 256
-_LOOK_UP = f"SELECT key, value FROM scores WHERE key IN ({','.join('?' * _AT_ONCE)})"
-_PATIENCE = 5.0
-_PAGES_IN_MEMORY = "PRAGMA cache_size = -32768"  # KiB
+_SCHEMA = (
+    "CREATE TABLE scores (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE about (entries INTEGER NOT NULL)",
+    "INSERT INTO about VALUES (0)",
+    f"PRAGMA application_id = {_APPLICATION}",
+    f"PRAGMA user_version = {_VERSION}",
+)
+_KEYS = 256  # in one SELECT
+_LOOK_UP = f"SELECT key, value FROM scores WHERE key IN ({','.join('?' * _KEYS)})"
+_ENTRIES = "SELECT entries FROM about"
+_CACHE = "PRAGMA cache_size = -32768"  # pages in memory, in KiB
+_WAIT = 5.0
 
-_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR))  # the last: no such table
+_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR))  # the last: a missing table
 _BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
-
-Entry = tuple[bytes, bytes]
 
 
 class CacheFile:
-    """An open file, or what is left of one that gave up. Any method may be called on any thread.
+    """A cache file; thread-safe. Calls wait up to `wait` seconds for another process that writes."""
 
-    `wait` is how many seconds another writer is waited for.
-    """
-
-    def __init__(self, path: str, notify: Callable[[str], None] = lambda _: None, wait: float = _PATIENCE) -> None:
-        """RefusedError, before anything is written, where the file is damaged or something else."""
+    def __init__(self, path: str, notify: Callable[[str], None] = lambda _: None, wait: float = _WAIT) -> None:
+        """Raises RefusedError, before anything is written, if the file is damaged or is not a score cache."""
         self.path = path
         self.entries = 0
         self._notify = notify
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._reading, self._writing = threading.Lock(), threading.Lock()
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
-        self._open(wait)
+        try:
+            self._open(wait)
+        except sqlite3.Error as error:
+            if _code(error) in _DAMAGED:
+                raise self._refused("not a score cache of rerank, or damaged") from error
+            self._warn(f"{error}, the run continues without it")
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The entries there are of these."""
+        """The entries of these keys, as far as they exist."""
         found: dict[bytes, bytes] = {}
         with self._reading:
             if self._reader is None or not keys:
                 return found
-            ordered = sorted(keys)  # neighbours lie on one page
-            ordered += ordered[-1:] * (-len(ordered) % _AT_ONCE)
+            ordered = sorted(keys)  # neighbours share a page
+            ordered += ordered[-1:] * (-len(ordered) % _KEYS)
             try:
-                for start in range(0, len(ordered), _AT_ONCE):
-                    found.update(self._reader.execute(_LOOK_UP, ordered[start : start + _AT_ONCE]))
+                for start in range(0, len(ordered), _KEYS):
+                    found.update(self._reader.execute(_LOOK_UP, ordered[start : start + _KEYS]))
             except sqlite3.Error as error:
-                self._drop_reader()
-                self._tell(f"{_reason(error)}, going on without it{_way_out(error)}")
+                self._reader.close()
+                self._reader = None
+                self._warn_of(error, "the run continues without it")
         return found
 
-    def add(self, entries: Iterable[Entry]) -> None:
-        """Keep these, each unless there is one of its key already."""
+    def add(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store entries; an entry whose key exists is ignored."""
         with self._writing:
             writer = self._writer
             if writer is None:
@@ -74,164 +83,118 @@ class CacheFile:
                 writer.execute("BEGIN IMMEDIATE")
                 before = writer.total_changes
                 writer.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", sorted(entries))
-                new = writer.total_changes - before
-                writer.execute("UPDATE about SET entries = entries + ?", (new,))
+                writer.execute("UPDATE about SET entries = entries + ?", (writer.total_changes - before,))
                 writer.execute("COMMIT")
             except sqlite3.Error as error:
                 with suppress(sqlite3.Error):
                     writer.execute("ROLLBACK")
-                self._go_on_without(writer, error)
+                if _code(error) in _BUSY:  # may succeed with later entries, if the other process ends its transaction
+                    writer.execute("PRAGMA busy_timeout = 0")
+                    self._warn("locked by another process, some scores of this run may not be stored in it")
+                else:
+                    writer.close()
+                    self._writer = None
+                    self._warn_of(error, "new scores will not be stored in it")
 
     def give_up(self) -> None:
-        """Read and write no more: an entry was not what had been put there."""
+        """Stop to read and write, because an entry has a wrong checksum."""
         with self._reading, self._writing:
-            self._drop_reader()
-            self._drop_writer()
-        self._tell("damaged, going on without it. Fix: delete it")
+            self._drop()
+        self._warn("damaged, the run continues without it. Fix: delete it")
 
     def close(self) -> None:
-        """Count the entries and let go of the file."""
+        """Set `entries` to the number of entries in the file, and close it."""
         with self._reading, self._writing:
             with suppress(sqlite3.Error):
-                self.entries = _entries(self._reader) if self._reader else self.entries
-            self._drop_reader()
-            self._drop_writer()
+                self.entries = _number(self._reader, _ENTRIES) if self._reader else self.entries
+            self._drop()
+
+    def _drop(self) -> None:
+        for connection in filter(None, (self._reader, self._writer)):
+            connection.close()
+        self._reader = self._writer = None
 
     def _open(self, wait: float) -> None:
-        final, trouble = final_path(self.path), "it is not ours to write"
+        path, problem = final_path(self.path), "not writable"
+        uri = f"file:{quote(str(path))}"
+        if not path.exists() or _may_write(path):
+            try:
+                self._reader = self._connected(uri, wait, create=True)
+                self._writer = _connect(uri, wait)
+                return
+            except sqlite3.Error as error:
+                if _code(error) in _DAMAGED:
+                    raise
+                problem = str(error)
         try:
-            if not final.exists() or _may_write(final):
-                try:
-                    self._reader = _prepared(final, wait)
-                    self._writer = _connect(_uri(final), wait)
-                    return
-                except sqlite3.Error as error:
-                    if _code(error) in _DAMAGED:
-                        raise
-                    trouble = _reason(error)
-            self._reader = _read_only(final, wait)
-            self._tell(f"{trouble}, new scores will not be in it")
-        except _Foreign as error:
-            raise _refused(self.path, str(error)) from error
+            self._reader = self._connected(f"{uri}?mode=ro", wait)
         except sqlite3.Error as error:
             if _code(error) in _DAMAGED:
-                raise _refused(self.path, "is no score cache of ours, or damaged") from error
-            self._tell(f"{_reason(error)}, going on without it")
+                raise
+            self._reader = self._connected(f"{uri}?immutable=1", wait)  # its folder does not even take lock files
+        self._warn(f"{problem}, new scores will not be stored in it")
 
-    def _go_on_without(self, writer: sqlite3.Connection, error: sqlite3.Error) -> None:
-        """Another writer's turn may end, so that later entries find room; nothing else mends itself."""
-        if _code(error) in _BUSY:
-            writer.execute("PRAGMA busy_timeout = 0")
-            self._tell("another process keeps it busy, scores of this run may be missing in it")
-        else:
-            self._drop_writer()
-            self._tell(f"{_reason(error)}, new scores will not be in it{_way_out(error)}")
+    def _connected(self, uri: str, wait: float, *, create: bool = False) -> sqlite3.Connection:
+        """A connection to a score cache, which is made if it does not exist; RefusedError for another database."""
+        connection = _connect(uri, wait)
+        try:
+            if not _is_new(connection):
+                if _number(connection, "PRAGMA application_id") != _APPLICATION:
+                    raise self._refused("not a score cache of rerank")
+                if _number(connection, "PRAGMA user_version") != _VERSION:
+                    raise self._refused("a score cache of another version of rerank")
+            if create:
+                _create(connection, wait)
+            _number(connection, _ENTRIES)  # reads what every run reads, so that damage is found before the model loads
+            connection.execute("SELECT key, value FROM scores LIMIT 1").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
-    def _drop_reader(self) -> None:
-        self._reader = _close(self._reader)
+    def _refused(self, what: str) -> RefusedError:
+        return RefusedError(f"{self.path}: {what}. Fix: another --cache, or delete it")
 
-    def _drop_writer(self) -> None:
-        self._writer = _close(self._writer)
+    def _warn_of(self, error: sqlite3.Error, effect: str) -> None:
+        damaged = _code(error) in _DAMAGED
+        self._warn(f"damaged, {effect}. Fix: delete it" if damaged else f"{error}, {effect}")
 
-    def _tell(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+    def _warn(self, what: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
             self._notify(f"--cache {self.path}: {what}")
 
 
-class _Foreign(Exception):
-    """A file of somebody else's, or of another version."""
-
-
-def _prepared(path: Path, wait: float) -> sqlite3.Connection:
-    """The file with its tables, made if there is none. Two processes may come at once."""
-    connection = _connect(_uri(path), wait)
-    try:
-        _refuse_foreign(connection)
-        end = time.monotonic() + wait
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                break
-            except sqlite3.Error as error:  # the change of mode does not wait by itself
-                if _code(error) not in _BUSY or time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
-        if _is_new(connection):
-            connection.execute("BEGIN IMMEDIATE")
-            if _is_new(connection):  # still, now that it is our turn
-                _lay_out(connection)
-            connection.execute("COMMIT")
-        _look_around(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _lay_out(connection: sqlite3.Connection) -> None:
-    connection.execute("CREATE TABLE scores (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
-    connection.execute("CREATE TABLE about (entries INTEGER NOT NULL)")
-    connection.execute("INSERT INTO about VALUES (0)")
-    connection.execute(f"PRAGMA application_id = {_MARK}")
-    connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-def _read_only(path: Path, wait: float) -> sqlite3.Connection:
-    """A file that is not ours to write. Where its folder takes no lock files either it is read as it lies there."""
-    try:
-        return _checked(_uri(path, "?mode=ro"), wait)
-    except sqlite3.Error as error:
-        if _code(error) in _DAMAGED:
-            raise
-        return _checked(_uri(path, "?immutable=1"), wait)
-
-
-def _checked(uri: str, wait: float) -> sqlite3.Connection:
-    connection = _connect(uri, wait)
-    try:
-        _refuse_foreign(connection)
-        _look_around(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+def _create(connection: sqlite3.Connection, wait: float) -> None:
+    """Switch to WAL mode, create the tables of a new file. Another process may do the same at the same time."""
+    end = time.monotonic() + wait
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.Error as error:  # this statement ignores SQLite's own timeout
+            if _code(error) not in _BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+    if _is_new(connection):
+        connection.execute("BEGIN IMMEDIATE")
+        if _is_new(connection):  # still new, now that this process has the write lock
+            for statement in _SCHEMA:
+                connection.execute(statement)
+        connection.execute("COMMIT")
 
 
 def _connect(uri: str, wait: float) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, timeout=wait, isolation_level=None, check_same_thread=False, uri=True)
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(_PAGES_IN_MEMORY)
+    connection.execute(_CACHE)
     return connection
 
 
-def _uri(path: Path, mode: str = "") -> str:
-    return f"file:{quote(str(path))}{mode}"
-
-
-def _refuse_foreign(connection: sqlite3.Connection) -> None:
-    if _is_new(connection):
-        return
-    if _number(connection, "PRAGMA application_id") != _MARK:
-        raise _Foreign("is no score cache of ours")
-    if _number(connection, "PRAGMA user_version") != _VERSION:
-        raise _Foreign("is a score cache of another version of rerank")
-
-
 def _is_new(connection: sqlite3.Connection) -> bool:
-    """Has the file neither mark nor tables?"""
+    """Whether the file has neither an application id nor tables."""
     marked = _number(connection, "PRAGMA application_id") != 0
     return not marked and _number(connection, "SELECT count(*) FROM sqlite_master") == 0
-
-
-def _look_around(connection: sqlite3.Connection) -> None:
-    """Read what every run reads, so that plain damage shows before anything costs time."""
-    _entries(connection)
-    connection.execute("SELECT key, value FROM scores LIMIT 1").fetchone()
-
-
-def _entries(connection: sqlite3.Connection) -> int:
-    return _number(connection, "SELECT entries FROM about")
 
 
 def _number(connection: sqlite3.Connection, query: str) -> int:
@@ -239,30 +202,10 @@ def _number(connection: sqlite3.Connection, query: str) -> int:
     return int(found[0]) if found else 0
 
 
-def _close(connection: sqlite3.Connection | None) -> sqlite3.Connection | None:
-    """Nothing, once it is closed."""
-    if connection is not None:
-        with suppress(sqlite3.Error):
-            connection.close()
-    return None
-
-
 def _may_write(path: Path) -> bool:
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
 
 
 def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; extended ones carry more in the upper bits."""
+    """SQLite's primary result code; the upper bits of an extended code are dropped."""
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
-
-
-def _reason(error: sqlite3.Error) -> str:
-    return "damaged" if _code(error) in _DAMAGED else str(error)
-
-
-def _way_out(error: sqlite3.Error) -> str:
-    return ". Fix: delete it" if _code(error) in _DAMAGED else ""
-
-
-def _refused(path: str, what: str) -> RefusedError:
-    return RefusedError(f"{path}: {what}. Fix: another --cache, or delete it")

@@ -1,12 +1,9 @@
-"""Slices of pairs to their scores, in order: what stands between a job's chunks and its rankings.
-
-A `Scoring` may be a model in this process, or anything put around one.
-"""
+"""`Scoring`, which turns slices of pairs into scores, and its plain implementation `in_this_process`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TypeAlias
 
 from rerank_cli.engine.contract import Session, StopRequested
@@ -18,35 +15,35 @@ from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead
 
 ScoredSlice: TypeAlias = tuple[Slice, PairScores]
+ShouldStop: TypeAlias = Callable[[], bool]
 Scoring: TypeAlias = Callable[[Iterable[Slice]], Generator[ScoredSlice]]
-"""Takes slices on its own terms (ahead, on other threads), yields each with its scores, in order.
-
-Raises StopRequested where somebody asked to stop before the last of them.
-"""
-MakeScoring: TypeAlias = Callable[[Callable[[], bool]], Scoring]
-"""Makes the scoring of a run from a function that says whether to stop."""
+"""Reads slices ahead on other threads; yields each with its scores, in order. Raises StopRequested if stopped early."""
+MakeScoring: TypeAlias = Callable[[ShouldStop], Scoring]
 
 
 def in_this_process(
-    session: Session, journal: Journal, stats: RunStatistics, should_stop: Callable[[], bool]
+    session: Session,
+    journal: Journal,
+    stats: RunStatistics,
+    should_stop: ShouldStop,
+    exclusive: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Scoring:
-    """Score with one model: the next slice is tokenized while the device works on this one."""
+    """Score with one model in `exclusive` contexts. A thread tokenizes the next slice while the device computes."""
+
+    def prepared(slices: Iterable[Slice]) -> Iterator[tuple[Slice, Prepared]]:
+        for part in slices:
+            with stats.timing("tokenize"):
+                ready = session.prepare(part.texts)
+            yield part, ready
 
     def score(slices: Iterable[Slice]) -> Generator[ScoredSlice]:
-        with closing(Ahead(_prepared(slices, session, stats), until=should_stop)) as ready:
-            for part, prepared in stats.waiting("wait for rows", ready):
+        with closing(Ahead(prepared(slices), until=should_stop)) as ready:
+            for part, pairs in stats.waiting("wait for rows", ready):
                 notes = journal.notes(part.chunk.reached.digest, part.part, part.left)
-                with stats.timing("score"):
-                    logits = session.score(prepared, should_stop, notes)
-                yield part, by_pair(prepared, logits)
+                with stats.timing("score"), exclusive():
+                    logits = session.score(pairs, should_stop, notes)
+                yield part, by_pair(pairs, logits)
             if not ready.exhausted:
                 raise StopRequested
 
     return score
-
-
-def _prepared(slices: Iterable[Slice], session: Session, stats: RunStatistics) -> Iterator[tuple[Slice, Prepared]]:
-    for part in slices:
-        with stats.timing("tokenize"):
-            prepared = session.prepare(part.texts)
-        yield part, prepared

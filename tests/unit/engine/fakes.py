@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from rerank_cli.engine.prepare import PairReader
+from rerank_cli.engine.prepare import PairTokenizer
 from rerank_cli.engine.windows import PassageRule
 from rerank_cli.models.prompts.pairs import PairRule
 from rerank_cli.models.prompts.tokens import TextTokenizer
@@ -23,7 +23,7 @@ def tokenizer():
 def reader(limits, cutting=None):
     """Reads pairs with the tokenizer's own template."""
     made = tokenizer()
-    return PairReader(made, PairRule(made.pair_template()), limits, cutting or PassageRule())
+    return PairTokenizer(made, PairRule(made.pair_template()), limits, cutting or PassageRule())
 
 
 class FakeModel:

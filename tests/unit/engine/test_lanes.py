@@ -34,7 +34,7 @@ def test_a_lane_has_one_thread_of_torchs_own():
     model = Threaded()
     Scorer(model, workers=RowWorkers(2)).score(prepared(texts(count=200)))
     assert {count for _, count in model.seen} == {1}
-    assert {name.partition("_")[0] for name, _ in model.seen} == {"lane"}
+    assert {name.partition("_")[0] for name, _ in model.seen} == {"row-worker"}
 
 
 def test_what_a_row_raises_ends_the_scoring():

@@ -302,9 +302,9 @@ def test_an_empty_run_has_no_records(tmp_path, run):
 @pytest.mark.parametrize(
     ("run", "complaint"),
     [
-        (b"seven columns are more than a run has\n", "is no run that is known .got 8 columns"),
-        (b"a\n", "no run that is known .got 1 columns"),
-        (b'{"query": "q", "documents": ["d"]}', "no run that is known .got query, documents"),
+        (b"seven columns are more than a run has\n", "not a known run format .got 8 columns"),
+        (b"a\n", "not a known run format .got 1 columns"),
+        (b'{"query": "q", "documents": ["d"]}', "not a known run format .got query, documents"),
         (b'{"a": {"b": {"q": {"d": 1}}, "c": {"q": {"d": 1}}}}', "several sets of results .got b, c"),
         (b'{"q1": {"d1": 1}', "broken JSON"),
     ],

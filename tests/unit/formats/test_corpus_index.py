@@ -93,7 +93,7 @@ def test_a_corpus_that_changed_is_indexed_again(tmp_path, look, said, change):
     look()
     change(path)
     assert look() == 1
-    assert "is of other files or fields than those given now" in said[0]
+    assert "was built for other files or fields; building it again" in said[0]
     assert look() == 0
 
 
@@ -191,7 +191,7 @@ def test_where_it_cannot_be_written_the_error_names_the_flag_that_helps(tmp_path
 
 def test_it_may_be_kept_elsewhere(tmp_path, look):
     placed(tmp_path)
-    with pytest.raises(OutputError, match="is no folder"):
+    with pytest.raises(OutputError, match="is not a folder"):
         look(index_folder=str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     assert [look(index_folder=str(tmp_path / "cache")), look(index_folder=str(tmp_path / "cache"))] == [1, 0]
@@ -204,7 +204,7 @@ def test_it_may_be_kept_elsewhere(tmp_path, look):
 def test_many_documents_are_found_however_they_are_sorted(tmp_path, monkeypatch, parts):
     monkeypatch.setattr(corpus_index, "_BLOCK", 100)
     monkeypatch.setattr(corpus_building, "_ONE_PART_BYTES", 0 if parts > 1 else 1 << 30)
-    monkeypatch.setattr(corpus_index.IndexWriter.__init__, "__defaults__", (parts,))
+    monkeypatch.setattr(corpus_building, "PARTS", parts)
     corpus = [{"_id": f"d{n * 7919 % 2000}", "text": f"text {n}"} for n in range(2000)]
     placed(tmp_path, [f"q1 Q0 d{n} 1 {-n} t" for n in range(2000)], corpus=corpus)
     (record,) = read(tmp_path)
@@ -230,7 +230,7 @@ def test_a_document_that_stands_twice_with_different_content_is_rejected(tmp_pat
     records = read(tmp_path)
     assert summary(records) == [("ambiguous_document", 1), ("q1", ["d1"]), WHOLE[1]]
     size = len(lines(*beir_corpus()))
-    assert "'d2' stands twice, with different content: " in records[0].message
+    assert "'d2' occurs twice with different content: " in records[0].message
     assert f"corpus.jsonl at byte {size:,}" in records[0].message
 
 
@@ -261,7 +261,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_one_line(tmp_path, change):
     [
         (b"", "holds no documents .got an empty file"),
         (b'{"text": "no id"}\n', "holds no documents .1 bad lines, the first: .*:1: there is no id"),
-        (b"one column\n", "columns cannot be told .got 1"),
+        (b"one column\n", "unknown columns .got 1"),
         (b"[1]", "is one JSON array"),
         (b"\xff\xfe\ta\n", "neither JSON nor text in UTF-8"),
         (b"\x1f\x8b" + b"x" * 30, "gzip data is corrupt"),
@@ -281,12 +281,12 @@ def test_files_that_are_not_there_or_no_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for corpus, complaint in (
         ("none.jsonl", "there is no such file"),
-        ("empty", "holds no files of documents"),
+        ("empty", "the folder holds no document files"),
         ("pipe", "is a pipe or a device"),
     ):
         with pytest.raises(InputError, match=complaint):
             read(tmp_path, corpus=corpus)
-    with pytest.raises(InputError, match="cannot come from stdin"):
+    with pytest.raises(InputError, match="cannot be read from stdin"):
         open_source(InputOptions((str(tmp_path / "run.trec"),), by_id=ById("-", "-")))
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from rerank_cli.choices import ScoreKind
 from rerank_cli.formats import AnswerOptions, InputOptions, open_source
-from rerank_cli.formats.writing.answers import columns_of, details, names_of
+from rerank_cli.formats.writing.answers import details, names_of
+from rerank_cli.formats.writing.parquet_layout import columns_of
 from rerank_cli.records import Ranking, Shape
 
 ALL = {"layers": (2, 6), "truncated": True, "passages": True}

@@ -73,7 +73,7 @@ def test_a_bad_element_is_rejected_alone(read, write):
 def test_where_the_array_breaks_the_last_row_says_so(read, write, end):
     records = read(write(array(*ANSERINI[:2])[:-1] + end))
     assert summary(records) == [1, 2, ("torn_array", 3)]
-    assert "nothing behind that" in records[-1].message
+    assert "no element after it can be read" in records[-1].message
 
 
 def test_an_element_beyond_all_bounds_ends_the_array(read, write, monkeypatch):

@@ -26,11 +26,11 @@ def test_judgements_are_read_in_every_form(write, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"1 0 d1 2\n1 0 d2\n1 0\n", ":2: is no judgement"),
-        (b"1 0 d1 x\n2 0 d1 y\n", ":1: is no judgement"),
+        (b"1 0 d1 2\n1 0 d2\n1 0\n", ":2: not a relevance judgement"),
+        (b"1 0 d1 x\n2 0 d1 y\n", ":1: the relevance is not a whole number"),
         (b"query-id\tcorpus-id\tscore\n", "judgements"),
-        (b'{"qid": 1}\n', ":1: is no judgement"),
-        (b'{"qid": 1, "docid": 2, "relevance": []}\n', ":1: is no judgement"),
+        (b'{"qid": 1}\n', ":1: not a relevance judgement"),
+        (b'{"qid": 1, "docid": 2, "relevance": []}\n', ":1: the relevance is not a whole number"),
         (b'{"qid"\n', ":1: "),
     ],
 )

@@ -116,7 +116,7 @@ def test_scores_that_decrease_already_are_left_alone():
 
 @pytest.mark.parametrize("name", ["a b", "", " a", "a\tb", "a\u00a0b", "a\n"])
 def test_a_run_refuses_ids_with_white_space(save, ranking, name):
-    with pytest.raises(BadRecord, match=r"in\.jsonl:1: the document id cannot stand in a run file.*--format pairs"):
+    with pytest.raises(BadRecord, match=r"in\.jsonl:1: the document id cannot be used in a run file.*--format pairs"):
         save([ranking([1], [Candidate("t", "t", name)])], format="trec")
     with pytest.raises(BadRecord, match="query id"):
         save([ranking([1], id=name)], format="trec")

@@ -182,7 +182,7 @@ def test_a_cut_file_is_refused(read, table):
     path = table(NESTED)
     with open(path, "r+b") as file:
         file.truncate(200)
-    with pytest.raises(InputError, match="is not a whole Parquet file"):
+    with pytest.raises(InputError, match="not a complete Parquet file"):
         read(path)
 
 

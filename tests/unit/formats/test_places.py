@@ -141,7 +141,7 @@ def test_many_queries_are_remembered_in_few_bytes(monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [slice(-16), slice(16, None), slice(None, None, -1), slice(0)])
-def test_a_log_that_is_damaged_is_not_taken_up(tmp_path, damage):
+def test_a_damaged_log_is_not_restored(tmp_path, damage):
     log = tmp_path / "log"
     seen, again = QueryLog(), QueryLog()
     seen.keep_in(log)
@@ -150,7 +150,7 @@ def test_a_log_that_is_damaged_is_not_taken_up(tmp_path, damage):
     kept = seen.sync()
     again.keep_in(log)
     log.write_bytes(log.read_bytes()[damage])
-    assert not again.take_up(kept)
+    assert not again.restore(kept)
 
 
 def test_a_stream_has_no_places_to_go_to(monkeypatch, tmp_path):

@@ -105,15 +105,15 @@ def test_a_run_that_is_one_object_is_read_as_eval_reads_it(write):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"query": "q", "documents": ["a"]}\n', "in.jsonl:1: holds no ranking (got query, documents"),
+        (b'{"query": "q", "documents": ["a"]}\n', "in.jsonl:1: not a ranking (got query, documents"),
         (b"[1]\n", "in.jsonl: is one JSON array"),
         (b"1 Q0 d 1\n", "got 4 columns"),
         (b"1 Q0 d 1 nan t\n", "got nan, expected a number"),
-        (b'{"results": [1]}\n', "a result without `index` (got a number)"),
-        (b'{"results": [{"index": 0}]}\n', "`relevance_score` cannot be used (got None, expected a number)"),
+        (b'{"results": [1]}\n', "a result has no `index` (got a number)"),
+        (b'{"results": [{"index": 0}]}\n', "`relevance_score` is not valid (got None, expected a number)"),
         (b'{"results": [{"index": 0, "relevance_score": true}]}\n', "got True, expected a number"),
         (b'{"results"\n', "in.jsonl:1: broken JSON"),
-        (b"1 d 1\n", "in.jsonl:1: holds no scores (got a run with ranks"),
+        (b"1 d 1\n", "in.jsonl:1: the run has no scores (got ranks"),
         (b'{"query_id": 1, "docid": [], "relevance_score": 1}\n', "document id cannot be used"),
     ],
 )

@@ -121,14 +121,14 @@ def test_ids_with_quotes_and_spaces_stay_what_they_are_in_json(save, ranking):
 
 @pytest.mark.parametrize("format", ["trec", "msmarco"])
 def test_lines_of_a_run_refuse_ids_with_white_space(save, ranking, format):
-    with pytest.raises(BadRecord, match="query id cannot stand in a run file"):
+    with pytest.raises(BadRecord, match="query id cannot be used in a run file"):
         save([ranking([1], id="a b")], format=format)
 
 
 @pytest.mark.parametrize("format", ["msmarco", "beir", "flagembedding", "trec"])
 def test_a_run_has_no_place_for_errors(tmp_path, format):
     options = OutputOptions(str(tmp_path / "out"), OutputFormat(format), AnswerOptions("m"), keep_errors=True)
-    with pytest.raises(UsageError, match=rf"--format {format} has no place for errors. Fix: --on-error skip"):
+    with pytest.raises(UsageError, match=rf"--format {format} cannot contain errors. Fix: --on-error skip"):
         check_output(options, ())
 
 

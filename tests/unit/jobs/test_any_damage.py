@@ -12,6 +12,8 @@ from instant import config, go, kill
 from rerank_cli.choices import OutputFormat, Resume
 from rerank_cli.errors import RefusedError
 
+pytestmark = pytest.mark.slow
+
 RECORDS = 40
 KINDS = ["out.jsonl", "out.jsonl.gz", "out.parquet"]
 patiently = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

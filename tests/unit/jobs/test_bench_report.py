@@ -9,7 +9,7 @@ from rerank_cli.benchmarking.input_sample import InputSample, Stretch
 from rerank_cli.benchmarking.report import as_dict, duration, lines
 from rerank_cli.benchmarking.row_size_search import Trials
 from rerank_cli.benchmarking.sample_run import SampleRun
-from rerank_cli.engine.contract import ModelFacts
+from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.engine.profiling.flops import Flops
 from rerank_cli.engine.profiling.machine import Machine
 from rerank_cli.engine.profiling.peak import Peak
@@ -18,8 +18,8 @@ from rerank_cli.records import Place, Shape
 
 TIMES = Times(wall=10, device=8.0, rows_wait=2.0, output_wait=0.0, input_wait=0.5, tokenize=9.0, read=1, write=1)
 PASSED = SampleRun(
-    times=TIMES, chunk_pairs=64, pairs=200, tokens=20_000, truncated=50, duplicates=3, texts=150, rows=10, real=19_000,
-    computed=20_000, out_of_memory=0, cpu=19.0, flops=Flops(400, 600), pace=[(5.0, 10_000)] * 2,
+    times=TIMES, chunk_pairs=64, pairs=200, tokens=20_000, truncated=50, duplicates=3, texts=150,
+    work=Work(10, 19_000, 20_000), cpu=19.0, flops=Flops(400, 600), pace=[(5.0, 10_000)] * 2,
 )  # fmt: skip
 REPORT = Report(
     machine=Machine("cpu", "Some CPU", "AVX512", 2, 2, None, "2.13"),
@@ -65,8 +65,8 @@ def test_the_table_says_what_limits_and_what_to_set():
     table = text(REPORT)
     assert "limit        the tokenizer: the device waited 20% of the time for token ids" in table
     assert "set          --batch-tokens 1024: +50.0%" in table
-    assert "50.0% of the peak by the work done" in table
-    assert "about 1 h 1 min ± 8%, if texts are as long further on" in table
+    assert "50.0% of the peak, by operations done" in table
+    assert "about 1 h 1 min ± 8%, if later texts are as long" in table
     assert "4,096  out of memory" in table
 
 
@@ -85,7 +85,7 @@ def test_a_stream_has_no_estimate():
 
 def test_an_estimate_without_an_error_says_why():
     report = changed(estimate=dataclasses.replace(REPORT.estimate, error=None))
-    assert "about 1 h 1 min, the sample is too small to say how nearly, if texts" in text(report)
+    assert "about 1 h 1 min, the sample is too small for an error margin, if later texts" in text(report)
     assert as_dict(report)["whole_input"]["relative_error"] is None
 
 
@@ -98,9 +98,9 @@ def test_sizes_that_were_not_tried_are_said_to_be_so():
 def test_a_machine_that_others_use_is_told_of():
     busy = dataclasses.replace(TIMES, device=9.9)
     shared = dataclasses.replace(PASSED, times=busy, cpu=8.0)
-    assert "others use the machine" in text(changed(passed=shared, limit=limit_of(busy, "cpu")))
+    assert "other processes use the machine" in text(changed(passed=shared, limit=limit_of(busy, "cpu")))
     alone = dataclasses.replace(shared, cpu=19.9)
-    assert "others use the machine" not in text(changed(passed=alone, limit=limit_of(busy, "cpu")))
+    assert "other processes use the machine" not in text(changed(passed=alone, limit=limit_of(busy, "cpu")))
 
 
 def test_the_time_of_threads_says_nothing_of_a_gpu():

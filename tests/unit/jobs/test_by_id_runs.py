@@ -104,7 +104,7 @@ def test_a_run_is_not_gone_on_with_where_texts_that_are_done_changed(given, tmp_
     kill(options, 4)
     path = given / f"{name}.jsonl"
     path.write_bytes(path.read_bytes().replace(old, new))
-    with pytest.raises(RefusedError, match="are not those that are done"):
+    with pytest.raises(RefusedError, match="are not those already processed"):
         go(options)
 
 

@@ -267,7 +267,7 @@ def test_a_writer_that_is_killed_leaves_a_sound_file(tmp_path):
 )
 def test_a_file_that_is_something_else_is_refused_and_left_alone(job, tmp_path, content):
     (tmp_path / "cache.db").write_bytes(content)
-    with pytest.raises(RefusedError, match=r"cache.db: is no score cache of ours.* Fix: another --cache"):
+    with pytest.raises(RefusedError, match=r"cache.db: not a score cache of rerank.* Fix: another --cache"):
         go(job())
     assert (tmp_path / "cache.db").read_bytes() == content
     assert names(tmp_path) == ["cache.db", "in.jsonl"]
@@ -278,7 +278,7 @@ def test_a_database_of_somebody_else_is_refused_and_left_alone(job, tmp_path):
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
     before = (tmp_path / "cache.db").read_bytes()
-    with pytest.raises(RefusedError, match="is no score cache of ours"):
+    with pytest.raises(RefusedError, match="not a score cache of rerank"):
         go(job())
     assert (tmp_path / "cache.db").read_bytes() == before
 
@@ -310,7 +310,7 @@ def test_a_flipped_bit_in_a_score_never_reaches_an_answer(job, tmp_path, told):
     go(job("second.jsonl"))
     assert (tmp_path / "second.jsonl").read_bytes() == (tmp_path / "first.jsonl").read_bytes()
     assert len(complaints(told)) == 1
-    assert "damaged, going on without it. Fix: delete it" in complaints(told)[0]
+    assert "damaged, the run continues without it. Fix: delete it" in complaints(told)[0]
 
 
 def test_damage_that_shows_in_the_midst_of_a_run_costs_the_cache_and_not_the_run(job, tmp_path, told):
@@ -339,7 +339,7 @@ def test_a_cache_that_cannot_be_written_to_is_read(job, tmp_path, told, monkeypa
     assert session.pairs == 1
     assert summary.cache.entries == check(tmp_path / "cache.db") == before
     assert len(complaints(told)) == 1
-    assert "new scores will not be in it" in complaints(told)[0]
+    assert "new scores will not be stored in it" in complaints(told)[0]
 
 
 def refuse_locks(name, wait):
@@ -364,7 +364,7 @@ def test_a_full_disk_loses_no_score_of_the_run(job, tmp_path, told, monkeypatch)
     summary, _ = go(job(given=many))
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
     assert len(complaints(told)) == 1
-    assert "database or disk is full, new scores will not be in it" in complaints(told)[0]
+    assert "database or disk is full, new scores will not be stored in it" in complaints(told)[0]
     assert 0 < summary.cache.entries == check(tmp_path / "cache.db") < summary.stats.pairs
 
 
@@ -381,7 +381,7 @@ def test_a_writer_that_keeps_the_file_to_itself_is_waited_for_and_then_left_alon
     assert file.find([b"a" * 16, b"b" * 16, b"c" * 16]) == {b"c" * 16: b"3"}
     file.close()
     assert len(told) == 1
-    assert "another process keeps it busy" in told[0]
+    assert "locked by another process" in told[0]
     assert file.entries == 1
 
 
@@ -395,7 +395,9 @@ def test_a_folder_that_takes_no_file_costs_the_cache_and_not_the_run(job, tmp_pa
     summary, _ = go(job())
     assert summary.stats.finished
     assert use(summary) == (0, summary.stats.pairs, 0)
-    assert complaints(told) == [f"--cache {tmp_path}/cache.db: unable to open database file, going on without it"]
+    assert complaints(told) == [
+        f"--cache {tmp_path}/cache.db: unable to open database file, the run continues without it"
+    ]
 
 
 def test_the_first_score_of_a_pair_stays(tmp_path):

@@ -155,7 +155,7 @@ def test_agreement_on_all_requests_is_what_the_answers_show(job, given, tmp_path
     assert cascade.same_best == pytest.approx(sum(firsts) / len(firsts), abs=1e-4)
     assert cascade.same_top_k == pytest.approx(shares.count(1.0) / len(shares), abs=1e-4)
     assert cascade.extra_pairs == cascade.left_out
-    assert f"of the large model's top {KEEP} {cascade.kept_of_top_k:.1%} kept" in summary.line()
+    assert f"({cascade.kept_of_top_k:.1%} of the large model's top {KEEP} and " in summary.line()
 
 
 def test_a_small_model_that_agrees_loses_nothing(job):
@@ -301,16 +301,16 @@ def test_a_record_that_wants_more_than_is_kept_gets_what_is_kept(job, tmp_path):
 
 def test_score_records_are_refused(job, tmp_path):
     scores = write(tmp_path / "scores.jsonl", [{"text_1": "q", "text_2": ["a", "b"]}])
-    with pytest.raises(UsageError, match="score records are answered whole"):
+    with pytest.raises(UsageError, match="--cascade drops candidates, but score records are answered with all of them"):
         go(job(given=scores))
 
 
 def test_training_data_takes_neither_cascade_nor_fusion(job, tmp_path):
     given = write(tmp_path / "train.jsonl", [{"query": "q", "pos": ["a"], "neg": ["b", "c"]}])
-    with pytest.raises(UsageError, match="--cascade leaves candidates out, but train records are answered whole"):
+    with pytest.raises(UsageError, match="--cascade drops candidates, but train records are answered with all of them"):
         go(job(given=given))
     for fusion, flag in ((Fusion(kind=Fuse.RRF), "--fuse"), (Fusion(min_score=0.5), "--min-score")):
-        with pytest.raises(UsageError, match=f"{flag} has no place in the scores of a teacher"):
+        with pytest.raises(UsageError, match=f"{flag} does not apply to teacher scores"):
             go(replace(job(given=given), cascade=None, fusion=fusion))
 
 
@@ -339,7 +339,7 @@ def test_what_is_no_cascade_is_a_usage_error(text):
 
 def test_a_cascade_of_the_model_itself_is_a_usage_error(job):
     plan = job()
-    with pytest.raises(UsageError, match="is the model itself"):
+    with pytest.raises(UsageError, match="is the main model itself"):
         go(type(plan)(ModelOptions("small"), plan.input, plan.output, cascade=plan.cascade))
 
 

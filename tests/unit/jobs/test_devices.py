@@ -29,7 +29,7 @@ def test_another_name_is_a_usage_error(text):
 
 
 def test_devices_of_two_kinds_are_refused():
-    with pytest.raises(UsageError, match=r"of several kinds, whose scores differ. Fix: "):
+    with pytest.raises(UsageError, match=r"scores of different kinds of devices differ. Fix: "):
         device_list("cuda:0,cpu")
 
 

@@ -94,7 +94,7 @@ def test_a_finished_record_that_is_another_one_now_is_refused_though_size_and_ti
     content[done["reached"]["place"]["offset"] + 11] ^= 1
     given.write_bytes(content)
     os.utime(given, ns=(info.st_atime_ns, info.st_mtime_ns))
-    with pytest.raises(RefusedError, match="records of the input are not those that are done"):
+    with pytest.raises(RefusedError, match="records of the input are not those already processed"):
         go(plan)
 
 
@@ -252,7 +252,7 @@ def test_a_stream_in_and_out_with_a_checkpoint(given, tmp_path, monkeypatch):
 def test_a_file_that_is_no_checkpoint_is_not_taken_for_one(given, tmp_path):
     dear = tmp_path / "dear.json"
     dear.write_text('{"dear": "to somebody"}')
-    with pytest.raises(RefusedError, match="is no checkpoint"):
+    with pytest.raises(RefusedError, match="not a checkpoint of rerank"):
         go(config(given, tmp_path / "out.jsonl", checkpoint=str(dear), resume=Resume.NEVER))
     assert dear.read_text() == '{"dear": "to somebody"}'
 
@@ -270,7 +270,7 @@ def test_a_checkpoint_of_another_version_is_refused_by_name(given, tmp_path):
     kill(plan, 5)
     kept = tmp_path / "out.jsonl.checkpoint"
     kept.write_bytes(kept.read_bytes().replace(b"checkpoint 2", b"checkpoint 3", 1))
-    with pytest.raises(RefusedError, match=r"of another version of rerank \(rerank checkpoint 3\)"):
+    with pytest.raises(RefusedError, match=r"written by another version of rerank \(rerank checkpoint 3\)"):
         go(plan)
 
 
@@ -297,6 +297,7 @@ def test_a_limit_below_what_is_done_is_refused(given, tmp_path):
     assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_error", [OnError.FAIL, OnError.SKIP])
 def test_an_input_that_is_cut_while_it_is_read_ends_the_run_and_work_is_kept(given, tmp_path, on_error):
     content = given.read_bytes() * 2000

@@ -64,6 +64,7 @@ def kill(options, at):
     return session.rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 @pytest.mark.parametrize("chunk_pairs", [200, 5])
 @pytest.mark.parametrize("layers", [1, 3])

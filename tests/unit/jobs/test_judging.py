@@ -39,7 +39,7 @@ def qrels(tmp_path):
 
 
 def judged(given, written, qrels, **options):
-    return config(given, written, judges=QrelsOptions(str(qrels)), **options)
+    return config(given, written, qrels=QrelsOptions(str(qrels)), **options)
 
 
 @pytest.mark.parametrize("format", ["api", "trec", "msmarco", "beir"])
@@ -93,7 +93,7 @@ def test_figures_stand_on_one_line_and_in_the_summary(given, tmp_path, qrels):
     plan = config(
         given,
         tmp_path / "out.jsonl",
-        judges=QrelsOptions(str(qrels), "RR,P@1"),
+        qrels=QrelsOptions(str(qrels), "RR,P@1"),
         notify=said.append,
         summary=str(tmp_path / "summary.json"),
     )
@@ -131,14 +131,14 @@ def test_a_query_that_comes_twice_counts_once(given, tmp_path, qrels):
 
 def test_bad_judgements_show_before_anything_is_scored(given, tmp_path):
     (tmp_path / "bad").write_text("nonsense 1\n")
-    with pytest.raises(InputError, match="bad:1: is no judgement"):
+    with pytest.raises(InputError, match="bad:1: not a relevance judgement"):
         go(judged(given, tmp_path / "out.jsonl", tmp_path / "bad"))
     assert names(tmp_path) == ["bad", "in.jsonl"]
 
 
 def test_a_run_begun_without_judgements_cannot_be_measured_from_the_middle(given, tmp_path, qrels):
     kill(config(given, tmp_path / "out.jsonl"), 5)
-    with pytest.raises(RefusedError, match=r"begun without --qrels. Fix: leave it out, rerank eval measures"):
+    with pytest.raises(RefusedError, match=r"started without --qrels. Fix: remove --qrels, rerank eval measures"):
         go(judged(given, tmp_path / "out.jsonl", qrels))
     go(config(given, tmp_path / "out.jsonl"))
 
@@ -189,12 +189,12 @@ def test_one_object_is_whole_after_a_kill_too(given, tmp_path, name, format, at)
 
 
 def test_one_object_cannot_go_on_in_a_stream(given, tmp_path):
-    with open("/dev/null", "wb") as null, pytest.raises(UsageError, match="a stream of it cannot go on later"):
+    with open("/dev/null", "wb") as null, pytest.raises(UsageError, match="a stream of it cannot be resumed"):
         go(config(given, "-", format=OutputFormat.BEIR, stdout=null, checkpoint=str(tmp_path / "checkpoint")))
 
 
 @pytest.mark.parametrize("format", ["trec", "msmarco", "beir", "flagembedding"])
 def test_a_run_file_has_no_place_for_marks(given, tmp_path, format):
     plan = config(given, tmp_path / "out", format=OutputFormat(format), answers=AnswerOptions("m", truncated=True))
-    with pytest.raises(UsageError, match=rf"--mark-truncated: --format {format} has no place for marks"):
+    with pytest.raises(UsageError, match=rf"--mark-truncated: --format {format} cannot store marks"):
         go(plan)

@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import orjson
+import pytest
+
+pytestmark = pytest.mark.slow
 
 CHILD = """
 import resource, sys

@@ -8,7 +8,7 @@ import pytest
 
 from rerank_cli.choices import MarginFrom, Sampling, TrainFormat
 from rerank_cli.errors import InputError, RefusedError, UsageError
-from rerank_cli.formats.runs.rank_comparison import Placed, RankComparison
+from rerank_cli.formats.runs.rank_comparison import RankComparison, RankedResult
 from rerank_cli.formats.runs.results import Result
 from rerank_cli.mining.mine import MineOptions, mine_file
 from rerank_cli.mining.negatives import Mined, Reason, Rules, mine
@@ -20,7 +20,8 @@ def query(scores=SCORES, name="q", texts=None):
     """Documents a, b, c, … ranked by falling scores."""
     texts = texts or [f"text {index}" for index in range(len(scores))]
     results = [Result(chr(97 + n), score, text=text) for n, (score, text) in enumerate(zip(scores, texts, strict=True))]
-    return RankComparison(name, "query", tuple(Placed(result, n, None) for n, result in enumerate(results, 1)), None)
+    ranked = tuple(RankedResult(result, n, None) for n, result in enumerate(results, 1))
+    return RankComparison(name, "query", ranked, None)
 
 
 def mined(judged, found=None, **rules):
@@ -137,9 +138,9 @@ def test_training_objects_of_flagembedding(files):
     rows, counts = written(files, "whole")
     assert rows == [{"query": "query 1", "pos": ["T text 0"], "neg": ["T text 1", "T text 2"]}]
     assert counts.line() == (
-        "1 of 3 queries, 1 positives, 2 negatives, 1 whose positives have no text at hand (--corpus FILE), "
+        "1 of 3 queries, 1 positives, 2 negatives, 1 whose positives have no text (--corpus FILE), "
         "1 without a judged positive, 1 with fewer negatives than asked for, "
-        "2 positives left out for want of a text or a score"
+        "2 positives left out because they have no text or no score"
     )
 
 
@@ -204,7 +205,7 @@ def test_an_output_is_compressed_by_its_suffix(files):
     [
         ("inputs", "the text of query `1` is not in the output. Fix: --input"),
         ("queries", "query '1' of"),
-        ("corpora", "none of the documents that lack a text is there (looked up 1)"),
+        ("corpora", "none of the documents without a text was found (looked up 1)"),
     ],
 )
 def test_what_is_missing_is_one_line_and_leaves_nothing(files, tmp_path, flag, message):

@@ -16,6 +16,8 @@ from rerank_cli.engine.windows import Windows
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.records import Candidate, Position, Request
 
+pytestmark = pytest.mark.slow
+
 
 class Measured(InstantSession):
     def costs(self):
@@ -35,7 +37,7 @@ def sample(tmp_path):
 
 def test_a_sample_goes_through_the_pipeline_and_leaves_its_figures(sample, tmp_path):
     passed = run_sample(Measured(), sample, tmp_path)
-    assert (passed.pairs, passed.rows) == (400, 0)
+    assert (passed.pairs, passed.work.rows) == (400, 0)
     assert passed.tokens == sum(tokens for _, tokens in passed.pace)
     assert len(passed.pace) == -(-400 // passed.chunk_pairs)
     assert passed.times.wall >= passed.times.device > 0

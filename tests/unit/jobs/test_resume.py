@@ -92,7 +92,7 @@ def test_a_flipped_bit_in_what_was_committed_is_refused(given, tmp_path, name):
     content = bytearray(file.read_bytes())
     content[10] ^= 1
     file.write_bytes(content)
-    with pytest.raises(RefusedError, match=r"not what its checkpoint says. Fix: --restart"):
+    with pytest.raises(RefusedError, match=r"does not match its checkpoint. Fix: --restart"):
         go(plan)
     assert file.read_bytes() == content
 
@@ -102,7 +102,7 @@ def test_a_partial_file_that_is_too_short_is_refused(given, tmp_path):
     kill(plan, 5)
     partial = tmp_path / "out.jsonl.partial"
     partial.write_bytes(partial.read_bytes()[:-1])
-    with pytest.raises(RefusedError, match="not what its checkpoint says"):
+    with pytest.raises(RefusedError, match="does not match its checkpoint"):
         go(plan)
 
 
@@ -128,14 +128,14 @@ def test_restart_begins_anew_whatever_is_there(given, tmp_path):
 
 def test_other_settings_are_refused_and_named(given, tmp_path):
     kill(config(given, tmp_path / "out.jsonl"), 5)
-    with pytest.raises(RefusedError, match=r"begun by another run \(top n None → 3\). Fix: --restart"):
+    with pytest.raises(RefusedError, match=r"started with other settings \(top n None → 3\). Fix: --restart"):
         go(config(given, tmp_path / "out.jsonl", top_n=3))
 
 
 def test_a_model_quantized_in_another_way_is_refused(given, tmp_path):
     plan = config(given, tmp_path / "out.jsonl")
     kill(plan, 5)
-    with pytest.raises(RefusedError, match=r"begun by another run \(quantize None → fp8\)"):
+    with pytest.raises(RefusedError, match=r"started with other settings \(quantize None → fp8\)"):
         go(replace(plan, model=replace(plan.model, quantize=Quantize.FP8)))
 
 
@@ -154,7 +154,7 @@ def test_an_input_whose_finished_part_changed_is_refused(given, tmp_path):
     plan = config(given, tmp_path / "out.jsonl")
     kill(plan, 5)
     given.write_bytes(given.read_bytes().replace(b"query 0", b"query X"))
-    with pytest.raises(RefusedError, match="records of the input are not those that are done"):
+    with pytest.raises(RefusedError, match="records of the input are not those already processed"):
         go(plan)
 
 
@@ -162,7 +162,7 @@ def test_an_input_that_got_shorter_than_what_is_done_is_refused(given, tmp_path)
     plan = config(given, tmp_path / "out.jsonl")
     kill(plan, 5)
     given.write_bytes(given.read_bytes().split(b"\n")[0] + b"\n")
-    with pytest.raises(RefusedError, match="records of the input are not those that are done"):
+    with pytest.raises(RefusedError, match="records of the input are not those already processed"):
         go(plan)
 
 
@@ -217,7 +217,7 @@ def test_the_quarantine_file_goes_on_without_doubling(given, tmp_path):
 
 def test_require_wants_something_to_go_on_from(given, tmp_path):
     plan = config(given, tmp_path / "out.jsonl", resume=Resume.REQUIRE)
-    with pytest.raises(RefusedError, match="no checkpoint to go on from"):
+    with pytest.raises(RefusedError, match="no checkpoint to resume from"):
         go(plan)
     kill(config(given, tmp_path / "out.jsonl"), 5)
     go(plan)
@@ -235,6 +235,7 @@ def test_the_chunk_size_of_the_first_run_is_kept(given, tmp_path):
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_same_output_is_refused_and_told_who_is_at_it(given, tmp_path):
     class Nosy(InstantSession):
         def score(self, prepared, *_):

@@ -62,7 +62,7 @@ def test_no_more_is_handed_out_than_the_window_holds():
     first.scores = SCORES
     assert numbers(hand.finished()) == [0, 1, 2, 3]
     assert hand.has_room
-    assert take(hand).number == 4
+    assert take(hand).part.chunk.number == 4
 
 
 def test_what_comes_back_goes_out_again_before_anything_new_though_the_window_is_full():

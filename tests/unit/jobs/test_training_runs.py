@@ -42,5 +42,5 @@ def test_a_document_that_changed_lists_is_another_input(given, tmp_path):
     moved["pos"], moved["neg"] = moved["pos"] + moved["neg"][:1], moved["neg"][1:]
     lines[2] = orjson.dumps(moved) + b"\n"
     given.write_bytes(b"".join(lines))
-    with pytest.raises(RefusedError, match="are not those that are done"):
+    with pytest.raises(RefusedError, match="are not those already processed"):
         go(plan)

@@ -104,7 +104,7 @@ def test_ties_keep_the_order_of_the_output():
     [
         ([Result("a", index=0, first_score=1.0)], "documents without a relevance score"),
         ([Result("a", 1.0, 0)], r"without a first-stage score. Fix: rerank candidates that have a `score`"),
-        ([Result("a", 1.0, 7, first_score=1.0)], r"lost candidates \(got 1, the last is number 8 of the input\)"),
+        ([Result("a", 1.0, 7, first_score=1.0)], r"too few candidates \(got 1, one is number 8 of the input\)"),
     ],
 )
 def test_an_output_that_cannot_be_mixed_again_is_refused(documents, message):

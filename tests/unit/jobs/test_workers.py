@@ -23,6 +23,8 @@ from rerank_cli.run.scoring.workers.messages import WorkerFailure
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.scoring.workers.transport import Place
 
+pytestmark = pytest.mark.slow
+
 CHUNK = 30 * ROW
 CHUNKS = 8
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells by /proc whether a process lives")
@@ -75,7 +77,7 @@ def test_slices_of_a_worker_that_dies_go_to_the_others_without_its_finished_rows
     assert (tmp_path / "out.jsonl").read_bytes() == whole
     (said,) = caplog.messages
     assert said.startswith(f"worker 1 of 2 (cpu:0) {how}")
-    assert said.endswith("going on with 1")
+    assert said.endswith("; workers left: 1")
     assert summary.work.rows < 30 * CHUNKS  # the dead worker's rows were not reported, and not scored again
 
 
@@ -131,7 +133,7 @@ def test_a_worker_that_cannot_open_its_model_ends_the_run_and_the_other_worker(w
 
 
 def test_workers_that_loaded_different_models_are_refused():
-    with pytest.raises(ModelError, match=r"worker 2 of 2 \(b\) has revision r2, and the first one r1. Fix: "):
+    with pytest.raises(ModelError, match=r"worker 2 of 2 \(b\) has revision r2, the first worker has r1. Fix: "):
         Workers([Place("a", RowSession), Place("b", elsewhere.OtherRevision)])
 
 
@@ -142,7 +144,7 @@ def test_all_plan_the_smallest_rows_that_one_of_them_has_room_for(given, whole, 
 
 
 def test_rows_of_models_that_are_compiled_must_be_alike():
-    with pytest.raises(ModelError, match=r"worker 2 of 2 .* has batch_tokens 900, and the first one 2048. Fix: "):
+    with pytest.raises(ModelError, match=r"worker 2 of 2 .* has batch_tokens 900, the first worker has 2048. Fix: "):
         at_work({"compiled": True}, {"compiled": True, "batch_tokens": 900})
 
 
@@ -230,7 +232,7 @@ def test_an_interrupt_of_the_whole_group_is_the_jobs_to_obey(job, given, whole, 
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
-    assert err.decode().splitlines() == ["rerank: SIGINT, finishing the row at hand (again to quit at once)"]
+    assert err.decode().splitlines() == ["rerank: SIGINT, finishing the current row (again to quit at once)"]
     assert gone(workers)
     go_elsewhere(plan(given, tmp_path / "out.jsonl", chunk_pairs=30, resume=Resume.REQUIRE), {}, {})
     assert (tmp_path / "out.jsonl").read_bytes() == whole

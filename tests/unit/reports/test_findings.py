@@ -43,7 +43,7 @@ def test_before_is_not_known_of_an_output_that_was_cut_unless_the_input_is_there
     cut = [answer("a", [2, 0])]
     unknown = found(cut, qrels="a 0 d2 1\n")
     assert (unknown.quality.mean_before(NDCG), unknown.quality.mean_after(NDCG)) == (None, 1.0)
-    assert "nDCG before is not known of 1 queries" in " ".join(unknown.notes)
+    assert "nDCG before is unknown for 1 queries" in " ".join(unknown.notes)
     assert found(cut, [request("a")], qrels="a 0 d2 1\n").quality.mean_before(NDCG) == 0.5
 
 
@@ -106,7 +106,7 @@ def test_ranks_beyond_the_table_count_as_its_last():
 def test_extremes_keep_the_highest_and_the_earlier_of_equals():
     extremes = Extremes(2)
     for value, name in [(1, "a"), (3, "b"), (2, "c"), (2, "d")]:
-        extremes.offer(value, lambda name=name: name)
+        extremes.offer(value, name)
     assert extremes.best_first() == ["b", "c"]
 
 

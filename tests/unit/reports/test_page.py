@@ -99,7 +99,7 @@ def test_without_judgements_the_largest_moves_are_the_examples(found, many):
 def test_of_bare_answers_it_says_what_is_missing(found):
     rows = [{"query_id": "a", "docid": f"d{i}", "relevance_score": float(i)} for i in (5, 3)]
     text = page(found(rows))
-    assert "First-stage ranks are not known" in text
+    assert "First-stage ranks are unknown" in text
     assert '<section id="movement">' not in text
     assert "--mark-truncated" in text
 

@@ -27,7 +27,7 @@ def test_the_figures_of_a_report_as_plain_text(found):
     text = terminal.text_of(seen, colour=False)
     assert "\x1b" not in text
     assert "nDCG@10   0.7500 → 0.8155  +0.0655" in text
-    assert "1 better, 1 worse, 0 as before" in text
+    assert "1 better, 1 worse, 0 unchanged" in text
     assert "won   0.500 → 1.000  a" in text
     assert "█" in text
 

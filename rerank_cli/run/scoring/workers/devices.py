@@ -1,4 +1,4 @@
-"""`--devices`: which worker processes a run is given, and how each opens its model."""
+"""`--devices`: the worker processes of a run, and how each opens its model."""
 
 from __future__ import annotations
 
@@ -8,62 +8,57 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from rerank_cli.engine.lazy import uncollected
 from rerank_cli.engine.limits import find
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.scoring.workers.transport import Place, Resizable
 
-if TYPE_CHECKING:
-    from rerank_cli.models.checkpoint import Checkpoint
-
-_ALL = "all"
+_ALL = ("all",)
 _NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 def device_list(text: str) -> tuple[str, ...]:
-    """`cuda:0,cuda:1`, `0,1` (CUDA too), `cpu,cpu` or `all`: devices of one kind, since scores of two kinds differ."""
-    if text.strip() == _ALL:
-        return (_ALL,)
-    names = [name.strip() for name in text.split(",")]
-    names = [f"cuda:{name}" if re.fullmatch(r"\d+", name) else name for name in names]
+    """Parse `cuda:0,cuda:1`, `0,1` (CUDA too), `cpu,cpu` or `all`. One kind only, because scores of two differ."""
+    names = tuple(re.sub(r"\A(\d+)\Z", r"cuda:\1", name.strip()) for name in text.split(","))
+    if names == _ALL:
+        return names
     for name in names:
         if not _NAMES.fullmatch(name):
             expected = "expected numbers, cuda:N, cpu or mps with commas between them, or all"
             raise UsageError(f"--devices {text}: no such device (got {name!r}, {expected})")
     if len({name.partition(":")[0] for name in names}) > 1:
-        raise UsageError(f"--devices {text}: of several kinds, whose scores differ. Fix: devices of one kind")
-    return tuple(names)
+        raise UsageError(f"--devices {text}: scores of different kinds of devices differ. Fix: devices of one kind")
+    return names
 
 
 def open_workers(devices: Sequence[str], options: ModelOptions) -> Workers:
-    """A worker a device, all loading at once; the model is found, and fetched if need be, once for all of them."""
+    """One worker for each device, all loading at once. The model is resolved, and downloaded if needed, once."""
     checkpoint = find(options)
-    if devices == (_ALL,):
+    if devices == _ALL:
         devices = _all_cuda()
     each = [replace(options, device=device) for device in devices]
     return Workers([Place(one.device, partial(_open_one, one, checkpoint, len(each))) for one in each])
 
 
 def _all_cuda() -> list[str]:
-    """Every CUDA device that torch sees; asked in another process, since this one does without torch."""
+    """Every CUDA device that torch sees, counted by another process because this one does not import torch."""
     code = "import torch; print(torch.cuda.device_count())"
-    asked = subprocess.run(
-        [sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if asked.returncode:
-        raise ModelError("--devices all: torch cannot be imported. Fix: python -c 'import torch' says why")
-    names = [f"cuda:{number}" for number in range(int(asked.stdout.split()[-1]))]
+    command = [sys.executable, "-P", "-c", code]
+    counted = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if counted.returncode:
+        raise ModelError("--devices all: torch cannot be imported. Fix: python -c 'import torch' shows the error")
+    names = [f"cuda:{number}" for number in range(int(counted.stdout.split()[-1]))]
     if not names:
         raise UsageError("--devices all: torch sees no CUDA device. Fix: --devices cpu,cpu for two workers on the CPU")
     return names
 
 
 def _open_one(options: ModelOptions, checkpoint: Checkpoint, of: int) -> Resizable:
-    """In a worker, which has its share of the cores."""
+    """In the worker: open the model with 1/`of` of the cores, unless --threads is given."""
     with uncollected():
         import torch
 

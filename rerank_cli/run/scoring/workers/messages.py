@@ -1,51 +1,47 @@
-"""Messages between a job and its workers. All can be pickled; a worker answers tasks in the order it got them."""
+"""Messages between a job and its workers, all picklable. A worker works on one task at a time, in the order received,
+so that answers need not name their task.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import NamedTuple, TypeAlias
 
 from rerank_cli.engine.contract import ModelFacts, Sizes, Work
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts
-from rerank_cli.engine.results import PairScores
+from rerank_cli.engine.results import Logits, PairScores
 from rerank_cli.run.recovery.journal import CarriedNotes
-
-Scores = npt.NDArray[np.float32]
 
 
 class WorkerFailure(Exception):
-    """An exception of a worker that cannot be raised here as its own class: `NameOfTheClass: message`."""
+    """A worker's exception whose own class cannot be raised in the job: `NameOfTheClass: message`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Order: score these pairs. Rows that `notes` holds are not scored again."""
+class DeviceLost(Exception):
+    """The worker's device no longer works for its process."""
 
-    number: int
+
+class Score(NamedTuple):
+    """Order: score these pairs, except rows that `notes` holds."""
+
     texts: PairTexts
     notes: CarriedNotes
 
 
-@dataclass(frozen=True, slots=True)
-class ScorePlainly:
+class ScorePlainly(NamedTuple):
     """Order: score these pairs with the stock model."""
 
     texts: PairTexts
 
 
-@dataclass(frozen=True, slots=True)
-class Resize:
-    """Order, before the first task: plan rows of so many tokens, like the other workers."""
+class Resize(NamedTuple):
+    """Order, before the first task: plan rows of this many tokens, like the other workers."""
 
     batch_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(NamedTuple):
     """Order: finish the current row, then stop."""
 
 
@@ -57,62 +53,46 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """Answer: the model is loaded."""
 
     facts: ModelFacts
     sizes: Sizes
 
 
-@dataclass(frozen=True, slots=True)
-class RowDone:
-    """Answer: a row of a task is scored, see `contract.RowNotes` for pairs and scores."""
+class RowDone(NamedTuple):
+    """Answer: a row of the current task is scored. For pairs and scores see `contract.RowNotes`."""
 
-    number: int
     pairs: Index
-    scores: Scores
+    scores: Logits
 
 
-@dataclass(frozen=True, slots=True)
-class TaskDone:
-    """Answer: all rows of a task are scored."""
+class TaskDone(NamedTuple):
+    """Answer: all rows of the current task are scored."""
 
-    number: int
     scores: PairScores
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
-class PlainDone:
+class PlainDone(NamedTuple):
     """Answer to `ScorePlainly`."""
 
-    scores: Scores
+    scores: Logits
 
 
-@dataclass(frozen=True, slots=True)
-class Halted:
-    """Last answer of a worker that was told to halt."""
+class Halted(NamedTuple):
+    """Last answer of a worker, to `Halt`."""
 
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Last answer of a worker that raised; the error has the traceback as a note."""
+class Failed(NamedTuple):
+    """Last answer of a worker that raised. The error has the traceback as a note, except DeviceLost."""
 
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceLost:
-    """Last answer of a worker whose device no longer works for this process."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(NamedTuple):
     """Answer: a line of the worker's log."""
 
     logger: str
@@ -121,4 +101,4 @@ class Logged:
 
 
 Order: TypeAlias = Score | ScorePlainly | Resize | Halt
-Answer: TypeAlias = Opened | RowDone | TaskDone | PlainDone | Halted | Failed | DeviceLost | Logged
+Answer: TypeAlias = Opened | RowDone | TaskDone | PlainDone | Halted | Failed | Logged

@@ -1,7 +1,7 @@
-"""Workers as processes of this machine, each with a pipe to the job.
+"""Workers as processes of this machine, each connected to the job by a pipe.
 
-A worker obeys its pipe alone: signals for the job's process group are ignored, and when the pipe ends the worker ends.
-Nothing it prints reaches the job's stdout; its log lines are sent to the job.
+A worker is controlled by its pipe only: it ignores signals sent to the job's process group, and ends when the pipe
+closes. Its output never reaches the job's stdout; its log lines are sent to the job.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -23,9 +23,9 @@ from rerank_cli.run.scoring.workers.transport import Link, OpenSession, Place
 from rerank_cli.run.scoring.workers.worker import Sender, serve
 from rerank_cli.run.threads import Behind
 
-_HELD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}  # the job's to obey
-_OUR_LOG = "rerank_cli"
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, prctl(2)
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}  # handled by the job
+_LOGGER = "rerank_cli"
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG, prctl(2)
 _POLL = 0.1
 _GRACE = 5.0
 _WAITING_ORDERS = 4
@@ -38,15 +38,18 @@ class ProcessTransport:
         self._woken, self._waker = multiprocessing.Pipe(duplex=False)
 
     def start(self, places: Sequence[Place]) -> list[Link]:
+        resource_tracker.ensure_running()  # it would unblock the signals if it started later
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the workers ignore them; pending in the job
         links: list[Link] = []
-        with _signals_held():
-            try:
-                for place in places:
-                    links.append(ProcessLink(place.open_session))
-            except BaseException:
-                for link in links:
-                    link.kill()
-                raise
+        try:
+            for place in places:
+                links.append(ProcessLink(place.open_session))
+        except BaseException:
+            for link in links:
+                link.kill()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return links
 
     def wait(self, links: Sequence[Link], wakeable: bool) -> list[Link]:
@@ -57,7 +60,7 @@ class ProcessTransport:
         return [by_pipe[one] for one in ready if one in by_pipe]
 
     def wake(self) -> None:
-        with suppress(OSError):  # closed: nobody waits any more
+        with suppress(OSError):  # closed, nobody waits any more
             self._waker.send_bytes(b"!")
 
     def close(self) -> None:
@@ -70,11 +73,11 @@ class ProcessLink:
 
     def __init__(self, open_session: OpenSession) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pipe, there = context.Pipe()
-        level = logging.getLogger(_OUR_LOG).getEffectiveLevel()
-        self.process = context.Process(target=_main, args=(there, open_session, level), daemon=True)
+        self.pipe, theirs = context.Pipe()
+        level = logging.getLogger(_LOGGER).getEffectiveLevel()
+        self.process = context.Process(target=_main, args=(theirs, open_session, level), daemon=True)
         self.process.start()
-        there.close()
+        theirs.close()
         self._outbox = Behind[Order](self.pipe.send, depth=_WAITING_ORDERS)
 
     def tell(self, order: Order) -> None:
@@ -82,11 +85,10 @@ class ProcessLink:
             self._outbox.put(order)
 
     def hear(self) -> Answer | None:
-        try:
+        with suppress(EOFError, OSError):
             answer: Answer = self.pipe.recv()
-        except (EOFError, OSError):
-            return None
-        return answer
+            return answer
+        return None
 
     def kill(self) -> None:
         self.process.kill()
@@ -105,34 +107,23 @@ class ProcessLink:
         return f"died of {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
 
 
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Processes started in here hold signals back until they can ignore them; the job's own are delivered after."""
-    resource_tracker.ensure_running()  # would let signals through when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _main(pipe: Connection[Any, Any], open_session: OpenSession, log_level: int) -> None:
     """The worker process; does not return."""
-    for number in _HELD:
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     os.dup2(2, 1)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:
         os._exit(0)
     sender = Sender(pipe, lambda: os._exit(0))
-    logger = logging.getLogger(_OUR_LOG)
+    logger = logging.getLogger(_LOGGER)
     logger.handlers, logger.propagate = [_LogHandler(sender)], False
     logger.setLevel(log_level)
     serve(pipe, sender, open_session)
-    os._exit(0)  # threads of native libraries cannot be waited for
+    os._exit(0)  # threads of native libraries cannot be joined
 
 
 class _LogHandler(logging.Handler):

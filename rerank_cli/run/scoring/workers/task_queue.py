@@ -1,13 +1,13 @@
-"""Slices on their way to workers: handed out in order, taken back in any order, passed on in order again.
+"""The slices of a run in workers: handed out in order, finished in any order, passed on in order.
 
-Between the first slice that is not scored and the last one handed out there are at most `window`, so that one slow
-worker cannot make the others pile up results.
+At most `window` slices are between the first unscored one and the last one handed out, so that a slow worker does not
+make the results of the others pile up.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Reversible
 from dataclasses import dataclass, field
 
 from rerank_cli.engine.plan import Index
@@ -20,9 +20,8 @@ from rerank_cli.run.threads import Ahead
 
 @dataclass(slots=True)
 class Task:
-    """A slice that was handed out, its finished rows, and how workers that it cost ended."""
+    """A slice that was handed out, its finished rows, and how workers died on it."""
 
-    number: int
     part: Slice
     notes: SliceNotes
     carried: CarriedNotes
@@ -30,20 +29,20 @@ class Task:
     scores: PairScores | None = None
 
     def note(self, pairs: Index, scores: Logits) -> None:
-        """A row is scored: kept in the journal, and for the worker that gets the slice next."""
+        """Store a scored row in the journal, and for another worker that may get the slice."""
         self.carried.done(pairs, scores)
         self.notes.done(pairs, scores)
 
     @property
     def place(self) -> str:
-        """Where its records are: `path:line`, and the last one's line."""
+        """Where its records are: `path:line`, and the line of the last one."""
         records = self.part.chunk.records
         first, last = records[0].position, records[-1].position
         return f"{first}" if first == last else f"{first} to {last if last.path != first.path else last.line}"
 
 
 class TaskQueue:
-    """The slices of one run, from `feed`, each noted in the journal."""
+    """The slices that `feed` yields, each with its notes in the journal."""
 
     def __init__(self, feed: Ahead[Slice], journal: Journal, window: int) -> None:
         self._feed = feed
@@ -51,7 +50,6 @@ class TaskQueue:
         self._window = window
         self._out: deque[Task] = deque()
         self._returned: deque[Task] = deque()
-        self._number = 0
         self._failure: BaseException | None = None
 
     @property
@@ -60,38 +58,37 @@ class TaskQueue:
 
     @property
     def first(self) -> Task | None:
-        """The first slice that is not scored."""
+        """The first unscored slice that was handed out."""
         return next((task for task in self._out if task.scores is None), None)
 
     def take(self) -> Task | None:
-        """The next slice to score: those that came back unscored, then new ones; None if there is none yet."""
+        """The next slice to score, returned ones first; None if there is none yet."""
         if self._returned:
             return self._returned.popleft()
         if len(self._out) >= self._window or self._failure is not None:
             return None
         try:
             found = self._feed.take()
-        except BaseException as error:  # raised again once the slices before it are passed on
+        except BaseException as error:  # raised by `over`, after the slices before it are passed on
             self._failure = error
             return None
         for part in found:
             notes = self._journal.notes(part.chunk.reached.digest, part.part, part.left)
-            self._out.append(Task(self._number, part, notes, notes.carried()))
-            self._number += 1
+            self._out.append(Task(part, notes, notes.carried()))
             return self._out[-1]
         return None
 
-    def give_back(self, tasks: Sequence[Task]) -> None:
-        """Slices whose worker is gone, in order."""
+    def give_back(self, tasks: Reversible[Task]) -> None:
+        """Return the slices of a worker that has ended, in order."""
         self._returned.extendleft(reversed(tasks))
 
     def finished(self) -> Iterator[ScoredSlice]:
-        """Scored slices, in order, up to the first that is not scored."""
+        """Remove and yield scored slices, in order, up to the first unscored one."""
         while self._out and (scores := self._out[0].scores) is not None:
             yield self._out.popleft().part, scores
 
     def over(self) -> bool:
-        """Whether all is scored and passed on. Raises what ended the feed early."""
+        """Whether all slices are scored and passed on. Raises the error that ended the feed early."""
         if self._out:
             return False
         if self._failure is not None:

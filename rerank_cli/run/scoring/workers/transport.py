@@ -1,13 +1,12 @@
-"""The seam between a pool and its workers: how a worker starts, and how orders and answers travel.
+"""The interface between a pool and its workers: how a worker starts, and how orders and answers travel.
 
-`processes.py` is the implementation on one machine; one for a cluster needs these two protocols and `worker.serve`.
+`processes.py` implements it for one machine. A cluster needs another `Transport` and `Link`, and `worker.serve`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rerank_cli.engine.contract import Session
 from rerank_cli.run.scoring.workers.messages import Answer, Order
@@ -22,16 +21,15 @@ class Resizable(Session, Protocol):
 OpenSession = Callable[[], Resizable]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A device by name, and how a worker there opens its model; can be pickled."""
+class Place(NamedTuple):
+    """A device by name, and how a worker there opens its model; picklable."""
 
     device: str
     open_session: OpenSession
 
 
 class Channel(Protocol):
-    """The worker's end. `recv` raises EOFError or OSError once the job is gone, `send` OSError."""
+    """The worker's end. Once the job is gone, `recv` raises EOFError or OSError, `send` OSError."""
 
     def send(self, answer: Answer, /) -> None: ...
     def recv(self) -> Order: ...
@@ -41,27 +39,27 @@ class Link(Protocol):
     """The job's end of one worker."""
 
     def tell(self, order: Order) -> None:
-        """Send without waiting for the worker; orders to one that is gone are dropped."""
+        """Send without waiting for the worker; orders to a worker that has ended are dropped."""
 
     def hear(self) -> Answer | None:
-        """The next answer, None if the worker is gone."""
+        """The next answer, None if the worker has ended."""
 
     def kill(self) -> None: ...
 
     def end(self) -> str:
-        """Wait for the worker to end, or kill it; how it ended, in words. May be called more than once."""
+        """Wait for the worker to end, or kill it; returns how it ended, in words. May be called more than once."""
 
 
 class Transport(Protocol):
     """Starts workers and waits for them."""
 
     def start(self, places: Sequence[Place]) -> list[Link]:
-        """One worker a place, all starting at once."""
+        """One worker for each place, all started at the same time."""
 
     def wait(self, links: Sequence[Link], wakeable: bool) -> list[Link]:
-        """Links with an answer, after at most 0.1 s; sooner if `wakeable` and `wake` is called."""
+        """Links with an answer, after at most 0.1 s; earlier if `wakeable` and `wake` is called."""
 
     def wake(self) -> None:
-        """May be called on any thread."""
+        """Thread-safe."""
 
     def close(self) -> None: ...

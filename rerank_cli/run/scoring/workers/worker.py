@@ -1,4 +1,4 @@
-"""A worker: opens a model, takes slices of texts from a channel, answers row by row."""
+"""A worker: opens a model, receives slices of texts from a channel, answers row by row."""
 
 from __future__ import annotations
 
@@ -8,45 +8,32 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from rerank_cli.engine.contract import Session, StopRequested
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import Prepared
-from rerank_cli.engine.results import by_pair
+from rerank_cli.engine.results import Logits, by_pair
 from rerank_cli.run.recovery.journal import CarriedNotes
-from rerank_cli.run.scoring.workers.messages import (
-    Answer,
-    DeviceLost,
-    Failed,
-    Halt,
-    Halted,
-    Opened,
-    PlainDone,
-    Report,
-    Resize,
-    RowDone,
-    Score,
-    ScorePlainly,
-    Scores,
-    TaskDone,
-    WorkerFailure,
-)
+from rerank_cli.run.scoring.workers import messages
 from rerank_cli.run.scoring.workers.transport import Channel, OpenSession, Resizable
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead
 
+Orders: TypeAlias = queue.SimpleQueue[messages.Score | messages.ScorePlainly | messages.Resize]
+
 
 class Sender:
-    """Sends answers whole, from any thread; calls `orphaned` once there is no job to receive them."""
+    """Sends whole answers, from any thread; calls `orphaned` once the job is gone."""
 
     def __init__(self, channel: Channel, orphaned: Callable[[], None]) -> None:
         self._channel = channel
         self.orphaned = orphaned
         self._lock = threading.Lock()
 
-    def send(self, answer: Answer) -> None:
+    def send(self, answer: messages.Answer) -> None:
         try:
             with self._lock:
                 self._channel.send(answer)
@@ -54,63 +41,51 @@ class Sender:
             self.orphaned()
 
 
-class _Orders:
-    """Receives orders on a thread of its own, so that the job never waits for a busy worker."""
-
-    def __init__(self, channel: Channel, orphaned: Callable[[], None]) -> None:
-        self.waiting: queue.SimpleQueue[Score | ScorePlainly | Resize] = queue.SimpleQueue()
-        self.halt = threading.Event()
-        threading.Thread(target=self._receive, args=(channel, orphaned), daemon=True).start()
-
-    def _receive(self, channel: Channel, orphaned: Callable[[], None]) -> None:
-        try:
-            while True:
-                order = channel.recv()
-                if isinstance(order, Halt):
-                    self.halt.set()
-                else:
-                    self.waiting.put(order)
-        except (EOFError, OSError):
-            orphaned()
+def _receive(channel: Channel, orders: Orders, halt: threading.Event, orphaned: Callable[[], None]) -> None:
+    try:
+        while True:
+            order = channel.recv()
+            if isinstance(order, messages.Halt):
+                halt.set()
+            else:
+                orders.put(order)
+    except (EOFError, OSError):
+        orphaned()
 
 
 def serve(channel: Channel, sender: Sender, open_session: OpenSession) -> None:
-    """Work until told to halt, or until something is raised; the last answer says which."""
-    orders = _Orders(channel, sender.orphaned)
+    """Score slices until `Halt` or an exception; the last answer is `Halted` or `Failed`. One thread receives orders,
+    so that the job never waits for a busy worker; one tokenizes the next slice while the device computes this one.
+    """
+    orders: Orders = queue.SimpleQueue()
+    halt = threading.Event()
+    threading.Thread(target=_receive, args=(channel, orders, halt, sender.orphaned), daemon=True).start()
     try:
         session = open_session()
-        sender.send(Opened(session.facts, session.sizes))
-        sender.send(Halted(_work(session, orders, sender)))
+        sender.send(messages.Opened(session.facts, session.sizes))
+        stats = RunStatistics()
+        with suppress(StopRequested), closing(Ahead(_prepared(orders, session, stats), until=halt.is_set)) as ready:
+            for order, prepared in stats.waiting("wait for rows", ready):
+                if isinstance(order, messages.ScorePlainly) or prepared is None:
+                    sender.send(messages.PlainDone(session.score_plainly(order.texts)))
+                    continue
+                with stats.timing("score"):
+                    logits = session.score(prepared, halt.is_set, _SentNotes(order.notes, sender))
+                sender.send(messages.TaskDone(by_pair(prepared, logits), _report(session, stats)))
+        sender.send(messages.Halted(_report(session, stats)))
     except Exception as error:  # raised again in the job
         sender.send(_last_answer(error))
 
 
-def _work(session: Resizable, orders: _Orders, sender: Sender) -> Report:
-    """Score slice after slice; the next one is tokenized while the device works on this one."""
-    stats, stop = RunStatistics(), orders.halt.is_set
-    try:
-        with closing(Ahead(_prepared(orders, session, stats), until=stop)) as ready:
-            for order, prepared in stats.waiting("wait for rows", ready):
-                if isinstance(order, ScorePlainly) or prepared is None:
-                    sender.send(PlainDone(session.score_plainly(order.texts)))
-                    continue
-                with stats.timing("score"):
-                    logits = session.score(prepared, stop, _SentNotes(order.number, order.notes, sender))
-                sender.send(TaskDone(order.number, by_pair(prepared, logits), _report(session, stats)))
-    except StopRequested:
-        pass
-    return _report(session, stats)
-
-
 def _prepared(
-    orders: _Orders, session: Resizable, stats: RunStatistics
-) -> Iterator[tuple[Score | ScorePlainly, Prepared | None]]:
+    orders: Orders, session: Resizable, stats: RunStatistics
+) -> Iterator[tuple[messages.Score | messages.ScorePlainly, Prepared | None]]:
     planner: Session = session
     while True:
-        order = orders.waiting.get()
-        if isinstance(order, Resize):
+        order = orders.get()
+        if isinstance(order, messages.Resize):
             planner = session.resized(order.batch_tokens)
-        elif isinstance(order, ScorePlainly):
+        elif isinstance(order, messages.ScorePlainly):
             yield order, None
         else:
             with stats.timing("tokenize"):
@@ -118,42 +93,37 @@ def _prepared(
             yield order, prepared
 
 
-def _report(session: Session, stats: RunStatistics) -> Report:
-    return Report(replace(session.work), dict(stats.seconds))
+def _report(session: Session, stats: RunStatistics) -> messages.Report:
+    return messages.Report(replace(session.work), dict(stats.seconds))
 
 
 @dataclass(frozen=True, slots=True)
 class _SentNotes:
-    """`contract.RowNotes` of one task: known rows came with it, the job is told of every other one."""
+    """`contract.RowNotes` of one task: known rows came with the order, every scored row is sent to the job."""
 
-    number: int
     carried: CarriedNotes
     sender: Sender
 
-    def known(self, pairs: Index) -> Scores | None:
+    def known(self, pairs: Index) -> Logits | None:
         return self.carried.known(pairs)
 
-    def done(self, pairs: Index, scores: Scores) -> None:
-        self.sender.send(RowDone(self.number, pairs, scores))
+    def done(self, pairs: Index, scores: Logits) -> None:
+        self.sender.send(messages.RowDone(pairs, scores))
 
 
-def _last_answer(error: Exception) -> Failed | DeviceLost:
-    """A lost device is no fault of the task. Any other error is raised in the job, as its own class if it has one."""
+def _last_answer(error: Exception) -> messages.Failed:
+    """Errors are raised in the job, as their own class if it is of Python or rerank_cli and its pickle gives the same
+    error back. A lost device is not the fault of the task.
+    """
     lost = getattr(sys.modules.get("torch"), "AcceleratorError", None)
     described = f"{type(error).__name__}: {error}"
     if lost is not None and isinstance(error, lost):
-        return DeviceLost(described.splitlines()[0])
-    portable = error if _survives_pickling(error) else WorkerFailure(described)
+        return messages.Failed(messages.DeviceLost(described.splitlines()[0]))
+    portable: Exception = messages.WorkerFailure(described)
+    if type(error).__module__.partition(".")[0] in {"builtins", "rerank_cli"}:
+        with suppress(TypeError, ValueError, AttributeError, pickle.PickleError):
+            copy = pickle.loads(pickle.dumps(error))
+            if type(copy) is type(error) and str(copy) == str(error):
+                portable = error
     portable.add_note("".join(traceback.format_exception(error)).rstrip())
-    return Failed(portable)
-
-
-def _survives_pickling(error: Exception) -> bool:
-    """Whether it is one of ours or Python's, and comes out of a pickle as it was."""
-    if type(error).__module__.partition(".")[0] not in {"builtins", "rerank_cli"}:
-        return False
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-    except (TypeError, ValueError, AttributeError, pickle.PickleError):
-        return False
-    return type(copy) is type(error) and str(copy) == str(error)
+    return messages.Failed(portable)

@@ -3,7 +3,7 @@
 An ordinary process of the command spends some three seconds of CPU time on these imports, which would be most of the
 time of these tests. The child is a process of its own in every other respect: its own arguments, environment, working
 folder and standard streams, the same `main`, the interpreter's own exit. Commands whose start, signals or environment
-matter are started afresh by `shell`.
+matter are started afresh.
 
 `python forked.py serve SOCKET` imports and waits for commands; `python forked.py run SOCKET ARGS...` is then one
 `rerank ARGS...`: it hands over its standard streams, and ends with the command's exit code or of its signal.
@@ -24,7 +24,8 @@ def run(path, args):
     """Have the command run by the server; returns its exit code, negative for a signal."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
-        order = {"args": ["rerank", *args], "env": dict(os.environ), "cwd": os.getcwd()}  # noqa: PTH109, pathlib takes longer to import than the rest
+        folder = os.getcwd()  # noqa: PTH109, importing pathlib takes longer than everything else here
+        order = {"args": ["rerank", *args], "env": dict(os.environ), "cwd": folder}
         socket.send_fds(connection, [json.dumps(order).encode()], [0, 1, 2])
         connection.shutdown(socket.SHUT_WR)
         return int(connection.makefile().read())
