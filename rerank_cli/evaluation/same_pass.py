@@ -57,7 +57,9 @@ class SamePassEvaluation:
         self._fingerprint = fingerprint_of(loaded.qrels)
         self._length = kept.length if kept else 0
         if kept and kept.digest != self._fingerprint:
-            raise RefusedError(f"{output}: begun with other judgements. Fix: the --qrels of before, or --restart")
+            raise RefusedError(
+                f"{output}: started with other judgements. Fix: the --qrels of the first run, or --restart"
+            )
         if path is None:
             self._file: BinaryIO = io.BytesIO()
             return

@@ -17,7 +17,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "jobs"))
+sys.path.append(str(Path(__file__).parents[1] / "unit" / "run"))
 
 from instant import InstantSession, config
 

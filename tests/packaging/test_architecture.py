@@ -33,3 +33,13 @@ def test_every_folder_of_the_package_is_in_the_picture():
     assert folders - nested <= set(re.findall(r"[a-z]+", picture))
     for folder in (ROOT / "rerank_cli").rglob("__init__.py"):
         assert '"""' in folder.read_text(encoding="utf-8"), folder
+
+
+def test_every_file_that_a_page_names_exists():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for path in re.findall(r"`((?:tests|benchmarks|rerank_cli|docs|training)/[\w./-]+)`", page.read_text("utf-8")):
+            assert (ROOT / path).exists(), f"{page.name} names {path}"
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name} links to {link}"

@@ -6,7 +6,7 @@ A line that cannot be decoded becomes a Rejection with its own code; reading con
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import orjson
 
@@ -18,6 +18,7 @@ from rerank_cli.storage.opening import BOM
 
 MAX_LINE = 512 << 20
 BEGINNING = Place()
+HEADER = object()
 _SKIP = 1 << 20
 # orjson reads 1024 levels but writes 254. A record must be writable some levels deeper, inside an answer.
 _MANY_BRACKETS = 200
@@ -49,13 +50,25 @@ def numbered_lines(
 
 def json_rows(content: io.BufferedReader, name: str, start: Place = BEGINNING) -> Iterator[Row | Rejection]:
     """One row per line of JSON, from `start` on."""
-    for item in numbered_lines(content, name, start):
+    return decoded(numbered_lines(content, name, start), decode_line)
+
+
+def decoded(
+    lines: Iterable[tuple[Position, bytes] | Rejection], decode: Callable[[bytes], Json]
+) -> Iterator[Row | Rejection]:
+    """A row for each line, with the value that `decode` returns, and none if it returns HEADER.
+
+    A BadRecord raised by `decode` becomes a rejection.
+    """
+    for item in lines:
         if isinstance(item, Rejection):
             yield item
             continue
         position, line = item
         try:
-            yield Row(position, decode_line(line), line)
+            value = decode(line)
+            if value is not HEADER:
+                yield Row(position, value, line)
         except BadRecord as error:
             yield Rejection(position, error.code, str(error), raw=excerpt(line))
 

@@ -7,12 +7,11 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 
-from rerank_cli.display import excerpt
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.reading.lines import numbered_lines, utf8_text
+from rerank_cli.formats.reading.lines import HEADER, decoded, numbered_lines, utf8_text
 from rerank_cli.formats.shapes.fields import DOC_ID, FIRST_SCORE, QUERY, QUERY_ID, TEXT, Names
 from rerank_cli.formats.shapes.rows import Row
-from rerank_cli.records import Place, Rejection
+from rerank_cli.records import Json, Place, Rejection
 from rerank_cli.storage.opening import open_bytes
 
 _TOP1000 = ("qid", "pid", "query", "passage")
@@ -39,23 +38,20 @@ def tsv_rows(
     content: io.BufferedReader, name: str, fields: Names, start: Place, columns: tuple[str, ...] | None = None
 ) -> Iterator[Row | Rejection]:
     """One row per line: values as strings, scores as numbers. `columns` are needed if `start` is after the header."""
-    for item in numbered_lines(content, name, start):
-        if isinstance(item, Rejection):
-            yield item
-            continue
-        position, line = item
-        try:
-            cells = _cells(line)
-            if columns is None:
-                columns, named = _columns(cells, name, fields)
-                if named:
-                    continue
-            if len(cells) != len(columns):
-                raise BadRecord("bad_columns", f"the line has {len(cells)} columns (expected {len(columns)})")
-            pairs = zip(columns, cells, strict=True)
-            yield Row(position, {key: _score(cell) if key in FIRST_SCORE else cell for key, cell in pairs}, line)
-        except BadRecord as error:
-            yield Rejection(position, error.code, str(error), raw=excerpt(line))
+
+    def decode(line: bytes) -> Json:
+        nonlocal columns
+        cells = _cells(line)
+        if columns is None:
+            columns, named = _columns(cells, name, fields)
+            if named:
+                return HEADER
+        if len(cells) != len(columns):
+            raise BadRecord("bad_columns", f"the line has {len(cells)} columns (expected {len(columns)})")
+        pairs = zip(columns, cells, strict=True)
+        return {key: _score(cell) if key in FIRST_SCORE else cell for key, cell in pairs}
+
+    return decoded(numbered_lines(content, name, start), decode)
 
 
 def _cells(line: bytes) -> list[str]:

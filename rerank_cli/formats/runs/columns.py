@@ -14,9 +14,9 @@ from itertools import groupby
 from operator import itemgetter
 
 from rerank_cli.choices import RunValues
-from rerank_cli.display import excerpt, shown
+from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.reading.lines import numbered_lines
+from rerank_cli.formats.reading.lines import HEADER, decoded, numbered_lines
 from rerank_cli.formats.shapes.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID, text_of
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Place, Rejection
@@ -91,18 +91,15 @@ def columns_of(head: bytes, name: str, values: RunValues) -> RunColumns:
 def run_rows(content: io.BufferedReader, name: str, columns: RunColumns, start: Place) -> Iterator[Row | Rejection]:
     """One row per line, from `start` on."""
     header = columns.header and not start.rows
-    for item in numbered_lines(content, name, start):
-        if isinstance(item, Rejection):
-            yield item
-            continue
-        position, line = item
+
+    def decode(line: bytes) -> Json:
+        nonlocal header
         if header:
             header = False
-            continue
-        try:
-            yield Row(position, columns.row(line), line)
-        except BadRecord as error:
-            yield Rejection(position, error.code, str(error), raw=excerpt(line))
+            return HEADER
+        return columns.row(line)
+
+    return decoded(numbered_lines(content, name, start), decode if header else columns.row)
 
 
 def a_score(cell: bytes | str | float, is_rank: bool = False) -> float:
