@@ -146,7 +146,9 @@ def test_a_run_begun_without_judgements_cannot_be_measured_from_the_middle(given
 def test_a_run_begun_with_other_judgements_is_refused(given, tmp_path, qrels):
     kill(judged(given, tmp_path / "out.jsonl", qrels), 5)
     (tmp_path / "other").write_text("0 0 d1 1\n")
-    with pytest.raises(RefusedError, match=r"started with other judgements. Fix: the --qrels of the first run, or --restart"):
+    with pytest.raises(
+        RefusedError, match=r"started with other judgements. Fix: the --qrels of the first run, or --restart"
+    ):
         go(judged(given, tmp_path / "out.jsonl", tmp_path / "other"))
     go(judged(given, tmp_path / "out.jsonl", tmp_path / "other", resume=Resume.NEVER))
 
