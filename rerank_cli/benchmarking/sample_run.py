@@ -18,7 +18,7 @@ from rerank_cli.choices import OnError, OutputFormat
 from rerank_cli.engine.contract import RowNotes, Session, Work, never
 from rerank_cli.engine.prepare import PairTexts, PlannedRow, Prepared
 from rerank_cli.formats import AnswerOptions, OutputOptions, open_sink
-from rerank_cli.run.chunks import InputHash, cut
+from rerank_cli.run.chunks import ChunkCutter, InputHash
 from rerank_cli.run.committer import Committer
 from rerank_cli.run.pipeline import stream
 from rerank_cli.run.record_guards import guarded
@@ -80,7 +80,15 @@ def run_sample(session: BenchSession, sample: InputSample, folder: Path, stop: C
     begun, cpu_before = time.perf_counter(), time.process_time()
     try:
         scoring = partial(in_this_process, probe, journal, stats)
-        stream(cut(records, chunk_pairs, lambda: 0, InputHash()), chunk_pairs, scoring, committer, journal, stats, stop)
+        stream(
+            ChunkCutter(records, chunk_pairs, lambda: 0, InputHash()),
+            chunk_pairs,
+            scoring,
+            committer,
+            journal,
+            stats,
+            stop,
+        )
     finally:
         sink.abandon()
     cpu = time.process_time() - cpu_before

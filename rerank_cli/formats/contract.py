@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from rerank_cli.records import Outcome, Place, Record, Shape
 from rerank_cli.storage.files import Committed
-from rerank_cli.storage.opening import Stamp
+from rerank_cli.storage.opening import Stamp, WhenIdle
 
 ArrowSchema: TypeAlias = Any
 """A pyarrow.Schema. pyarrow is imported only when a Parquet file is opened."""
@@ -43,6 +43,12 @@ class Source(Protocol):
         """Start at `start`, after `records` records; False if that is impossible. Call before the first record is read.
 
         `kept` is what `sync` returned when those records were done.
+        """
+
+    def when_idle(self, act: WhenIdle) -> None:
+        """Call `act`, in the thread that iterates, whenever a stream has no new bytes for a moment.
+
+        It is called again until it returns True or new bytes arrive.
         """
 
     def sync(self) -> Committed | None:

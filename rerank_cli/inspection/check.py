@@ -14,7 +14,7 @@ from rerank_cli.engine.limits import TokenizerOnly
 from rerank_cli.engine.prepare import PairTokenizer, tokenize_pairs
 from rerank_cli.formats import Source
 from rerank_cli.records import Rejection, Request
-from rerank_cli.run.chunks import InputHash, cut
+from rerank_cli.run.chunks import ChunkCutter, InputHash
 from rerank_cli.run.stages import pair_texts
 
 BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -47,7 +47,7 @@ def check_input(source: Source, model: TokenizerOnly, limit: int | None) -> Repo
     """Read and tokenize all records, or the first `limit`."""
     report, rule = Report(), model.reading.rule
     tokenizer = PairTokenizer(model.tokenizer, rule, model.limits)
-    for chunk in cut(itertools.islice(source, limit), _CHUNK_PAIRS, lambda: 0, InputHash()):
+    for chunk in ChunkCutter(itertools.islice(source, limit), _CHUNK_PAIRS, lambda: 0, InputHash()):
         rejections = [record for record in chunk.records if isinstance(record, Rejection)]
         requests = [record for record in chunk.records if isinstance(record, Request)]
         report.records += len(chunk.records)

@@ -1,7 +1,8 @@
 """Records to chunks: whole consecutive requests with about a given number of pairs.
 
-Chunks are the unit of commits, progress and work distribution. Their boundaries depend on the records and the chunk
-size only, not on timing or on where a run was resumed.
+Chunks are the unit of commits and work distribution. Their boundaries depend on the records and the chunk size only,
+not on timing or on where a run was resumed. The exception is a stream that pauses: its chunk is closed early, so that a
+reader gets the answers, and the place is recorded (`Journal`), so that a resumed run closes it there too.
 """
 
 from __future__ import annotations
@@ -18,35 +19,66 @@ from rerank_cli.records import Place, Record, Rejection, Request
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive records; `reached` is the input position after them, `bytes_read` what was read when it was full."""
+    """Consecutive records; `reached` is the input position after them, `bytes_read` what was read when it was full.
+
+    `early`: it was closed before it was full, by `ChunkCutter.close`.
+    """
 
     number: int
     records: Sequence[Record]
     pairs: int
     bytes_read: int
     reached: InputPosition
+    early: bool = False
 
 
-def cut(
-    records: Iterable[Record], chunk_pairs: int, bytes_read: Callable[[], int], input_hash: InputHash
-) -> Iterator[Chunk]:
-    """Chunks of at most `chunk_pairs` pairs; a larger request is a chunk of its own.
+class ChunkCutter:
+    """Iterates chunks of at most `chunk_pairs` pairs; a larger request is a chunk of its own.
 
-    A record without pairs (a rejection) counts as one pair, so that a file of rejections only is cut too.
+    A record without pairs (a rejection) counts as one pair, so that a file of rejections only is cut too. A chunk also
+    ends where `ends_at` says so of the hash of the input: at the places where an earlier run closed one early.
     """
-    held: list[Record] = []
-    weight = pairs = number = 0
-    for record in records:
-        size = len(record.candidates) if isinstance(record, Request) else 0
-        if held and weight + max(1, size) > chunk_pairs:
-            yield Chunk(number, held, pairs, bytes_read(), input_hash.reached())
-            held, weight, pairs, number = [], 0, 0, number + 1
-        held.append(record)
-        input_hash.add(record)
-        weight += max(1, size)
-        pairs += size
-    if held:
-        yield Chunk(number, held, pairs, bytes_read(), input_hash.reached())
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        chunk_pairs: int,
+        bytes_read: Callable[[], int],
+        input_hash: InputHash,
+        ends_at: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._records = records
+        self._chunk_pairs = chunk_pairs
+        self._bytes_read = bytes_read
+        self._input_hash = input_hash
+        self._ends_at = ends_at
+        self._held: list[Record] = []
+        self._weight = self._pairs = self._number = 0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for record in self._records:
+            size = len(record.candidates) if isinstance(record, Request) else 0
+            if self._held and self._weight + max(1, size) > self._chunk_pairs:
+                yield self._chunk()
+            self._held.append(record)
+            self._input_hash.add(record)
+            self._weight += max(1, size)
+            self._pairs += size
+            early = self._ends_at is not None and self._ends_at(self._input_hash.reached().digest)
+            if early or self._weight >= self._chunk_pairs:
+                yield self._chunk(early)
+        if self._held:
+            yield self._chunk()
+
+    def close(self) -> Chunk | None:
+        """The records that are held as a chunk, although it is not full. In the thread that iterates only."""
+        return self._chunk(early=True) if self._held else None
+
+    def _chunk(self, early: bool = False) -> Chunk:
+        reached = self._input_hash.reached()
+        chunk = Chunk(self._number, self._held, self._pairs, self._bytes_read(), reached, early)
+        self._held, self._weight, self._pairs, self._number = [], 0, 0, self._number + 1
+        return chunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from rerank_cli.formats import ErrorsFile, Source, input_files, open_sink, open_
 from rerank_cli.ranking import check_first_scores
 from rerank_cli.records import Record
 from rerank_cli.run.checks import check, check_shape
-from rerank_cli.run.chunks import InputHash, cut
+from rerank_cli.run.chunks import ChunkCutter, InputHash
 from rerank_cli.run.committer import Commit, Committer
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.pipeline import stream
@@ -155,13 +155,13 @@ class _Job:
         committer = self._open_outputs(source, saved, mark, qrels, stack)
         stats.scoring_since = time.monotonic()
         self.stop.patient = True
-        chunks = cut(records, chunk_pairs, lambda: source.bytes_read, input_hash)
         journal = Journal(state.journal, mark, lambda: committer.committed)
+        chunks = ChunkCutter(records, chunk_pairs, lambda: source.bytes_read, input_hash, journal.ends_at)
         if journal.kept:
             config.notify(f"reusing {journal.kept:,} scores of an unfinished chunk")
         sample = Sample(config.verify) if config.verify else None
         scoring = wrappers.scoring(session, journal, mark, chunk_pairs)
-        if stream(chunks, chunk_pairs, scoring, committer, journal, stats, self.stop, sample):
+        if stream(chunks, chunk_pairs, scoring, committer, journal, stats, self.stop, sample, source.when_idle):
             if sample and stats.pairs:
                 with stats.timing("verify scores"):
                     self.verdict = sample.verify(session, config.verify_tolerance)

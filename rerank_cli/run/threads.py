@@ -30,6 +30,8 @@ class Ahead(Generic[T]):
         depth: int = 1,
         until: Callable[[], bool] = lambda: False,
         ring: Callable[[], None] = lambda: None,
+        *,
+        start: bool = True,
     ) -> None:
         self._items = items
         self._until = until
@@ -39,6 +41,10 @@ class Ahead(Generic[T]):
         self._error: BaseException | None = None
         self.exhausted = False
         self._thread = threading.Thread(target=self._work, daemon=True)
+        if start:
+            self.start()
+
+    def start(self) -> None:
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:
@@ -50,6 +56,11 @@ class Ahead(Generic[T]):
             if self._is_end(item):
                 return
             yield item
+
+    @property
+    def full(self) -> bool:
+        """Whether as many items wait as there is room for."""
+        return self._ready.full()
 
     def take(self) -> list[T]:
         """The next item, or an empty list if none is ready or all were taken. Does not block."""
@@ -75,14 +86,14 @@ class Ahead(Generic[T]):
     def _work(self) -> None:
         try:
             for item in self._items:
-                if not self._offer(item):
+                if not self.put(item):
                     return
         except BaseException as error:  # raised again by _is_end
             self._error = error
-        self._offer(_END)
+        self.put(_END)
 
-    def _offer(self, item: Any) -> bool:
-        """Put an item when there is room; False if closed before."""
+    def put(self, item: Any) -> bool:
+        """Append an item when there is room; False if closed before. In the thread only, between two of its items."""
         while not self._closed.is_set():
             try:
                 self._ready.put(item, timeout=_POLL)

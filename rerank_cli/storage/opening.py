@@ -5,26 +5,37 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import select
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.storage.compression import Decompressed, recognise
 from rerank_cli.storage.paths import STREAM
 
+WhenIdle: TypeAlias = Callable[[], bool]
+
 BLOCK = 1 << 20
 PARQUET_MAGIC = b"PAR1"
 BOM = b"\xef\xbb\xbf"
+PAUSE = 0.04  # seconds without new bytes of a stream, after which it is said to be idle
 _HEAD = 8
 
 
 class Counted(io.RawIOBase):
-    """Bytes of a file or of stdin; `taken` counts them. A read returns what is available: it never waits to fill up."""
+    """Bytes of a file or of stdin; `taken` counts them. A read returns what is available: it never waits to fill up.
+
+    `when_idle`, if set, is called by a read of a stream that has waited for `PAUSE` seconds, again and again until it
+    returns True or new bytes arrive.
+    """
+
+    when_idle: WhenIdle | None = None
 
     def __init__(self, stream: BinaryIO, path: str, owned: bool) -> None:
         self._stream = stream
@@ -57,7 +68,17 @@ class Counted(io.RawIOBase):
             self._stream.seek(offset)
             self._head, self.taken = b"", offset
 
+    def is_idle(self) -> bool:
+        """Whether no new byte, and not the end, arrives within `PAUSE` seconds. Always false for a regular file."""
+        with suppress(OSError):  # an object without a file descriptor in place of stdin
+            poll = select.poll()
+            poll.register(self._stream, select.POLLIN)
+            return not poll.poll(PAUSE * 1000)
+        return False
+
     def _read(self, size: int) -> bytes:
+        while self.when_idle and self.is_idle() and not self.when_idle():
+            pass
         read1 = getattr(self._stream, "read1", self._stream.read)
         try:
             return cast("bytes", read1(size) or b"")

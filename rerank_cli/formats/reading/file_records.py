@@ -64,14 +64,14 @@ class FileRecords:
         return f"{files}{kind}, {self.shape or 'of unknown shape'}{how}"
 
     def look(self, rows: Iterator[Row | Rejection]) -> Iterator[Row | Rejection]:
-        """Read rows until one shows the shape. An error after good rows is raised when those have been taken."""
+        """Read rows until one shows the shape or a stream pauses. An error after good rows is raised after those."""
         seen: list[Row | Rejection] = []
         failures: list[InputError] = []
         try:
             for row in islice(rows, _LOOK_AHEAD):
                 seen.append(row)
                 self._find_shape(row)
-                if self.shape:
+                if self.shape or self._files.is_idle():
                     break
         except InputError as error:
             if not seen:

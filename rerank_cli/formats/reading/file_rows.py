@@ -10,19 +10,20 @@ from rerank_cli.errors import InputError
 from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Rejection
-from rerank_cli.storage.opening import Stamp
+from rerank_cli.storage.opening import Counted, Stamp, WhenIdle
 from rerank_cli.storage.paths import STREAM
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An open file. `taken` returns how many of its bytes on disk have been read."""
+    """An open file. `taken` returns how many of its bytes on disk have been read; `stream` is a pipe that is read."""
 
     kind: str
     rows: Iterator[Row | Rejection]
     taken: Callable[[], int]
     close: Callable[[], None]
     columns: ArrowSchema | None = None
+    stream: Counted | None = None
 
 
 Opener = Callable[[str, Place], Input]
@@ -42,6 +43,7 @@ class FileRows:
         self._open = opener
         self._first = first
         self._input: Input | None = None
+        self._when_idle: WhenIdle | None = None
         self._taken_before = 0
         known = [stamp.size for stamp in stamps if stamp]
         self.total_bytes = sum(known) if len(known) == len(stamps) else None
@@ -58,6 +60,16 @@ class FileRows:
         self._taken_before = sum(stamp.size for stamp in self._stamps[: start.file - self._first] if stamp)
         return self._rows(start)
 
+    def when_idle(self, act: WhenIdle) -> None:
+        """Set what the reading thread calls whenever a stream has no new bytes for a moment, see `Counted`."""
+        self._when_idle = act
+        if self._input and self._input.stream:
+            self._input.stream.when_idle = act
+
+    def is_idle(self) -> bool:
+        """Whether the open file is a stream that has no new bytes for a moment."""
+        return bool(self._input and self._input.stream and self._input.stream.is_idle())
+
     def close(self) -> None:
         """Close the open file, if any. May be called more than once."""
         if self._input:
@@ -70,7 +82,11 @@ class FileRows:
         for number, (path, stamp) in enumerate(zip(self._paths, self._stamps, strict=True), self._first):
             if number < start.file:
                 continue
+            if stamp is None and self._when_idle:
+                self._when_idle()  # opening a pipe waits for its writer
             self._input = found = self._open(path, start if number == start.file else Place(number))
+            if found.stream:
+                found.stream.when_idle = self._when_idle
             self.kind = self.kind or found.kind
             if found.columns is not None:
                 self.columns = self.columns or found.columns

@@ -61,7 +61,8 @@ def text_input(kind: str, opened: Opened, rows: Iterator[Row | Rejection]) -> In
         return opened.counted.taken - (len(opened.content.peek()) if seekable else 0)
 
     kind = f"{kind} ({opened.compression})" if opened.compression else kind
-    return Input(kind, rows, taken, opened.content.close)
+    stream = None if is_file(opened.path) else opened.counted
+    return Input(kind, rows, taken, opened.content.close, stream=stream)
 
 
 def _is_parquet(path: str) -> bool:

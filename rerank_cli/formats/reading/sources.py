@@ -49,6 +49,7 @@ class RowSource:
         self._reader = reader
         self._seen = QueryLog()
         self.sync = self._seen.sync
+        self.when_idle = files.when_idle
         self._records_before = 0
         self._sorted = SortedRows(len(stamps) - 1) if sort else None
         try:

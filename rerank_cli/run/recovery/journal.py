@@ -3,6 +3,9 @@
 A resumed run plans the same rows and reuses the journalled ones. An entry identifies its chunk by a hash of the
 fingerprint and of the input up to the chunk's end, and its row by a CRC-32 of the pairs in it, and has a checksum: rows
 without a valid matching entry are scored again. Chunks that take less than a few seconds are not journalled.
+
+An entry without scores marks a chunk that was closed early because its input paused: a resumed run closes it there too.
+It is written before the chunk is scored, without waiting for the disk: it must survive the process, not the machine.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from rerank_cli.run.recovery.fingerprint import Fingerprint
 from rerank_cli.storage.files import replace_file, writing
 
 _HEAD = struct.Struct("<16sIIII")  # chunk, slice, CRC-32 of the row's pairs, number of scores, checksum of the entry
+_EARLY = 0xFFFFFFFF  # in place of a slice: the chunk was closed early
 
 
 class Journal:
@@ -44,6 +48,7 @@ class Journal:
         self._interval = interval
         self._known: dict[tuple[bytes, int], dict[int, Logits]] = {}  # by chunk and slice, by row
         self._entries: dict[bytes, list[bytes]] = {}  # by chunk
+        self._early: set[bytes] = set()  # chunks of the earlier run
         self._begun: deque[bytes] = deque()
         self._dropped = 0
         self._unwritten: list[bytes] = []
@@ -56,17 +61,36 @@ class Journal:
         """Number of scores read from the file of an earlier run."""
         return sum(len(scores) for rows in self._known.values() for scores in rows.values())
 
-    def notes(self, digest: str, part: int, left: str = "") -> SliceNotes:
+    @property
+    def ends_at(self) -> Callable[[str], bool] | None:
+        """Whether the earlier run closed a chunk early at this input digest; None if it closed none early."""
+        early = frozenset(self._early)
+        return (lambda digest: self._key(digest) in early) if early else None
+
+    def notes(self, digest: str, part: int, left: str = "", *, early: bool = False) -> SliceNotes:
         """The entries of slice `part` of the chunk that ends at this input digest. To be called in slice order.
 
-        `left` names the subset of the slice's pairs that is to be scored, "" for all of them.
+        `left` names the subset of the slice's pairs that is to be scored, "" for all of them. `early`: the chunk was
+        closed before it was full. Raises OutputError.
         """
-        chunk = hashlib.blake2b(self._mark + digest.encode(), digest_size=16).digest()
+        chunk = self._key(digest)
         if not self._begun or self._begun[-1] != chunk:
             self._begun.append(chunk)
             self._drop_committed()
+            if early and chunk not in self._early:
+                self._mark_early(chunk)
         earlier = CarriedNotes(zlib.crc32(left.encode()), self._known.get((chunk, part), {}))
         return SliceNotes(self, chunk, part, earlier)
+
+    def _key(self, digest: str) -> bytes:
+        return hashlib.blake2b(self._mark + digest.encode(), digest_size=16).digest()
+
+    def _mark_early(self, chunk: bytes) -> None:
+        if self._path is not None:
+            entry = _HEAD.pack(chunk, _EARLY, 0, 0, _check(chunk, _EARLY, 0, b""))
+            self._entries.setdefault(chunk, []).append(entry)
+            with writing(str(self._path)), open(self._path, "ab", buffering=0) as file:
+                file.write(entry)
 
     def add(self, chunk: bytes, part: int, row: int, scores: Logits) -> None:
         """Add the scores of a row, [m] or [m, layers], and write if the interval has passed. Raises OutputError."""
@@ -113,7 +137,10 @@ class Journal:
             body = data[at + _HEAD.size : end]
             if len(body) != 4 * count or _check(chunk, part, row, body) != check:
                 break
-            self._known.setdefault((chunk, part), {})[row] = np.frombuffer(body, dtype="<f4").astype(np.float32)
+            if part == _EARLY:
+                self._early.add(chunk)
+            else:
+                self._known.setdefault((chunk, part), {})[row] = np.frombuffer(body, dtype="<f4").astype(np.float32)
             self._entries.setdefault(chunk, []).append(data[at:end])
             at = end
         with writing(str(path)):

@@ -39,7 +39,7 @@ def in_this_process(
     def score(slices: Iterable[Slice]) -> Generator[ScoredSlice]:
         with closing(Ahead(prepared(slices), until=should_stop)) as ready:
             for part, pairs in stats.waiting("wait for rows", ready):
-                notes = journal.notes(part.chunk.reached.digest, part.part, part.left)
+                notes = journal.notes(part.chunk.reached.digest, part.part, part.left, early=part.chunk.early)
                 with stats.timing("score"), exclusive():
                     logits = session.score(pairs, should_stop, notes)
                 yield part, by_pair(pairs, logits)

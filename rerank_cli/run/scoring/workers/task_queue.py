@@ -73,7 +73,7 @@ class TaskQueue:
             self._failure = error
             return None
         for part in found:
-            notes = self._journal.notes(part.chunk.reached.digest, part.part, part.left)
+            notes = self._journal.notes(part.chunk.reached.digest, part.part, part.left, early=part.chunk.early)
             self._out.append(Task(part, notes, notes.carried()))
             return self._out[-1]
         return None
