@@ -97,13 +97,17 @@ def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
 def say(message: str) -> None:
     """Print one line on stderr. Control characters, which user text may contain, are escaped."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    print(f"rerank: {text}", file=sys.stderr, flush=True)
+    _write_line(f"rerank: {text}")
+
+
+def _write_line(text: str) -> None:
+    """One write, unlike `print`: the thread that shows progress may not get between a line and its end."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def notifier(quiet: bool, *, as_json: bool = False) -> Callable[[str], None]:
     """`say`, or a function that does nothing; with `as_json` one object per line, so that stderr can be parsed."""
     if as_json and not quiet:
-        return lambda message: print(
-            orjson.dumps({"event": "notice", "message": message}).decode(), file=sys.stderr, flush=True
-        )
+        return lambda message: _write_line(orjson.dumps({"event": "notice", "message": message}).decode())
     return (lambda _: None) if quiet else say

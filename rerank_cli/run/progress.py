@@ -73,9 +73,10 @@ def showing(stats: RunStatistics, mode: ProgressMode, interval: float) -> Iterat
 
 
 def say(stats: RunStatistics, mode: ProgressMode) -> None:
-    """Print one line, of JSON or of text."""
+    """Print one line, of JSON or of text, in one write: messages come from another thread."""
     text = orjson.dumps(snapshot(stats)).decode() if mode is ProgressMode.JSON else line(stats)
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 @contextmanager

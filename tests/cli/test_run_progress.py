@@ -1,9 +1,16 @@
 """What a run says on stderr, and the figures it leaves in a file."""
 
+import io
 import json
+import sys
 
 import pytest
 from shell import TINY, json_lines, rerank
+
+from rerank_cli.choices import ProgressMode
+from rerank_cli.cli import streams
+from rerank_cli.run import progress
+from rerank_cli.run.statistics import RunStatistics
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +43,22 @@ PROGRESS = {
     "eta_seconds",
     "elapsed_seconds",
 }
+
+
+@pytest.mark.parametrize("mode", [ProgressMode.PLAIN, ProgressMode.JSON])
+def test_a_line_is_written_at_once_so_that_a_message_of_another_thread_cannot_split_it(monkeypatch, mode):
+    written = []
+
+    class Recorded(io.StringIO):
+        def write(self, text):
+            written.append(text)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Recorded())
+    progress.say(RunStatistics(), mode)
+    streams.notifier(quiet=False, as_json=mode is ProgressMode.JSON)("on cpu")
+    assert len(written) == 2
+    assert all(text.count("\n") == 1 and text.endswith("\n") for text in written)
 
 
 @pytest.fixture(scope="module")
