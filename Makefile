@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast coverage check format docs bench bench-peers faults wheel-check clean
+.PHONY: demo test test-fast coverage check format docs bench bench-peers faults adapters-check wheel-check clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -53,10 +53,20 @@ bench-peers: $(READY)
 faults: $(READY)
 	$(BIN)/python tests/faults/kills.py --kills 200 --workers 2 --seed 7
 
+# On Linux, pip's default torch brings gigabytes of CUDA libraries, of no use without a card.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
 $(READY): pyproject.toml constraints.txt
+	@if [ "$$(uname)" = Linux ] && [ ! -e /dev/nvidiactl ] && [ -z "$$PIP_INDEX_URL$$PIP_EXTRA_INDEX_URL" ]; then \
+	  echo "No NVIDIA card found. Without CUDA, gigabytes smaller: PIP_EXTRA_INDEX_URL=$(CPU_INDEX) make $(MAKECMDGOALS)"; fi
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# The adapters against LangChain and LlamaIndex themselves, whose fifty packages are kept out of .venv.
+adapters-check: $(READY)
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --target build/adapters langchain-core llama-index-core
+	PYTHONPATH=$(CURDIR)/build/adapters $(BIN)/python -m pytest tests/unit/api/test_adapters.py tests/cli/test_python_face.py \
+	  -k "langchain or llama or page"
 
 # The wheel with its dependencies in an empty environment, from the metadata alone.
 wheel-check: $(READY)

@@ -13,6 +13,18 @@ class RunValues(StrEnum):
     RANKS = "ranks"
 
 
+class InputFormat(StrEnum):
+    """The format of an input file. `json`: one array, or objects over several lines. `tsv` has no quotes, `csv` has."""
+
+    AUTO = "auto"
+    JSONL = "jsonl"
+    JSON = "json"
+    CSV = "csv"
+    TSV = "tsv"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+
+
 class OutputFormat(StrEnum):
     """What is written per query: an API answer, one row per pair, or lines of a run file."""
 
@@ -34,9 +46,21 @@ class OutputFormat(StrEnum):
         return self in (OutputFormat.BEIR, OutputFormat.FLAGEMBEDDING)
 
 
-class ScoreKind(StrEnum):
-    """The score that is written: the sigmoid of the logit, the logit, or both."""
+class RunFormat(StrEnum):
+    """The formats of `OutputFormat` that are run files."""
 
+    TREC = "trec"
+    MSMARCO = "msmarco"
+    BEIR = "beir"
+    FLAGEMBEDDING = "flagembedding"
+
+
+class ScoreKind(StrEnum):
+    """The score that is written: the sigmoid of the logit, the logit, or both. AUTO: the sigmoid, unless files of the
+    checkpoint state the logit.
+    """
+
+    AUTO = "auto"
     SIGMOID = "sigmoid"
     RAW = "raw"
     BOTH = "both"
@@ -56,6 +80,13 @@ class Resume(StrEnum):
     AUTO = "auto"
     REQUIRE = "require"
     NEVER = "never"
+
+
+class OnChanged(StrEnum):
+    """What to do if the input or the settings are not those of the unfinished run that left the checkpoint."""
+
+    FAIL = "fail"
+    RESTART = "restart"
 
 
 class ProgressMode(StrEnum):
@@ -110,13 +141,16 @@ class LongDocuments(StrEnum):
 
 
 class TruncationRule(StrEnum):
-    """Which tokens `--max-length` counts for decoders with a prompt.
+    """Which tokens `--max-length` counts, and which text of a pair is cut.
 
     ALL: every token of the sequence. MODELCARD: first token, query, separator and passage, as in the code on the bge
     model cards, without the prompt. FLAGEMBEDDING: as MODELCARD, and the passage may be longer by the prompt's length.
+    These three cut the passage. LONGEST_FIRST: as ALL, and the longer of both texts is cut, as by
+    sentence-transformers.
     """
 
     ALL = "all"
+    LONGEST_FIRST = "longest-first"
     MODELCARD = "modelcard"
     FLAGEMBEDDING = "flagembedding"
 

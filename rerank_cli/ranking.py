@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 Scores32 = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +86,12 @@ def first_scores(request: Request) -> Floats | None:
     if any(score is None for score in scores):
         return None
     found = np.array(scores, dtype=np.float64)
-    return found if (np.abs(found) <= _LARGEST).all() else None
+    return found if (np.abs(found) <= LARGEST).all() else None
 
 
 def _without_first_score(request: Request) -> str:
     """The message about candidates without a usable first-stage score."""
-    without = [i for i, c in enumerate(request.candidates) if c.score is None or not abs(c.score) <= _LARGEST]
+    without = [i for i, c in enumerate(request.candidates) if c.score is None or not abs(c.score) <= LARGEST]
     count = f"got {len(without)} of {len(request.candidates)} without one, document {without[0]} first"
     return f"--fuse weighted needs a first-stage `score` for every document ({count})"
 
@@ -125,7 +125,7 @@ def weighted(reranked: Floats, first: Floats, weight: float, normalize: Normaliz
 
 def normalized(scores: Floats, how: Normalize) -> Floats:
     """Scaled to 0…1 (minmax), to mean 0 and standard deviation 1 (zscore), or unchanged. Equal scores become 0."""
-    if how is Normalize.NONE:
+    if how is Normalize.NONE or not len(scores):
         return scores
     shifted = scores - (scores.min() if how is Normalize.MINMAX else scores.mean())
     scale = shifted.max() if how is Normalize.MINMAX else scores.std()

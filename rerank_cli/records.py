@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from rerank_cli.choices import ScoreKind
+
 Json: TypeAlias = Any
 """A decoded JSON value: dict, list, str, int, float, bool or None."""
 
@@ -24,6 +26,7 @@ class Shape(StrEnum):
     CANDIDATES = "candidates"
     BATCH = "batch"
     TRAIN = "train"
+    HITS = "hits"
 
     @property
     def keeps_order(self) -> bool:
@@ -79,7 +82,9 @@ class Request:
 
     `shape` is the form of the record and of its answer: `score` and `train` are answered in input order, all others
     best first. `extra` holds unused fields, which are copied to the answer. `given` is the whole record for `train`,
-    whose answer is built from it. Limits are None where the record sets none; `top_n` is at least 1.
+    whose answer is built from it. Limits and options are None where the record sets none; `top_n` is at least 1.
+    `raw_scores`: logits are written, or not. `truncation` False: a truncated pair is an error. `rank_fields` are the
+    fields that texts were made of, if the record names them.
     """
 
     query: str
@@ -93,6 +98,15 @@ class Request:
     return_documents: bool | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
     given: Mapping[str, Json] | None = None
+    raw_scores: bool | None = None
+    truncation: bool | None = None
+    rank_fields: tuple[str, ...] = ()
+
+    def score_kind(self, default: ScoreKind) -> ScoreKind:
+        """The score to write: what the record asks for, else the default."""
+        if self.raw_scores is None:
+            return default
+        return ScoreKind.RAW if self.raw_scores else ScoreKind.SIGMOID
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ def check(
         "input": source.description,
         "records": report.records,
         "pairs": report.pairs,
+        "queries_without_candidates": report.empty,
         "tokens": report.tokens,
         "longest_pair_tokens": report.longest,
         "max_length": max_length,
@@ -71,6 +72,8 @@ def _text(report: Report, description: str, model: str, max_length: int) -> str:
         f"truncated  {report.truncated:,} pairs at --max-length {max_length}"
         + (f", {report.truncated_queries:,} with a truncated query" if report.truncated_queries else ""),
     ]
+    if report.empty:
+        lines.append(f"empty      {report.empty:,} {'query' if report.empty == 1 else 'queries'} without candidates")
     if report.pairs:
         buckets = list(report.buckets())
         most = max(count for _, count in buckets)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import orjson
 import typer
 
-from rerank_cli.choices import Normalize
+from rerank_cli.choices import Normalize, OutputFormat, RunFormat
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag, moved
 from rerank_cli.cli.streams import say
 from rerank_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rerank_cli.evaluation.evaluate import Evaluation
+    from rerank_cli.evaluation.evaluate import Asked, Evaluation
     from rerank_cli.evaluation.tuning import Tuning
 
 _BAR = 30
@@ -31,6 +32,9 @@ def evaluate(
     tune_weight: bool = flag(False, "Find the best --fuse-weight by the first of --measures."),
     normalize: Normalize | None = common.NORMALIZE,
     folds: int = flag(5, "Folds of the cross-validation of --tune-weight.", "K", min=2),
+    output: str | None = flag(None, "Write RUN, mixed with the best weight, as a run file.", "FILE", short="-o"),
+    format: RunFormat | None = flag(None, "Format of --output [default: trec]."),
+    overwrite: bool = common.OVERWRITE,
     as_json: bool = common.AS_JSON,
     id_field: str | None = moved(common.ID_FIELD, declare.INPUT),
     doc_id_field: str | None = moved(common.DOC_ID_FIELD, declare.INPUT),
@@ -40,25 +44,45 @@ def evaluate(
     \b
       rerank eval reranked.jsonl --qrels qrels.tsv --baseline candidates.jsonl
       rerank eval ce.trec --qrels qrels.tsv --measures nDCG@10,RR@10,P@5 --json
-      rerank eval reranked.jsonl --qrels dev.tsv --tune-weight
+      rerank eval reranked.jsonl --qrels dev.tsv --tune-weight -o fused.trec
 
     Needs the extra `eval`: pip install 'rerank-cli[eval]'. Loads no model.
     """
     from rerank_cli.evaluation.evaluate import Asked, tuned, worked_out
 
+    if output is not None and not tune_weight:
+        raise UsageError("--output needs --tune-weight")
+    if format and output is None:
+        raise UsageError("--format needs --output FILE")
     if tune_weight and (baseline or per_query or answered):
         raise UsageError("--tune-weight excludes --baseline, --per-query and --answered")
     if normalize and not tune_weight:
         raise UsageError("--normalize needs --tune-weight")
     asked = Asked(run, qrels, baseline, measures, answered, id_field, doc_id_field)
     if tune_weight:
+        save = None if output is None else _mixed_run(asked, output, format, overwrite)
         tuning = tuned(asked, normalize or Normalize.MINMAX, folds, say)
         fields, text = tuning.as_json(), _tuning(tuning)
+        if save:
+            say(f"{output}: {save(tuning):,} queries, mixed with weight {tuning.best:g}")
+            fields["output"] = output
     else:
         found = worked_out(asked, say)
         fields, text = found.as_json(per_query), _table(found, per_query)
     fields = {"run": run, "qrels": qrels, "baseline": baseline} | fields
     typer.echo(orjson.dumps(fields).decode() if as_json else text)
+
+
+def _mixed_run(asked: Asked, path: str, format: RunFormat | None, overwrite: bool) -> Callable[[Tuning], int]:
+    """Check that the mixed run can be written; returns the function that writes it."""
+    from rerank_cli.evaluation.mixed_run import check_mixed, write_mixed
+    from rerank_cli.formats import AnswerOptions, OutputOptions
+    from rerank_cli.run.recovery.output_state import OutputState
+
+    output = OutputOptions(path, OutputFormat(format or RunFormat.TREC), AnswerOptions(""), overwrite)
+    check_mixed(asked.run, asked.qrels, output)
+    OutputState.of(path).refuse_unfinished()
+    return lambda tuning: write_mixed(asked.run, asked.fields, tuning, output)
 
 
 def _table(found: Evaluation, per_query: bool) -> str:
@@ -73,6 +97,9 @@ def _table(found: Evaluation, per_query: bool) -> str:
         lines.append(f"{head}  {'t-test':>8}  {'permut.':>8}  {'won':>5}  {'lost':>5}  {'tied':>5}")
         for name, mean in found.after.means.items():
             d = found.differences[name]
+            if d is None:
+                lines.append(f"{name:<{width}}  {found.before.means[name]:>8.4f}  {mean:>8.4f}")
+                continue
             interval = "" if d.low is None else f"{d.low:+.4f} {d.high:+.4f}"
             tests = f"{_p(d.t_test_p):>8}  {_p(d.permutation_p):>8}  {d.wins:>5}  {d.losses:>5}  {d.ties:>5}"
             figures = f"{found.before.means[name]:>8.4f}  {mean:>8.4f}  {d.mean:>+8.4f}  {interval:>18}"

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from rerank_cli import __version__
 from rerank_cli.cli import bench, check, inspect, mine, models, report, run, score, status, view
 from rerank_cli.cli import eval as evaluation
-from rerank_cli.cli.flags.declare import GroupedHelp
+from rerank_cli.cli.flags.declare import FlagCommand
 from rerank_cli.cli.streams import die_of_closed_pipe, say, silence_stdout, stand_in_for_closed
-from rerank_cli.errors import ClosedPipe, RerankError
+from rerank_cli.errors import ClosedPipe, RerankError, UsageError
 
 # The base class of typer's own errors about the command line; its name depends on the version.
-_CommandLineError = typer.BadParameter.__mro__[2]
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 EPILOG = (
@@ -29,7 +33,38 @@ EPILOG = (
     "6 refused, 7 output not written, 10 stopped by --max-duration, 128+N ended by signal N."
 )
 
+
+class _Commands(TyperGroup):
+    """Suggests a command for a word that is none: `run` for a file and for a flag, else one of a similar name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except _CommandLineError as error:
+            name = getattr(error, "option_name", None)
+            if name is None or not any(name in parameter.opts for parameter in self.commands["run"].params):
+                raise
+            raise UsageError(f"{name}: flags follow the name of a command. Fix: {_as_run(given)}") from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        if word in self.commands or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        fix = "rerank --help lists the commands"
+        if not word.isalpha() or Path(word).exists():
+            fix = _as_run(args)
+        elif near := get_close_matches(word, self.commands, 1):
+            fix = f"rerank {shlex.join([*near, *args[1:]])}"
+        raise UsageError(f"{word}: no such command. Fix: {fix}")
+
+
+def _as_run(args: list[str]) -> str:
+    return f"rerank run {shlex.join(args)}"
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="rerank",
     help="Rerank files of queries and candidate passages with cross-encoder models.\n\n"
     "  rerank run candidates.jsonl -o reranked.jsonl",
@@ -52,7 +87,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("models", models.models, "List known models, or show one."),
 )
 for _name, _function, _summary in _COMMANDS:
-    app.command(_name, cls=GroupedHelp, short_help=_summary)(_function)
+    app.command(_name, cls=FlagCommand, short_help=_summary)(_function)
 
 
 def _version(wanted: bool) -> None:
@@ -99,7 +134,8 @@ def _exit_code(error: Exception) -> tuple[int, str]:
     if isinstance(error, RerankError):
         return error.exit_code, str(error)
     if isinstance(error, _CommandLineError):
-        return 2, f"{getattr(error, 'format_message', error.__str__)().rstrip('.')}. Fix: see --help"
+        message = getattr(error, "format_message", error.__str__)().rstrip(".")
+        return 2, f"{message}. Fix: see --help"
     if isinstance(error, OSError) and error.errno:
         what = f"{error.filename or '<stdout>'}: {os.strerror(error.errno)}"
         return (7 if error.errno in _FULL or not error.filename else 4), what

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rerank_cli.choices import OnError, OutputFormat, ProgressMode, Resume, ScoreKind
+from rerank_cli.choices import OnChanged, OnError, OutputFormat, ProgressMode, Resume, ScoreKind
+from rerank_cli.cli import completion
 from rerank_cli.cli.flags import common, declare, inputs, model
-from rerank_cli.cli.flags.declare import duration, flag
+from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.flags.ranking import ranking as ranking_flags
+from rerank_cli.cli.flags.values import duration
 from rerank_cli.cli.settings import Config, PrintConfig, show
 from rerank_cli.cli.streams import claim_stdout, notifier, prepare
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
+
+if TYPE_CHECKING:
+    from rerank_cli.run.options import RunConfig
+    from rerank_cli.run.summary import Summary
 
 speed = partial(flag, panel=declare.DEVICE)
 out = partial(flag, panel=declare.OUTPUT)
@@ -22,25 +31,36 @@ recovery = partial(flag, panel=declare.RECOVERY)
 shown = partial(flag, panel=declare.PROGRESS)
 
 
-@declare.command
-def run(
-    context: typer.Context,
+def configured(
     given: Callable[[], Any] = inputs.given,
     reading: Callable[[], Any] = model.reading,
-    output: str = flag("-", "Where to write: .jsonl[.gz|.zst|.bz2|.lz4] or .parquet; - is stdout.", "FILE", short="-o"),
+    output: str = flag("-", "Where to write: .jsonl, .json, .csv, .tsv or .parquet; - is stdout.", "FILE", short="-o"),
     top_n: int | None = common.TOP_N,
     place: Callable[[], dict[str, Any]] = model.place,
     passages: Callable[[], dict[str, Any]] = model.long_documents,
     ranking: Callable[[], dict[str, Any]] = ranking_flags,
-    devices: str | None = speed(None, "One worker process each: 0,1 or cuda:0,cuda:1 or all, or cpu,cpu.", "LIST"),
+    devices: str | None = speed(
+        None,
+        "One worker process each: 0,1 or cuda:0,cuda:1 or all, or cpu,cpu.",
+        "LIST",
+        autocompletion=completion.devices,
+    ),
     cache: str | None = speed(None, "Score cache: only pairs that are not in it are scored.", "FILE"),
-    cascade: str | None = speed(None, "A smaller model keeps the best KEEP candidates for the model.", "MODEL:KEEP"),
+    cascade: str | None = speed(
+        None,
+        "A smaller model keeps the best KEEP candidates for the model.",
+        "MODEL:KEEP",
+        autocompletion=completion.cascades,
+    ),
     cascade_sample: int | None = speed(None, "Queries to measure the cascade's loss [default: 4 to 16].", "N", min=0),
     chunk_pairs: int | None = speed(None, "Pairs planned and committed together [default: by device].", "N", min=1),
     overwrite: bool = common.OVERWRITE,
     format: OutputFormat = out(OutputFormat.API, "api: a line a query; pairs: a row a pair; others: run files."),
-    scores: ScoreKind = out(ScoreKind.SIGMOID, "sigmoid (0 to 1), raw (logits) or both. The order is the logit's."),
+    scores: ScoreKind = out(
+        ScoreKind.AUTO, "sigmoid (0 to 1), raw (logits) or both; auto: sigmoid, unless the checkpoint states raw."
+    ),
     documents: bool = out(True, "Write the documents with their scores."),
+    echo_query: bool = out(False, "Write the query in each answer too: view, report and mine need no --input then."),
     mark_truncated: bool = out(False, "Mark every result whose pair was truncated."),
     summary: str | None = out(None, "Write figures and settings of the run as JSON.", "FILE"),
     limit: int | None = common.LIMIT,
@@ -49,6 +69,9 @@ def run(
     max_errors: int | None = recovery(None, "Stop after more than N bad records.", "N", min=0),
     resume: Resume = recovery(Resume.AUTO, "Continue where an earlier run of the same command stopped."),
     restart: bool = recovery(False, "Start over; what an earlier run left is discarded."),
+    on_changed: OnChanged = recovery(
+        OnChanged.FAIL, "If input or settings are not those of the unfinished run: fail, or start over and say so."
+    ),
     checkpoint: str | None = recovery(None, "Keep the checkpoint here; output to stdout has no other.", "FILE"),
     commit_interval: float | None = recovery(
         None, "Make finished work durable this often [default: 1, Parquet 15].", "SECONDS", min=0
@@ -60,38 +83,18 @@ def run(
     ),
     progress: ProgressMode = shown(ProgressMode.AUTO, "auto: a bar on a terminal, plain lines elsewhere."),
     progress_interval: float = shown(30.0, "Seconds between lines of plain and json progress.", "SECONDS", min=0.1),
-    quiet: bool = common.QUIET,
-    verbose: bool = common.VERBOSE,
-    config: str | None = Config,  # noqa: ARG001 - read before the other flags, see settings
-    print_config: bool = PrintConfig,
-) -> None:
-    """Rerank the candidates of every query in INPUT, best first.
+) -> tuple[RunConfig, tuple[str, ...] | None]:
+    """The configuration of a run, without its streams, and the devices of its workers. Raises UsageError.
 
-    \b
-      rerank run candidates.jsonl -o reranked.jsonl
-      rerank run pairs.parquet -o reranked.parquet --format pairs -m mini
-      zcat big.jsonl.gz | rerank run --top-n 10 --no-documents > best.jsonl
-      rerank run --run bm25.trec --beir scifact/ --format trec -o ce.trec
-
-    Reads JSONL (also gzip, zstd, bz2, lz4), Parquet and TSV. The shape of the records is recognised from the first one.
+    `api/files.py` calls it from Python with the same names.
     """
-    if print_config:
-        show(context)
-        return
+    from rerank_cli.formats import AnswerOptions, OutputOptions
+    from rerank_cli.run.options import Cascade, RunConfig
+    from rerank_cli.run.scoring.workers.devices import device_list
+
     records, where = given(), place()
     if devices is not None and where["device"] != "auto":
         raise UsageError("--device and --devices: give one of them")
-    prepare(quiet=quiet, verbose=verbose)
-    from rerank_cli.engine.lazy import start_session
-    from rerank_cli.engine.limits import find
-    from rerank_cli.formats import AnswerOptions, OutputOptions
-    from rerank_cli.run.job import run as run_job
-    from rerank_cli.run.options import Cascade, RunConfig
-    from rerank_cli.run.scoring.workers.devices import device_list, open_workers
-    from rerank_cli.run.signals import die_of
-
-    stdout = claim_stdout() if output == "-" else None
-    notify = notifier(quiet, as_json=progress is ProgressMode.JSON)
     options = model.model_of(reading, lambda: where, passages)
     ordering = ranking()
     layers = options.family.cutoff_layers or ()
@@ -103,13 +106,14 @@ def run(
         mark_truncated,
         options.in_passages,
         fused=ordering["fusion"].kind is not None,
+        query=echo_query,
     )
-    plan = RunConfig(
+    config = RunConfig(
         model=options,
         input=records,
         output=OutputOptions(output, format, answers, overwrite, keep_errors=on_error is OnError.EMIT),
-        stdout=stdout,
         resume=Resume.NEVER if restart else resume,
+        on_changed=on_changed,
         top_n=top_n,
         limit=limit,
         chunk_pairs=chunk_pairs,
@@ -123,24 +127,78 @@ def run(
         on_error=on_error,
         errors=errors,
         max_errors=max_errors,
-        progress=ProgressMode.OFF if quiet else progress,
+        progress=progress,
         progress_interval=progress_interval,
         summary=summary,
-        notify=notify,
         **ordering,
     )
-    open_model = start_session if devices is None else partial(open_workers, device_list(devices))
+    return config, None if devices is None else device_list(devices)
+
+
+@declare.command
+def run(
+    context: typer.Context,
+    configured: Callable[[], Any] = configured,
+    quiet: bool = common.QUIET,
+    verbose: bool = common.VERBOSE,
+    config: str | None = Config,  # noqa: ARG001 - read before the other flags, see settings
+    print_config: bool = PrintConfig,
+) -> None:
+    """Rerank the candidates of every query in INPUT, best first.
+
+    \b
+      rerank run candidates.jsonl -o reranked.jsonl
+      rerank run pairs.csv -o reranked.csv --format pairs -m mini
+      zcat big.jsonl.gz | rerank run --top-n 10 --no-documents > best.jsonl
+      rerank run --run bm25.trec --beir scifact/ --format trec -o ce.trec
+
+    Reads JSONL, JSON, CSV, TSV, Parquet and Arrow, also compressed with gzip, zstd, bz2, lz4 or xz. Format and shape
+    are recognised. The suffix of the output selects its format; .gz, .zst, .bz2, .lz4 or .xz after it compresses.
+    """
+    if print_config:
+        show(context)
+        return
+    prepare(quiet=quiet, verbose=verbose)
+    from rerank_cli.engine.lazy import start_session
+    from rerank_cli.engine.limits import find
+    from rerank_cli.run.job import run as run_job
+    from rerank_cli.run.scoring.workers.devices import open_workers
+    from rerank_cli.run.signals import die_of
+
+    plan, devices = configured()
+    notify = notifier(quiet, as_json=plan.progress is ProgressMode.JSON)
+    plan = replace(
+        plan,
+        stdout=claim_stdout() if plan.output.path == "-" else None,
+        progress=ProgressMode.OFF if quiet else plan.progress,
+        notify=notify,
+        command=shlex.join(["rerank", *sys.argv[1:]]),
+    )
+    open_model = start_session if devices is None else partial(open_workers, devices)
     outcome, stop = run_job(plan, open_model, lambda wanted: find(wanted).revision)
-    if outcome.nothing_to_do:
-        measured = ", rerank eval measures it" if plan.qrels else ""
-        notify(f"{output}: already complete, nothing to do (--overwrite repeats the run{measured})")
-    if outcome.stats.records:
-        notify(outcome.line())
-    if outcome.interrupted and outcome.model and (output != "-" or checkpoint):
-        notify(f"stopped by {outcome.interrupted}, work kept; the same command continues from here")
+    for message in _last_messages(plan, outcome):
+        notify(message)
     if stop.signal:
         die_of(stop.signal)
     if outcome.interrupted:
         raise typer.Exit(EXIT_STOPPED)
     if outcome.stats.rejected:
         raise typer.Exit(EXIT_REJECTED)
+
+
+def _last_messages(plan: RunConfig, outcome: Summary) -> Iterator[str]:
+    """What a run says when it ends: what it did, and how to go on if it was stopped."""
+    output = plan.output.path
+    if outcome.nothing_to_do:
+        measured = ", rerank eval measures it" if plan.qrels else ""
+        yield f"{output}: already complete, nothing to do (--overwrite repeats the run{measured})"
+    if outcome.stats.records or outcome.stats.finished:
+        yield outcome.line()
+    if outcome.interrupted:
+        if output == "-" and not plan.checkpoint:
+            kept = "; --checkpoint FILE makes a run to stdout resumable"
+        elif outcome.model:
+            kept = f", work kept; {plan.same_command} continues from here"
+        else:
+            kept = " before it had a model"
+        yield f"stopped by {outcome.interrupted}{kept}"

@@ -16,7 +16,7 @@ from rerank_cli.cli.streams import claim_stdout, prepare, write
 def score(
     reading: Callable[[], Any] = model.reading,
     place: Callable[[], dict[str, Any]] = model.place,
-    query: str = typer.Argument(help="The query."),
+    query: str = typer.Argument(metavar="QUERY", help="The query."),
     documents: list[str] = typer.Argument(metavar="DOC", help="Documents to score."),
     top_n: int | None = common.TOP_N,
 ) -> None:

@@ -10,7 +10,7 @@ from rerank_cli.cli.flags.declare import flag
 
 _STATES = {
     "running": "running: {holder}",
-    "stopped": "stopped; the same command continues it",
+    "stopped": "stopped; the same command continues it (without --restart)",
     "complete": "complete",
     "exists": "a file without a receipt; how it was made is unknown",
 }
@@ -28,7 +28,8 @@ def status(
       rerank status reranked.jsonl
       rerank status - --checkpoint pipe.checkpoint
 
-    Figures are those of the last commit. Loads no model. Exit code 4 if nothing is known of OUTPUT.
+    Figures of a run in progress are a few seconds old, those of a stopped one are of its last commit. A finished output
+    has its own, unless the file was copied. Loads no model. Exit code 4 if nothing is known of OUTPUT.
     """
     from rerank_cli.inspection.status import status_of
 
@@ -39,18 +40,30 @@ def status(
     rows = [("output", found.output), ("state", _STATES[found.state].format(holder=found.holder))]
     if found.kept_bytes:
         rows.append(("kept", f"{found.kept_bytes:,} bytes"))
-    if found.checkpoint:
-        progress, counts = found.checkpoint.progress, found.checkpoint.counts
+    if progress := found.progress:
         share, eta = progress["share_done"], progress["eta_seconds"]
-        done = f"{counts['records']:,} records, {counts['pairs']:,} pairs"
+        done = f"{progress['records']:,} records, {progress['pairs']:,} pairs"
         pace = f"{progress['pairs_per_second']:,.0f} pairs/s, {progress['tokens_per_second']:,.0f} tokens/s"
-        settings = [f"{name} {value}" for name, value in found.checkpoint.fingerprint.items() if value is not None]
         rows += [
             ("done", done + (f", {share:.1%}" if share is not None else "")),
             ("pace", pace + (f", {eta:,.0f} s to go" if eta is not None else "")),
-            ("rejected", f"{counts['rejected']:,} records"),
-            ("committed", f"{progress['time']} ({found.age_seconds:,.0f} s ago)"),
-            ("made with", ", ".join(settings)),
+            ("rejected", f"{progress['rejected']:,} records"),
         ]
+    if found.checkpoint:
+        settings = [f"{name} {value}" for name, value in found.checkpoint.fingerprint.items() if value is not None]
+        committed = f"{found.checkpoint.counts['records']:,} records, {found.age_seconds:,.0f} s ago"
+        rows += [("committed", committed), ("made with", ", ".join(settings))]
+    if figures := found.finished:
+        rows += [
+            ("done", f"{figures['records']:,} records, {figures['pairs']:,} pairs, {figures['tokens']:,} tokens"),
+            ("rejected", f"{figures['rejected']:,} records"),
+            ("finished", f"{figures['finished']}, in {figures['seconds']:,.1f} s"),
+            ("pace", f"{figures['pairs_per_second']:,.0f} pairs/s"),
+        ]
+        if figures["model"]:
+            where = f"on {figures['device']} in {figures['dtype']}"
+            rows.append(("model", f"{figures['model']} ({figures['revision']}) {where}"))
+        if figures["command"]:
+            rows.append(("command", figures["command"]))
     for name, value in rows:
         typer.echo(f"{name:<10}  {value}")

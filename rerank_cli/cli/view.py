@@ -21,12 +21,13 @@ def view(
     qrels: str | None = common.QRELS,
     query: str | None = flag(None, "Show only the query with this id.", "ID"),
     top: int = flag(10, "Passages to show of each query.", "N", min=1),
+    full: bool = flag(False, "Show whole passages, not only one line of each."),
 ) -> None:
     """Page through queries and passages: score, new rank, first-stage rank, and text.
 
     \b
       rerank view reranked.jsonl --input candidates.jsonl --qrels qrels.tsv
-      rerank view reranked.jsonl --query 42 --top 3
+      rerank view reranked.jsonl --query 42 --top 3 --full
 
     Uses $PAGER (less) on a terminal, plain text elsewhere. Reads the file only as far as it is shown.
     """
@@ -39,7 +40,7 @@ def view(
 
         def write(target: IO[str]) -> None:
             for one, judged in found:
-                target.write(text_of(one, judged, top, colour))
+                target.write(text_of(one, judged, top, colour, full))
 
         if not (colour and through_pager(write)):
             if isinstance(sys.stdout, TextIOWrapper):

@@ -16,7 +16,11 @@ from rerank_cli.engine.prepare import PairTexts, Prepared
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model as a run's summary describes it. `layers` are the cutoff layers, each of which gives a score."""
+    """The model as a run's summary describes it. `layers` are the cutoff layers, each of which gives a score.
+
+    `scores` is the kind that is written without `--scores`: sigmoid, or raw if the checkpoint states so. `by_files` are
+    the settings that its files state, other than the length; `remarks` are lines about such settings, for people.
+    """
 
     name: str
     revision: str
@@ -33,6 +37,9 @@ class ModelFacts:
     layers: tuple[int, ...] = ()
     quantize: str = Quantize.NONE.value
     compiled: bool = False
+    scores: str = "sigmoid"
+    by_files: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import re
 
@@ -27,11 +28,23 @@ def choose_device(name: str, flag: str = "--device") -> torch.device:
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise UsageError(f"{flag} {name}: no such device (expected auto, cpu, cuda, cuda:N or mps)")
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"{flag} {name}: not available (torch finds {torch.cuda.device_count()} CUDA devices)")
+    if device.type == "cuda" and (device.index or 0) >= (found := torch.cuda.device_count()):
+        raise UsageError(f"{flag} {name}: {_without_card(flag, found)}")
     if device.type == "mps" and not has_mps:
-        raise UsageError(f"{flag} mps: not available on this machine")
+        raise UsageError(f"{flag} mps: torch finds no Apple GPU. Fix: {flag} cpu")
     return device
+
+
+def _without_card(flag: str, found: int) -> str:
+    """Why a CUDA device is not there, if torch finds this many, and what to do."""
+    if found:
+        return f"torch finds {found} CUDA device{'s' * (found > 1)}, numbered from 0. Fix: {flag} cuda:{found - 1}"
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return f"this torch ({torch.__version__}) is built without CUDA. Fix: {flag} cpu, or install torch with CUDA"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return f"torch finds no CUDA device (CUDA_VISIBLE_DEVICES is {visible!r}). Fix: {flag} cpu, or change that"
+    return f"torch finds no CUDA device. Fix: {flag} cpu; nvidia-smi shows whether there is one and its driver works"
 
 
 def choose_dtype(

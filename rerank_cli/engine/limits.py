@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import UsageError
 from rerank_cli.models.checkpoint import Checkpoint, resolve
 from rerank_cli.models.prompts.pairs import Limits, PairRule
-from rerank_cli.models.prompts.tokens import TextTokenizer, load_tokenizer
+from rerank_cli.models.prompts.tokens import TextTokenizer
 from rerank_cli.models.registry import identify
-from rerank_cli.models.rules import Reading, read_as
+from rerank_cli.models.rules import BUILT_IN, FLAG, Reading, read_pairs
 
 
 def choose_limits(options: ModelOptions, positions: int, rule: PairRule) -> Limits:
@@ -33,7 +34,25 @@ def choose_limits(options: ModelOptions, positions: int, rule: PairRule) -> Limi
     query = options.query_max_length
     if query is not None and not 1 <= query <= max_length:
         raise UsageError(f"--query-max-length {query}: expected 1 to {max_length}")
-    return Limits(max_length, int(max_length * rule.query_share) if query is None else query, room)
+    query = int(max_length * rule.query_share) if query is None else query
+    return Limits(max_length, query, room, rule.cut, len(rule.template.passage_tail))
+
+
+def remarks_of(options: ModelOptions, reading: Reading, limits: Limits, positions: int) -> tuple[str, ...]:
+    """One line for each setting of the checkpoint's files that is not taken up."""
+    found, stated = list(reading.remarks), reading.stated
+    longest = min(stated.max_length or positions, positions - reading.rule.granted)
+    if options.max_length is None and limits.max_length < longest < _UNLIMITED:
+        found.append(f"max length {limits.max_length:,}, the model could read {longest:,} (--max-length)")
+    if stated.activation not in {None, "Identity", "Sigmoid"}:
+        where = stated.sources["activation"]
+        found.append(f"{where} states the activation {stated.activation}: not applied, scores are sigmoids")
+    return tuple(found)
+
+
+def scores_of(reading: Reading) -> str:
+    """The kind of score that is written unless a flag says otherwise: `raw` or `sigmoid`, see `choices.ScoreKind`."""
+    return "raw" if reading.stated.activation == "Identity" else "sigmoid"
 
 
 def find(options: ModelOptions) -> Checkpoint:
@@ -41,15 +60,20 @@ def find(options: ModelOptions) -> Checkpoint:
     return resolve(options.name, options.revision, options.family.adapter)
 
 
+_UNLIMITED = 1 << 20  # positions of models that have no limit
+
+
 @dataclass(frozen=True, slots=True)
 class TokenizerOnly:
-    """A model without its weights: how it reads a pair, and its limits."""
+    """A model without its weights: how it reads a pair, and its limits. `sources` are where settings come from."""
 
     checkpoint: Checkpoint
     family: str
     tokenizer: TextTokenizer
     reading: Reading
     limits: Limits
+    sources: Mapping[str, str]
+    remarks: tuple[str, ...]
 
 
 def open_tokenizer(options: ModelOptions) -> TokenizerOnly:
@@ -58,9 +82,21 @@ def open_tokenizer(options: ModelOptions) -> TokenizerOnly:
         os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     checkpoint = resolve(options.name, options.revision, options.family.adapter, weights=False)
     family = identify(checkpoint)
-    tokenizer = load_tokenizer(checkpoint.folder)
-    reading = read_as(family, checkpoint, tokenizer, options.family)
-    positions = int(checkpoint.config.get("max_position_embeddings") or 1 << 20)
+    tokenizer, reading = read_pairs(family, checkpoint, options.family)
+    positions = int(checkpoint.config.get("max_position_embeddings") or _UNLIMITED)
     if checkpoint.config.get("model_type") in {"roberta", "xlm-roberta", "camembert"}:
         positions -= int(checkpoint.config.get("pad_token_id", 1)) + 1
-    return TokenizerOnly(checkpoint, family, tokenizer, reading, choose_limits(options, positions, reading.rule))
+    limits = choose_limits(options, positions, reading.rule)
+    remarks = remarks_of(options, reading, limits, positions)
+    return TokenizerOnly(checkpoint, family, tokenizer, reading, limits, _sources(options, reading, limits), remarks)
+
+
+def _sources(options: ModelOptions, reading: Reading, limits: Limits) -> dict[str, str]:
+    """Where each setting comes from, by its name: a flag, a file of the checkpoint, its family, or the program."""
+    found = dict(reading.sources)
+    found["max_length"] = FLAG if options.max_length is not None else found["max_length"]
+    if options.max_length is None and limits.max_length < reading.rule.max_length:
+        found["max_length"] = "file config.json"
+    found["query_max_length"] = FLAG if options.query_max_length is not None else found["truncation_rule"]
+    found["activation"] = found.get("activation", BUILT_IN)
+    return found

@@ -6,7 +6,7 @@ Runs on a background thread while the device scores earlier pairs. Needs the mod
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import TypeVar
 
@@ -129,7 +129,7 @@ def tokenize_pairs(pairs: PairTexts, tokenizer: PairTokenizer, *, whole: bool = 
     rule, limits = tokenizer.rule, tokenizer.limits
     if not rule.takes_instruction and any(pairs.instructions):
         raise UsageError("a record has an instruction, but the profile has no {instruction}. Fix: --profile with it")
-    whole = whole or tokenizer.passage_rule.reads_all
+    whole = whole or tokenizer.passage_rule.reads_all or rule.template.keeps_end
     query_of, queries = _number(zip(pairs.queries, pairs.instructions or repeat(None), strict=False))
     passage_of, passages = _number(pairs.passages)
     texts = [rule.query_text(*query) for query in queries] + [rule.passage_text(passage) for passage in passages]
@@ -155,6 +155,8 @@ def prepare(
     found = tokenize_pairs(pairs, tokenizer)
     template, kept = rule.template, found.kept
     windows = passage_rule.cut(found.documents, kept.passage, len(template.passage_head))
+    if template.keeps_end and not passage_rule.in_passages:
+        windows = replace(windows, start=found.documents - windows.length)
     pair = windows.document
     query, kept_query = found.query_of[pair], kept.query[pair]
     keys = np.stack((query, found.passage_of[pair], kept_query, windows.start, windows.length), axis=1)
@@ -200,7 +202,8 @@ def _spans(found: TokenizedPairs, windows: Windows, tokenizer: PairTokenizer) ->
         elif length:
             if number not in offsets:
                 in_prompt = tokenizer.tokenizer.offsets(tokenizer.rule.passage_text(text))
-                offsets[number] = in_prompt - len(tokenizer.rule.passage_lead)
+                dropped = len(text) - len(text.lstrip()) if tokenizer.rule.strips else 0
+                offsets[number] = in_prompt - len(tokenizer.rule.passage_lead) + dropped
             span = offsets[number][start, 0], offsets[number][start + length - 1, 1]
             spans[place] = np.clip(span, 0, len(text))
     return spans

@@ -16,7 +16,7 @@ from rerank_cli.choices import Quantize
 from rerank_cli.engine.attention import register
 from rerank_cli.engine.contract import ModelFacts, RowNotes, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, keep_freed_blocks, sizes_for
-from rerank_cli.engine.limits import choose_limits, find
+from rerank_cli.engine.limits import choose_limits, find, remarks_of, scores_of
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.pending import RowWorkers, is_thread_safe
 from rerank_cli.engine.prepare import PairTexts, PairTokenizer, Prepared, prepare
@@ -28,10 +28,9 @@ from rerank_cli.models.compiled import CompiledModel, compiled
 from rerank_cli.models.encoders.cpu_blocks import work_in_place
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
 from rerank_cli.models.inputs import Frame, Placement
-from rerank_cli.models.prompts.tokens import load_tokenizer
 from rerank_cli.models.quantization.apply import quantize
 from rerank_cli.models.registry import half_precision, identify
-from rerank_cli.models.rules import is_guess, read_as
+from rerank_cli.models.rules import is_guess, read_pairs
 
 if TYPE_CHECKING:
     from rerank_cli.engine.profiling.flops import Costs
@@ -97,8 +96,7 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     checkpoint = checkpoint or find(options)
     family = identify(checkpoint)
     dtype = choose_dtype(options.dtype, device, half_precision(checkpoint, family), options.quantize)
-    text_tokenizer = load_tokenizer(checkpoint.folder)
-    reading = read_as(family, checkpoint, text_tokenizer, options.family)
+    text_tokenizer, reading = read_pairs(family, checkpoint, options.family)
     recipe = Recipe(checkpoint, family, options.family, reading)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -142,6 +140,9 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         layers=model.layers if len(model.layers) > 1 else (),
         quantize=options.quantize.value,
         compiled=isinstance(model, CompiledModel),
+        scores=scores_of(reading),
+        by_files=reading.by_files,
+        remarks=remarks_of(options, reading, limits, model.max_positions),
     )
     passage_rule = PassageRule(options.long_documents, options.stride)
     share = options.share_prefix and model.packed

@@ -14,8 +14,8 @@ from rerank_cli.evaluation.significance import Difference, compare
 from rerank_cli.evaluation.tuning import Tuning, tune
 from rerank_cli.formats import InputOptions
 from rerank_cli.formats.runs.qrels import Qrels, read_qrels
-from rerank_cli.formats.runs.results import Found, read_rankings
-from rerank_cli.formats.shapes.fields import names_from
+from rerank_cli.formats.runs.results import Found, Scores, read_rankings
+from rerank_cli.formats.shapes.fields import Names, names_from
 from rerank_cli.storage.paths import STREAM
 
 Say = Callable[[str], None]
@@ -33,7 +33,7 @@ class Evaluation:
     unjudged: int
     after: Figures
     before: Figures | None = None
-    differences: dict[str, Difference] | None = None
+    differences: dict[str, Difference | None] | None = None
 
     @property
     def line(self) -> str:
@@ -53,7 +53,7 @@ class Evaluation:
         }
         if self.before and self.differences:
             found["baseline_means"] = self.before.means
-            found["differences"] = {name: asdict(difference) for name, difference in self.differences.items()}
+            found["differences"] = {name: d and asdict(d) for name, d in self.differences.items()}
         if per_query:
             found["per_query"] = [
                 {"id": query, "values": after} | ({} if before is None else {"baseline_values": before})
@@ -77,11 +77,11 @@ class Evaluation:
 def evaluate(
     measures: Sequence[Measure],
     qrels: Qrels,
-    after: Mapping[str, Sequence[str]],
-    before: Mapping[str, Sequence[str]] | None = None,
+    after: Mapping[str, Scores],
+    before: Mapping[str, Scores] | None = None,
     unjudged: int = 0,
 ) -> Evaluation:
-    """Evaluate rankings (document ids by query, best first) over all judged queries."""
+    """Evaluate a run (scores by query and document) over all judged queries."""
     found = measure(measures, qrels, after)
     missing = sum(not after.get(query) for query in qrels)
     if before is None:
@@ -94,19 +94,19 @@ def evaluate(
     return Evaluation(len(qrels), missing, unjudged, found, other, differences)
 
 
-def check_overlap(path: str, qrels: Qrels, rankings: Mapping[str, Sequence[str]], others: int) -> None:
+def check_overlap(path: str, qrels: Qrels, run: Mapping[str, Scores], others: int) -> None:
     """InputError if no query of the run is judged, which means that the query ids do not match."""
-    if not rankings:
+    if not run:
         got = f"got {others:,} others, expected ids like {shown(next(iter(qrels)), 40)}" if others else "it is empty"
         raise InputError(f"{shown(path, 300)}: none of its queries is judged ({got}). Fix: another --qrels")
 
 
-def suspicion(qrels: Qrels, rankings: Mapping[str, Sequence[str]]) -> str | None:
+def suspicion(qrels: Qrels, run: Mapping[str, Scores]) -> str | None:
     """A warning if no document of the run is judged, which mostly means that the document ids do not match."""
-    if any(document in qrels[query] for query, documents in rankings.items() for document in documents):
+    if any(document in qrels[query] for query, documents in run.items() for document in documents):
         return None
-    query, documents = next(iter(rankings.items()))
-    got = f"query {shown(query, 40)} has {shown(documents[0], 40) if documents else 'none'}"
+    query, documents = next(iter(run.items()))
+    got = f"query {shown(query, 40)} has {shown(next(iter(documents)), 40) if documents else 'none'}"
     return f"none of the documents is judged: {got}, the judgements {shown(next(iter(qrels[query])), 40)}"
 
 
@@ -122,25 +122,32 @@ class Asked:
     id_field: str | None = None
     doc_id_field: str | None = None
 
+    @property
+    def fields(self) -> Names:
+        return names_from(InputOptions((self.run,), id_field=self.id_field, doc_id_field=self.doc_id_field))
+
 
 def worked_out(asked: Asked, say: Say) -> Evaluation:
     """Evaluate a run file, against a baseline if there is one."""
     measures, qrels = _measures_and_qrels(asked)
     found, after = _read(asked, asked.run, qrels, say)
+    unjudged = found.others
+    del found  # it holds all texts
     before = _read(asked, asked.baseline, qrels, say)[1] if asked.baseline else None
     if asked.answered:
         common = after.keys() & before.keys() if before is not None else after.keys()
         if not common:
             raise UsageError("--answered: no judged query is in both runs. Fix: leave it out")
         qrels = {query: judged for query, judged in qrels.items() if query in common}
-    return evaluate(measures, qrels, after, before, found.others)
+    return evaluate(measures, qrels, after, before, unjudged)
 
 
 def tuned(asked: Asked, normalize: Normalize, folds: int, say: Say) -> Tuning:
     """Find the best fusion weight for an output that holds the scores of both stages."""
     measures, qrels = _measures_and_qrels(asked)
-    found, _ = _read(asked, asked.run, qrels, say)
-    return tune(asked.run, found.rankings, qrels, measures[0], normalize, folds)
+    found = _read(asked, asked.run, qrels, say)[0]
+    rankings = {query: item.results for query, item in found.rankings.items()}
+    return tune(asked.run, rankings, qrels, measures[0], normalize, folds)
 
 
 def _measures_and_qrels(asked: Asked) -> tuple[list[Measure], Qrels]:
@@ -150,12 +157,11 @@ def _measures_and_qrels(asked: Asked) -> tuple[list[Measure], Qrels]:
     return measures, read_qrels(asked.qrels)
 
 
-def _read(asked: Asked, path: str, qrels: Qrels, say: Say) -> tuple[Found, dict[str, list[str]]]:
-    """The rankings of judged queries, and their document ids by query."""
-    fields = names_from(InputOptions((path,), id_field=asked.id_field, doc_id_field=asked.doc_id_field))
-    found = read_rankings(path, qrels, fields)
-    names = {query: [result.id for result in results] for query, results in found.rankings.items()}
-    check_overlap(path, qrels, names, found.others)
-    if remark := suspicion(qrels, names):
+def _read(asked: Asked, path: str, qrels: Qrels, say: Say) -> tuple[Found, dict[str, Scores]]:
+    """The rankings of judged queries, and the scores to compute measures from."""
+    found = read_rankings(path, qrels, asked.fields)
+    run = {query: item.measured for query, item in found.rankings.items()}
+    check_overlap(path, qrels, run, found.others)
+    if remark := suspicion(qrels, run):
         say(f"{path}: {remark}")
-    return found, names
+    return found, run

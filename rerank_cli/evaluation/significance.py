@@ -32,8 +32,8 @@ class Difference:
     ties: int
 
 
-def compare(before: Sequence[float], after: Sequence[float]) -> Difference:
-    """Compare the values of two runs, paired by index; both tests are two-sided.
+def compare(before: Sequence[float], after: Sequence[float]) -> Difference | None:
+    """Compare the values of two runs, paired by index; both tests are two-sided. None without a pair of numbers.
 
     The interval is that of the paired t-test, mean ± t·s/√n at 95 %: Student, "The probable error of a mean",
     Biometrika 6 (1908). The permutation test flips the signs of the differences, in all 2ⁿ ways if these are at most
@@ -41,6 +41,9 @@ def compare(before: Sequence[float], after: Sequence[float]) -> Difference:
     retrieval: Smucker, Allan and Carterette, CIKM 2007.
     """
     differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        return None
     low, high, p = _student(differences)
     wins, losses = int((differences > _TIE).sum()), int((differences < -_TIE).sum())
     mean = float(differences.mean())

@@ -1,13 +1,12 @@
 """Finds the best fusion weight: mixes both scores of an output at 21 weights and measures each. Runs no model.
 
-The mix is that of `rerank run --fuse weighted`. The best mean is measured on the queries that chose the weight and is
-therefore too high; the cross-validated mean is not.
+The mix is that of `rerank run --fuse weighted`, to the bit; it can be written as a run. The best mean is measured on
+the queries that chose the weight and is therefore too high; the cross-validated mean is not.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,8 @@ from rerank_cli.display import shown
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation.measures import Measure, measure
 from rerank_cli.formats.runs.qrels import Qrels
-from rerank_cli.formats.runs.results import Rankings, Result
-from rerank_cli.ranking import weighted
+from rerank_cli.formats.runs.results import Result, stand_ins
+from rerank_cli.ranking import LARGEST, weighted
 
 WEIGHTS = tuple(step / 20 for step in range(21))
 _SEED = 0
@@ -61,39 +60,65 @@ class Tuning:
         }
 
 
-def tune(path: str, rankings: Rankings, qrels: Qrels, by: Measure, normalize: Normalize, folds: int) -> Tuning:
+def tune(
+    path: str,
+    rankings: Mapping[str, Sequence[Result]],
+    qrels: Qrels,
+    by: Measure,
+    normalize: Normalize,
+    folds: int,
+) -> Tuning:
     """Try all weights on the judged queries of an output. InputError if scores or candidates are missing."""
     if folds < 2:
         raise UsageError(f"--folds {folds}: expected 2 or more parts")
     for query, documents in rankings.items():
-        _check(path, query, documents)
+        check_mixable(path, query, documents)
+    mixable = {query: Mixable(documents) for query, documents in rankings.items()}
     judged = {query: qrels[query] for query in rankings}
     values = []
     for weight in WEIGHTS:
-        mixed = {query: mix(documents, weight, normalize) for query, documents in rankings.items()}
-        found = measure([by], judged, mixed).values[by.name]
+        mixed = ((query, one.mixed(weight, normalize)) for query, one in mixable.items())
+        run = {query: stand_ins([result.id for result, _ in documents]) for query, documents in mixed}
+        found = measure([by], judged, run).values[by.name]
         values.append([found[query] for query in judged])
     by_weight = np.array(values)
+    if np.isnan(by_weight).any():
+        raise UsageError(f"--tune-weight: {by.name} has no value for some queries. Fix: another of --measures first")
     means = by_weight.mean(axis=1)
     curve = dict(zip(WEIGHTS, means.tolist(), strict=True))
     raw = any(not 0 <= document.score <= 1 for documents in rankings.values() for document in documents)
     return Tuning(by.name, normalize, curve, WEIGHTS[_best(means)], folds, _held_out(by_weight, folds), raw)
 
 
-def mix(documents: Sequence[Result], weight: float, normalize: Normalize) -> list[str]:
-    """Document ids in the order of the mixed scores, ties in the reranker's order."""
-    reranked = sorted(documents, key=lambda document: -document.score)
-    scores = np.array([document.score for document in reranked], dtype=np.float64)
-    first = np.array([document.first_score for document in reranked], dtype=np.float64)
-    order = np.argsort(-weighted(scores, first, weight, normalize), kind="stable")
-    return [reranked[index].id for index in order]
+class Mixable:
+    """The documents of a query with both scores, to be mixed with several weights."""
+
+    def __init__(self, documents: Sequence[Result]) -> None:
+        self._documents = documents
+        # The order of the input, in which a run normalizes: sums of floats depend on it.
+        self._given = np.array(sorted(range(len(documents)), key=lambda n: documents[n].index or 0), dtype=np.intp)
+        scores = np.array([document.score for document in documents], dtype=np.float32)
+        self._scores = scores[self._given].astype(np.float64)
+        self._first = np.array([document.first_score for document in documents], dtype=np.float64)[self._given]
+        by_model = [document.score if document.logit is None else document.logit for document in documents]
+        self._reranked = np.argsort(-np.array(by_model, dtype=np.float64), kind="stable")
+
+    def mixed(self, weight: float, normalize: Normalize) -> Iterator[tuple[Result, float]]:
+        """Results with mixed scores (float32 values), best first, ties in the reranker's order."""
+        if not self._documents:
+            return iter(())
+        mixed = np.empty(len(self._documents), dtype=np.float32)
+        mixed[self._given] = weighted(self._scores, self._first, weight, normalize)
+        order = self._reranked[np.argsort(-mixed[self._reranked], kind="stable")]
+        return zip((self._documents[place] for place in order.tolist()), mixed[order].tolist(), strict=True)
 
 
-def _check(path: str, query: str, documents: Sequence[Result]) -> None:
+def check_mixable(path: str, query: str, documents: Sequence[Result]) -> None:
+    """Raise InputError if a score is missing (or beyond float32), or if there are fewer documents than candidates."""
     where = f"{shown(path, 300)}: query {shown(query, 40)}"
-    if any(math.isnan(document.score) for document in documents):
+    if not all(abs(document.score) <= LARGEST for document in documents):
         raise InputError(f"{where} has documents without a relevance score. Fix: an output of rerank run")
-    if any(document.first_score is None for document in documents):
+    if not all(document.first_score is not None and abs(document.first_score) <= LARGEST for document in documents):
         fix = "Fix: rerank candidates that have a `score`, with --format api or pairs"
         raise InputError(f"{where} has documents without a first-stage score. {fix}")
     last = max((document.index for document in documents if document.index is not None), default=-1)

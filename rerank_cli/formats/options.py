@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rerank_cli.choices import OutputFormat, RunValues, ScoreKind
+from rerank_cli.choices import InputFormat, OutputFormat, RunValues, ScoreKind
 from rerank_cli.records import Shape
 
 
@@ -13,7 +13,8 @@ class ById:
     """Where the texts of a run are, which names queries and documents by id.
 
     `queries` is a file, `corpus` a file or a folder of files. The first `depth` candidates of a query are used. The
-    index of the corpus is kept beside it, or in `index_folder`.
+    index of the corpus is kept beside it, or in `index_folder`. With `answer_unlisted`, queries that the run does not
+    name are answered too, after the others, without candidates; of these only the ones that the file `judged` judges.
     """
 
     queries: str
@@ -21,14 +22,18 @@ class ById:
     depth: int | None = None
     values: RunValues = RunValues.AUTO
     index_folder: str | None = None
+    answer_unlisted: bool = False
+    judged: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
     """Which files to read, and how. Several files are read in order and have one shape.
 
-    A field is a key or a dotted path of keys; None means the known names in order. With `sort`, rows of pairs may be in
-    any order. With `by_id`, `paths` are runs, and the fields are those of the run, query and corpus files.
+    A field is a key or a dotted path of keys; None means the known names in order. `text_field` may be several with
+    commas between; `text_template` puts fields into a text. `query` is the query of records without one. With `sort`,
+    rows of pairs may be in any order. With `by_id`, `paths` are runs, and the fields are those of the run, query and
+    corpus files. With `require_candidates`, a query without candidates is a bad record.
     """
 
     paths: tuple[str, ...]
@@ -40,6 +45,12 @@ class InputOptions:
     doc_id_field: str | None = None
     sort: bool = False
     by_id: ById | None = None
+    text_template: str | None = None
+    title_field: str | None = None
+    score_field: str | None = None
+    query: str | None = None
+    require_candidates: bool = False
+    format: InputFormat = InputFormat.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,8 @@ class AnswerOptions:
     """How a ranking becomes output rows.
 
     `layers` are the cutoff layers whose scores are written too, `truncated` marks every result that lost tokens,
-    `passages` names the best part of a long document, `fused` writes the score that the order follows.
+    `passages` names the best part of a long document, `fused` writes the score that the order follows, `query` the
+    query's text.
     """
 
     model: str
@@ -57,6 +69,7 @@ class AnswerOptions:
     truncated: bool = False
     passages: bool = False
     fused: bool = False
+    query: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import numpy as np
 from rerank_cli.engine.limits import TokenizerOnly
 from rerank_cli.engine.prepare import PairTokenizer, tokenize_pairs
 from rerank_cli.errors import InputError
-from rerank_cli.models.prompts.pairs import Ids
-from rerank_cli.models.registry import ENCODER, MODULAR
+from rerank_cli.models.known import ENCODER, MODULAR
+from rerank_cli.models.prompts.pairs import Ids, PairTemplate
+from rerank_cli.models.stated import pooling_modes
 from rerank_cli.records import Record, Rejection, Request
 from rerank_cli.run.stages import pair_texts
 
@@ -21,10 +22,11 @@ _WIDTH = 96
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The part of a text that is read: `kept` of its `tokens`, and the character offset where reading ends."""
+    """The part of a text that is read: `kept` of its `tokens`, and the characters where reading starts and ends."""
 
     kept: int
     tokens: int
+    starts_at: int
     ends_at: int
 
     @property
@@ -75,7 +77,7 @@ def inspect_pair(record: Request, index: int, model: TokenizerOnly) -> Inspectio
         "prefix": rule.template.prefix,
         "query": rule.template.clip_query(query_ids, kept_query),
         "middle": rule.template.middle,
-        "passage": passage_ids[:kept_passage],
+        "passage": rule.template.part_of_passage(passage_ids, *_kept(passage_ids, kept_passage, rule.template)),
         "suffix": rule.template.suffix,
     }
     ids = np.concatenate(list(pieces.values())).tolist()
@@ -87,18 +89,29 @@ def inspect_pair(record: Request, index: int, model: TokenizerOnly) -> Inspectio
     return Inspection(record, index, query, passage, *cuts, ids, tokens, parts, score_at)
 
 
+def _kept(ids: Ids, kept: int, template: PairTemplate) -> tuple[int, int]:
+    """Where the kept ids of a text begin and end."""
+    return (len(ids) - kept, len(ids)) if template.keeps_end else (0, kept)
+
+
 def _cut(text: str, ids: Ids, kept: int, model: TokenizerOnly) -> Cut:
-    ends_at = len(text) if kept >= len(ids) else int(model.tokenizer.offsets(text)[kept - 1, 1]) if kept else 0
-    return Cut(kept, len(ids), ends_at)
+    if kept >= len(ids):
+        return Cut(kept, len(ids), 0, len(text))
+    first, last = _kept(ids, kept, model.reading.rule.template)
+    offsets = model.tokenizer.offsets(text)
+    return Cut(
+        kept, len(ids), *((int(offsets[first, 0]) if first else 0, int(offsets[last - 1, 1])) if kept else (0, 0))
+    )
 
 
 def _score_at(model: TokenizerOnly, length: int) -> int | None:
-    """Encoders are read at the first token or at the mean of all tokens, causal models at the last token."""
+    """Causal models are read at the last token, encoders at the first one, or from all tokens."""
     if model.family not in {ENCODER, MODULAR}:
         return length - 1
-    pooling = [module.config for module in model.checkpoint.modules if module.kind == "Pooling"]
-    mean = [config.get("pooling_mode") == "mean" or config.get("pooling_mode_mean_tokens") for config in pooling]
-    return None if any(mean) or model.checkpoint.config.get("classifier_pooling") == "mean" else 0
+    modes = pooling_modes(model.checkpoint) if model.family == MODULAR else ("cls",)
+    if modes == ("lasttoken",):
+        return length - 1
+    return 0 if modes == ("cls",) and model.checkpoint.config.get("classifier_pooling") != "mean" else None
 
 
 def lines(found: Inspection) -> Iterator[str]:
@@ -106,8 +119,9 @@ def lines(found: Inspection) -> Iterator[str]:
     for name, text, cut in (("query", found.query, found.query_cut), ("passage", found.passage, found.passage_cut)):
         where = ""
         if cut.truncated:
-            before, after = text[: cut.ends_at][-24:], text[cut.ends_at :][:24]
-            where = f", cut at character {cut.ends_at:,}: …{_visible(before)} ✂ {_visible(after)}…"
+            at = cut.starts_at or cut.ends_at
+            before, after = text[:at][-24:], text[at:][:24]
+            where = f", cut at character {at:,}: …{_visible(before)} ✂ {_visible(after)}…"
         seen = _visible(text)
         yield f"{name:<8} {cut.kept:,} of {cut.tokens:,} tokens read{where}"
         yield f"         {seen if len(seen) <= _WIDTH else f'{seen[: _WIDTH // 2]} … {seen[-_WIDTH // 2 :]}'}"
@@ -118,7 +132,7 @@ def lines(found: Inspection) -> Iterator[str]:
         mark = "  ← the score is read here" if number == found.score_at else ""
         yield f"{number:>6} {identity:>8}  {part:<8} {_visible(token)}{mark}"
     if found.score_at is None:
-        yield "the score is read from the mean of all tokens"
+        yield "the score is read from all tokens"
 
 
 def _visible(text: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rerank_cli.choices import ScoreKind
 from rerank_cli.engine.contract import Session
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import deepest
@@ -16,7 +17,7 @@ from rerank_cli.ranking import sigmoid
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """A document with its index in the input, its logit, and its score, the sigmoid of the logit."""
+    """A document with its index in the input, its logit, and its score: the sigmoid, or what the checkpoint states."""
 
     index: int
     text: str
@@ -33,6 +34,6 @@ def score_documents(session: Session, query: str, documents: Sequence[str]) -> l
     logits = deepest(prepared.windows.pool(session.score(prepared))[0])
     if not np.isfinite(logits).all():
         raise ModelError("the model gave a score that is not a finite number. Fix: --dtype fp32")
-    scores = sigmoid(logits)
+    scores = logits if session.facts.scores == ScoreKind.RAW else sigmoid(logits)
     order = np.argsort(-logits, kind="stable").tolist()
     return [ScoredText(i, documents[i], float(str(logits[i])), float(str(scores[i]))) for i in order]

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from rerank_cli.errors import InputError
 from rerank_cli.run.recovery.checkpoint import Checkpoint, load
 from rerank_cli.run.recovery.output_state import OutputState
-from rerank_cli.run.recovery.receipt import signed
+from rerank_cli.run.recovery.receipt import recorded, signed
 from rerank_cli.storage.lock import holder
 from rerank_cli.storage.paths import final_path
 
@@ -20,7 +22,9 @@ from rerank_cli.storage.paths import final_path
 class Status:
     """`state` is `running`, `stopped` (the same command continues), `complete`, or `exists` (of unknown origin).
 
-    `holder` is the process that writes the output, `checkpoint` the last commit, `kept_bytes` that of unfinished files.
+    `holder` is the process that writes the output, `checkpoint` the last commit, `kept_bytes` the size of unfinished
+    files. `progress` has the fields of `run.progress.snapshot`: what the process noted last, else those of the last
+    commit. `finished` has the figures of a complete output, see `Summary.record`.
     """
 
     output: str
@@ -28,6 +32,8 @@ class Status:
     holder: str | None
     checkpoint: Checkpoint | None
     kept_bytes: int
+    progress: dict[str, Any] | None
+    finished: dict[str, Any] | None
 
     @property
     def age_seconds(self) -> float | None:
@@ -45,7 +51,8 @@ class Status:
             "holder": self.holder,
             "kept_bytes": self.kept_bytes,
             "age_seconds": self.age_seconds,
-            "progress": found.progress if found else None,
+            "progress": self.progress,
+            "finished": self.finished,
             "counts": found.counts if found else None,
             "fingerprint": found.fingerprint if found else None,
         }
@@ -57,15 +64,23 @@ def status_of(output: str, checkpoint: str | None = None) -> Status:
     who = holder(place.lock) if place.lock else None
     saved = load(place.checkpoint) if place.checkpoint else None
     final = final_path(output)
+    finished = recorded(final) if final.is_file() else None
     if who:
         state = "running"
     elif saved or (place.journal and place.journal.exists()):
         state = "stopped"
     elif final.is_file():
-        state = "complete" if signed(final) else "exists"
+        state = "complete" if finished or signed(final) else "exists"
     else:
         raise InputError(f"{output}: there is no such output, and no checkpoint of one")
-    return Status(output, state, who, saved, _bytes_in(place.partial))
+    progress = saved.progress if saved else None
+    if who and who.note:
+        with suppress(orjson.JSONDecodeError):  # read while it was being written
+            progress = orjson.loads(who.note)
+    process = who.process if who else None
+    return Status(
+        output, state, process, saved, _bytes_in(place.partial), progress, finished if state == "complete" else None
+    )
 
 
 def _bytes_in(path: Path | None) -> int:

@@ -15,17 +15,16 @@ from typing import BinaryIO
 
 from rerank_cli.choices import TrainFormat
 from rerank_cli.display import shown
-from rerank_cli.errors import InputError, RefusedError
-from rerank_cli.formats import InputOptions, discard_partial, open_source
+from rerank_cli.errors import InputError
+from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.corpus.texts import DocumentTexts, query_texts
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.runs.rank_comparison import compare_ranks
 from rerank_cli.formats.runs.results import Result, RunFile
-from rerank_cli.formats.writing.sinks import open_lines
+from rerank_cli.formats.writing.sinks import open_lines, published
 from rerank_cli.formats.writing.training import Example, example_rows
 from rerank_cli.mining.negatives import Mined, Reason, Rules, mine
 from rerank_cli.run.recovery.output_state import OutputState
-from rerank_cli.storage.paths import partial_of
 
 _BATCH = 1000
 
@@ -73,24 +72,16 @@ class MiningCounts:
 
 def mine_file(options: MineOptions, stdout: BinaryIO | None) -> MiningCounts:
     """Write the output, or remove it after an error. RefusedError if an unfinished run has the same output."""
-    checkpoint = OutputState.of(options.output, None).checkpoint
-    if checkpoint and checkpoint.exists():
-        raise RefusedError(f"{checkpoint}: an unfinished run writes to {shown(options.output, 300)}. Fix: another -o")
+    OutputState.of(options.output).refuse_unfinished()
     counts = MiningCounts()
     inputs = [options.path, options.qrels, *options.inputs, *filter(None, [options.queries]), *options.corpora]
     with ExitStack() as stack:
         sink = open_lines(options.output, inputs, options.overwrite, stdout)
-        try:
+        with published(sink, options.output):
             examples = _examples(options, counts, stack)
             rows = (row for example in examples for row in example_rows(example, options.format))
             while batch := list(islice(rows, _BATCH)):
                 sink.write(batch)
-            sink.publish()
-        except BaseException:
-            sink.abandon()
-            if partial_of(options.output):
-                discard_partial(options.output)
-            raise
     return counts
 
 

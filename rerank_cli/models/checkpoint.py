@@ -15,11 +15,12 @@ import orjson
 from huggingface_hub import try_to_load_from_cache
 
 from rerank_cli.errors import ModelError, RerankError
+from rerank_cli.models.known import meant_by
 
 MINI = "mini"
 _MODULE_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 _ADAPTER = "adapter_config.json"
-_TEXT_FILES = ["*.json", "*.txt", "*.model"]
+_TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _OTHER_BACKENDS = ["onnx/*", "openvino/*", "coreml/*", "*/*.bin", "*/*.safetensors"]
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
@@ -62,6 +63,7 @@ def resolve(name: str, revision: str | None = None, adapter: str | None = None, 
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name}: no config.json in {folder}")
     found = Checkpoint(name, folder, mark, read_object(folder / "config.json"), modules=_modules(folder))
+    _refuse_outside(folder)
     if adapter is None:
         return found
     folder, mark = _locate(adapter, None, weights=weights)
@@ -117,8 +119,24 @@ def read_object(path: Path, failure: type[RerankError] = ModelError) -> dict[str
     return found
 
 
+def _refuse_outside(folder: Path) -> None:
+    """Raise ModelError if an index of weights names a file outside the folder. Symbolic links inside it are followed,
+    as those of the Hub's cache are.
+    """
+    for path in (*folder.glob("*.safetensors.index.json"), *folder.glob("*.bin.index.json")):
+        files = read_object(path).get("weight_map")
+        if not isinstance(files, dict):
+            raise ModelError(f"{path}: not an index of weights (expected an object `weight_map`)")
+        for file in sorted(set(map(str, files.values()))):
+            if Path(file).is_absolute() or ".." in Path(file).parts:
+                raise ModelError(f"{path}: names a file outside the model's folder ({file}), which is never read")
+
+
 def _modules(folder: Path) -> tuple[Module, ...]:
-    """The entries of `modules.json`, none without that file. Paths that lead out of the folder are refused."""
+    """The entries of `modules.json`, none without that file. Paths that lead out of the folder are refused.
+
+    A class that is not of sentence-transformers, and would be code from the checkpoint, keeps its whole name as kind.
+    """
     path = folder / "modules.json"
     if not path.is_file():
         return ()
@@ -130,7 +148,11 @@ def _modules(folder: Path) -> tuple[Module, ...]:
         if ".." in inside.parts or inside.is_absolute():
             raise ModelError(f"{path}: a module is outside the model's folder ({inside})")
     return tuple(
-        Module(kind.rpartition(".")[2], folder / inside, read_object(folder / inside / "config.json"))
+        Module(
+            kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind,
+            folder / inside,
+            read_object(folder / inside / "config.json"),
+        )
         for kind, inside in listed
     )
 
@@ -141,8 +163,11 @@ def _folder_hash(folder: Path) -> str:
     Reads at most a megabyte of each file, so that large models do not delay the start.
     """
     digest = hashlib.blake2b(digest_size=16)
+    suffixes = {".json", ".safetensors", ".bin", ".model", ".txt"}
+    if (folder / "modules.json").is_file():  # only then is a chat template read
+        suffixes.add(".jinja")
     for path in sorted([*folder.glob("*"), *folder.glob("[0-9]_*/*")]):
-        if path.suffix not in {".json", ".safetensors", ".bin", ".model", ".txt"} or not path.is_file():
+        if path.suffix not in suffixes or not path.is_file():
             continue
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder)}:{size}:".encode())
@@ -173,17 +198,23 @@ def _from_hub(name: str, revision: str | None, *, weights: bool) -> tuple[Path, 
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"{name}: no revision {revision!r} on the Hub") from error
     except errors.RepositoryNotFoundError as error:
-        raise ModelError(f"{name}: no such model on the Hub, and no such folder here") from error
+        raise _not_found(name, "no such model on the Hub, and no such folder here", "") from error
     except errors.HFValidationError as error:
-        raise ModelError(f"{name}: neither a folder nor a Hub id (expected NAME, owner/NAME or a path)") from error
+        what = "neither a folder nor a Hub id (expected NAME, owner/NAME or a path)"
+        raise _not_found(name, what, "") from error
     except errors.LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"{name}: the Hub cannot be reached and the model is not on disk. "
-            "Fix: check the network, set HF_ENDPOINT, or use --model mini or a folder"
-        ) from error
+        what = "the Hub cannot be reached and the model is not on disk"
+        raise _not_found(name, what, "check the network, set HF_ENDPOINT, or use mini or a folder") from error
     except (transport_error, OSError) as error:
         raise ModelError(f"{name}: download failed ({one_line(error)})") from error
     return folder, folder.name
+
+
+def _not_found(name: str, what: str, fix: str) -> ModelError:
+    """The error about a model that is not there, with the known model that the name probably means."""
+    meant = meant_by(name)
+    fix = f"{meant}, as rerank models lists it" if meant else fix
+    return ModelError(f"{name}: {what}. Fix: {fix}" if fix else f"{name}: {what}")
 
 
 def on_disk(name: str) -> bool:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.inputs import Placement
+from rerank_cli.models.known import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.packed_row import TokenRow
-from rerank_cli.models.registry import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR
 from rerank_cli.models.rules import Reading
 
 
@@ -68,7 +68,7 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
     if recipe.family == MODULAR:
         from rerank_cli.models.encoders.modular import load_modular
 
-        return load_modular(checkpoint, placement)
+        return load_modular(checkpoint, placement, reading.skip)
     from rerank_cli.models.encoders.classifier import load_encoder
 
     return load_encoder(checkpoint, placement)

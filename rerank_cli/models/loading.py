@@ -1,19 +1,26 @@
 """Loads a checkpoint's weights into stock transformers classes or as single tensors; chooses packed or padded rows.
 
-Only tensors are read, never code: safetensors files, or torch files with `weights_only`.
+Only tensors are read, never code: safetensors files, or torch files with `weights_only`. Weights that are not finite
+are refused.
 """
 
 from __future__ import annotations
 
+import pickle
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import orjson
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
@@ -35,8 +42,21 @@ def stock_config(checkpoint: Checkpoint) -> Any:
     """The configuration as transformers reads it. Raises ModelError if transformers cannot read it."""
     try:
         return AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=False)
+    except StrictDataclassError as error:
+        raise ModelError(f"{checkpoint.name}: config.json: {_misfit(error, checkpoint)}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{checkpoint.name}: unusable config.json ({one_line(error)})") from error
+
+
+def _misfit(error: StrictDataclassError, checkpoint: Checkpoint) -> str:
+    """What transformers does not accept in a configuration: a field with its value and its types, or its own reason."""
+    field = re.search(r"for field '(\w+)'", str(error))
+    if field is None:
+        return one_line(error.__cause__ or error)
+    types = dict.fromkeys(re.findall(r"expected (\w+), got", str(error)))
+    expected = f", expected {' or '.join(types).replace('NoneType', 'null')}" if types else ""
+    value = orjson.dumps(checkpoint.config.get(field[1])).decode()
+    return f"unusable {field[1]} (got {value}{expected})"
 
 
 def load_stock(
@@ -48,7 +68,7 @@ def load_stock(
 ) -> PreTrainedModel:
     """A stock class (or an Auto class) with the checkpoint's weights, loaded directly in the target dtype.
 
-    Tensors unknown to the class are not read. Raises ModelError if a tensor is missing.
+    Tensors unknown to the class are not read. Raises ModelError if a tensor is missing or not finite.
     """
     kwargs: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     if config is not None:
@@ -65,11 +85,45 @@ def load_stock(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # safetensors, transformers and torch have no common base class for a corrupt file
-        raise ModelError(f"{checkpoint.name}: the weights cannot be loaded ({one_line(error)})") from error
+        raise _unreadable(f"{checkpoint.name}: the weights cannot be loaded", error) from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{checkpoint.name}: weights lack {len(missing)} tensors ({', '.join(missing[:3])}, …)")
-    return model.eval().requires_grad_(False).to(placement.device)
+    found: PreTrainedModel = model.eval().requires_grad_(False).to(placement.device)
+    refuse_non_finite(found.named_parameters(), checkpoint)
+    return found
+
+
+def refuse_non_finite(tensors: Iterable[tuple[str, Tensor]], checkpoint: Checkpoint) -> None:
+    """Raise ModelError, which names the tensor, if one holds NaN or infinity: no score of such a model is finite.
+
+    A sum over a tensor is finite only if all values are, and costs one pass over it.
+    """
+    floats = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not floats:
+        return
+    sums = torch.stack([tensor.detach().sum(dtype=torch.float32) for _, tensor in floats])
+    for place in (~sums.isfinite()).nonzero().flatten().tolist():
+        name, tensor = floats[place]
+        count = int((~tensor.isfinite()).sum())
+        if not count:  # the sum overflowed
+            continue
+        stored = next((known for known in TensorFiles(checkpoint).names if f".{known}".endswith(f".{name}")), name)
+        what = f"{stored} holds {count:,} values that are NaN or infinite, of {tensor.numel():,}"
+        fix = ". Fix: --dtype fp32, if only fp16 cannot hold them" if tensor.dtype == torch.float16 else ""
+        raise ModelError(f"{checkpoint.name}: {what}{fix}")
+
+
+def _unreadable(what: str, error: Exception) -> ModelError:
+    """The error about weights that cannot be read. torch's own message advises to run the code of a pickled file."""
+    text = str(error)
+    if not isinstance(error, pickle.UnpicklingError) and "weights_only" not in text:
+        return ModelError(f"{what} ({one_line(error)})")
+    code = re.search(r"GLOBAL ([\w.]+)|(TorchScript)", text)
+    if code is None:
+        return ModelError(f"{what} (a pickled file that is damaged, or not one of tensors)")
+    why = f"a pickled file with code, {code[1] or code[2]}, which is never run"
+    return ModelError(f"{what} ({why}). Fix: weights in safetensors")
 
 
 def merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
@@ -85,7 +139,8 @@ def merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedM
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # peft, safetensors and torch have no common base class for an unsuitable adapter
-        raise ModelError(f"{checkpoint.adapter}: the adapter cannot be merged ({one_line(error)})") from error
+        raise _unreadable(f"{checkpoint.adapter}: the adapter cannot be merged", error) from error
+    refuse_non_finite(merged.named_parameters(), replace(checkpoint, name=str(checkpoint.adapter)))
     return merged.eval().requires_grad_(False)
 
 
@@ -120,18 +175,41 @@ def packed_or_padded(
     return packed if agree else padded
 
 
+def weights_of_module(folder: Path, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+    """The tensors of a module in a folder of its own. Raises ModelError if they cannot be read or are not finite."""
+    path = folder / "model.safetensors"
+    try:
+        weights: Mapping[str, Tensor] = (
+            load_file(path) if path.is_file() else torch.load(path.with_name("pytorch_model.bin"), weights_only=True)
+        )
+    except Exception as error:  # safetensors and torch have no common base class for a corrupt file
+        raise _unreadable(f"{checkpoint.name}: the weights in {folder.name} cannot be loaded", error) from error
+    refuse_non_finite(weights.items(), checkpoint)
+    return weights
+
+
 class TensorFiles:
     """Single tensors of a checkpoint by name, from one weight file or several."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
         self._where = checkpoint.name
         self._folder = checkpoint.folder
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
+    @property
+    def names(self) -> Iterable[str]:
+        return self._files
+
     def read(self, name: str, rows: list[int] | None = None) -> Tensor:
-        """The tensor in its stored dtype, or only these rows of it, in this order."""
+        """The tensor in its stored dtype, or only these rows of it, in this order; ModelError if it is not finite."""
+        tensor = self._read(name, rows)
+        refuse_non_finite([(name, tensor)], self._checkpoint)
+        return tensor
+
+    def _read(self, name: str, rows: list[int] | None) -> Tensor:
         if name not in self._files:
             raise ModelError(f"{self._where}: weights lack {name}")
         path = self._folder / self._files[name]
@@ -164,7 +242,7 @@ class TensorFiles:
                     return dict.fromkeys(file.keys(), path.name)
             return dict.fromkeys(self._torch_file("pytorch_model.bin"), "pytorch_model.bin")
         except Exception as error:  # safetensors and torch have no common base class for a corrupt file
-            raise ModelError(f"{self._where}: the weights cannot be read ({one_line(error)})") from error
+            raise _unreadable(f"{self._where}: the weights cannot be read", error) from error
 
     def _torch_file(self, name: str) -> dict[str, Tensor]:
         found: dict[str, Tensor] = torch.load(self._folder / name, map_location="cpu", weights_only=True, mmap=True)

@@ -1,10 +1,13 @@
-"""From a checkpoint's family and profile to the rule that turns a pair into token ids. Loads no weights."""
+"""How a checkpoint reads a pair: by flags, else as its own files state, else by the rule of its family.
+
+The result is the rule that turns a pair into token ids, and where each setting comes from. Loads no weights.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,14 @@ import numpy as np
 from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 from rerank_cli.models.checkpoint import Checkpoint, read_object
+from rerank_cli.models.known import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
-from rerank_cli.models.prompts.pairs import Ids, PairRule, PairTemplate
+from rerank_cli.models.prompts.chat import ChatPrompt, chat_prompt
+from rerank_cli.models.prompts.pairs import Cut, Ids, PairRule, PairTemplate
 from rerank_cli.models.prompts.profiles import Profile, fill, pieces_of
-from rerank_cli.models.prompts.tokens import TextTokenizer
-from rerank_cli.models.registry import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.prompts.tokens import TextTokenizer, load_tokenizer
+from rerank_cli.models.stated import INPUT, Stated, stated_by
 
 _LAYERED = {"cutoff_layers", "truncation_rule"}
 # The fixed profile of a family, if it has one, and its options beyond those of the profile.
@@ -32,22 +37,47 @@ _FAMILIES: Mapping[str, tuple[Profile | None, set[str]]] = {
 }
 _OVERRIDES = {"prompt", "query_instruction", "passage_instruction", "truncation_rule"}
 _FIRST_TOKENS = {"Llama": "<s>", "Gemma": "<bos>"}
+FLAG, FAMILY, BUILT_IN = "flag", "family", "built in"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a checkpoint reads a pair. `answers` are the token ids whose logits give the score, empty for other heads."""
+    """How a checkpoint reads a pair. `answers` are the token ids whose logits give the score, empty for other heads.
+
+    `options` are the names of options that have an effect; `sources` say where settings come from, by name. `skip` is
+    the number of tokens at the start of a sequence that the pooling leaves out. `remarks` are lines for the user.
+    """
 
     profile: Profile
     rule: PairRule
     answers: tuple[int, ...] = ()
+    stated: Stated = field(default_factory=Stated)
+    options: frozenset[str] = frozenset()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    skip: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def by_files(self) -> tuple[str, ...]:
+        """The settings of texts and tokens, other than the length, that files of the checkpoint state."""
+        names = ("answers", "lower_case", "profile", "query_instruction", "truncation_rule", "truncation_side")
+        return tuple(name for name in names if self.sources.get(name, "").startswith(_FILE))
+
+
+_FILE = "file "
 
 
 def is_guess(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> bool:
-    """Whether the profile is chosen without `--profile` and without a known checkpoint name."""
+    """Whether the profile is chosen without `--profile`, a known checkpoint name, or files that state the prompt."""
     name = Path(checkpoint.name).name.lower()
     known = any(part in name for part in ("bge-reranker", "qwen3-reranker", "mxbai-rerank"))
-    return family in {DECODER, CLASSIFIER} and options.profile is None and not known
+    guessed = family in {DECODER, CLASSIFIER} and options.profile is None and not known
+    return guessed and not _is_told(stated_by(checkpoint))
+
+
+def _is_told(stated: Stated) -> bool:
+    """Whether files state how the texts of a pair are joined."""
+    return stated.by_modules or stated.chat is not None or bool(stated.answers)
 
 
 def _profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> Profile:
@@ -55,42 +85,146 @@ def _profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> 
     chosen = _FAMILIES[family][0] or options.profile
     if chosen is not None:
         return chosen
-    name, kind = Path(checkpoint.name).name.lower(), checkpoint.config.get("model_type")
-    if "mxbai-rerank" in name:
-        return profiles.MXBAI
-    if "qwen3-reranker" in name or kind == "qwen3":
+    by_name = _profile_by_name(checkpoint)
+    if by_name is not None:
+        return by_name
+    if checkpoint.config.get("model_type") == "qwen3":
         return profiles.QWEN3
     return profiles.BGE if family == DECODER else profiles.ENCODER
 
 
-def options_of(family: str, profile: Profile) -> frozenset[str]:
-    """Names of the options that have an effect for this family and profile."""
-    truncated = family == DECODER and profile.truncation_rule is not TruncationRule.ALL
-    return frozenset(_FAMILIES[family][1] | profile.slots | ({"truncation_rule"} if truncated else set()))
+def _profile_by_name(checkpoint: Checkpoint) -> Profile | None:
+    name = Path(checkpoint.name).name.lower()
+    if "mxbai-rerank" in name:
+        return profiles.MXBAI
+    return profiles.QWEN3 if "qwen3-reranker" in name else None
+
+
+def read_pairs(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> tuple[TextTokenizer, Reading]:
+    """The tokenizer of a checkpoint and how it reads a pair. Raises ModelError, and what `read_as` raises."""
+    stated = stated_by(checkpoint)
+    arguments = stated.tokenizer if stated.by_modules else None
+    tokenizer = load_tokenizer(checkpoint.folder, arguments, lower_case=stated.lower_case)
+    config: Any = checkpoint.config
+    rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    if isinstance(rows, int):
+        tokenizer.refuse_without_embeddings(rows)
+    return tokenizer, read_as(family, checkpoint, tokenizer, options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A profile and its source. A `pair` is joined by the tokenizer's own template, `chat` is a template's prompt."""
+
+    profile: Profile
+    source: str
+    pair: bool = False
+    chat: ChatPrompt | None = None
+
+
+def _choose(
+    family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOptions, stated: Stated
+) -> _Choice:
+    """`--profile`, else what the files state, else the profile of the family."""
+    if options.profile is not None or not _is_told(stated):
+        profile = _profile_of(family, checkpoint, options)
+        return _Choice(profile, FAMILY if options.profile is None else FLAG, pair=profile is profiles.ENCODER)
+    if stated.chat is None:
+        return _Choice(profiles.ENCODER, _FILE + stated.sources.get("answers", INPUT), pair=True)
+    chat = chat_prompt(tokenizer, stated, str(checkpoint.config.get("model_type")), checkpoint.name)
+    usual = _profile_by_name(checkpoint) or profiles.ENCODER
+    return _Choice(replace(chat.profile, max_length=usual.max_length), _FILE + "chat_template", chat=chat)
 
 
 def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOptions) -> Reading:
-    """The reading of a checkpoint. Raises UsageError for an option that would have no effect."""
-    chosen = _profile_of(family, checkpoint, options)
-    options.refuse_foreign(options_of(family, chosen), family, checkpoint.name)
-    profile = replace(chosen, **{name: value for name, value in options.given().items() if name in _OVERRIDES})
-    answers: tuple[int, ...] = ()
-    if chosen is profiles.ENCODER:
-        rule = PairRule(tokenizer.pair_template(), profile.query_instruction, profile.passage_instruction)
+    """The reading of a checkpoint with this tokenizer.
+
+    Raises UsageError for an option that would have no effect, ModelError for files that cannot be followed.
+    """
+    stated = stated_by(checkpoint)
+    choice = _choose(family, checkpoint, tokenizer, options, stated)
+    usable = _options_of(family, choice)
+    options.refuse_foreign(usable, family, checkpoint.name)
+    by_files = _stated_settings(choice, stated) if options.profile is None else {}
+    given = {name: value for name, value in options.given().items() if name in _OVERRIDES}
+    profile = replace(choice.profile, **(by_files | given))
+    sources = dict.fromkeys(("profile", *sorted(_OVERRIDES)), choice.source)
+    sources |= {name: _FILE + stated.sources[_STATED_AS.get(name, name)] for name in by_files if name in _OVERRIDES}
+    sources |= dict.fromkeys(given, FLAG)
+    sources |= {name: _FILE + file for name, file in stated.sources.items() if name in {"activation", "lower_case"}}
+    keeps_end = tokenizer.keeps_end if stated.keeps_end is None else stated.keeps_end
+    remarks = list(stated.remarks)
+    if choice.pair:
+        rule = _pair_rule(profile, tokenizer, checkpoint.name, keeps_end=keeps_end)
+        rule = replace(rule, shares_prefix=family == DECODER)
+        sources |= {"truncation_side": _FILE + stated.sources.get("keeps_end", "tokenizer.json")} if keeps_end else {}
     else:
-        rule = _rule(profile, checkpoint, tokenizer)
-        answers = _answers(profile, tokenizer) if family == DECODER else ()
+        rule = _rule(profile, checkpoint, tokenizer, choice.chat)
+        rule = replace(rule, shares_prefix=family not in {ENCODER, MODULAR})
+        remarks += ["the tokenizer states truncation_side left: not applied to a prompt"] if keeps_end else []
+    sources["max_length"] = BUILT_IN if rule.max_length == profiles.ENCODER.max_length else choice.source
+    if stated.max_length is not None and stated.max_length < rule.max_length:
+        rule = replace(rule, max_length=stated.max_length)
+        sources["max_length"] = _FILE + stated.sources["max_length"]
+    answers: tuple[int, ...] = ()
+    if family == DECODER and stated.answers and profile.yes is None:
+        answers, sources["answers"] = stated.answers, _FILE + stated.sources["answers"]
+    elif family == DECODER:
+        answers, sources["answers"] = _answers(profile, tokenizer), choice.source
+    skip = _skipped(profile, rule, tokenizer, checkpoint) if family == MODULAR else 0
+    if family == MODULAR:
+        sources["pooling"] = _FILE + f"{checkpoint.modules[1].folder.name}/config.json"
     # A space at the end of the lead is tokenized together with the word after it.
-    head = tokenizer.ids(rule.passage_lead.rstrip())
-    return Reading(profile, replace(rule, template=replace(rule.template, passage_head=head)), answers)
+    head = tokenizer.ids("" if rule.template.keeps_end else rule.passage_lead.rstrip())
+    rule = replace(rule, template=replace(rule.template, passage_head=head), own_instructions=not skip)
+    return Reading(profile, rule, answers, stated, usable, sources, skip, tuple(remarks))
 
 
-def _rule(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> PairRule:
+_STATED_AS = {"query_instruction": "prompt"}
+
+
+def _stated_settings(choice: _Choice, stated: Stated) -> dict[str, Any]:
+    """Settings of a profile that files state."""
+    found: dict[str, Any] = {}
+    if stated.prompt is not None and "query_instruction" in choice.profile.slots:
+        found["query_instruction"] = stated.prompt
+    if stated.truncation_rule is not None and choice.pair:
+        found |= {"truncation_rule": stated.truncation_rule, "query_share": 1.0}
+    return found
+
+
+def _options_of(family: str, choice: _Choice) -> frozenset[str]:
+    """Names of the options that have an effect."""
+    profile = choice.profile
+    prompted = family == DECODER and profile.truncation_rule is not TruncationRule.ALL
+    truncated = {"truncation_rule"} if prompted or choice.pair or choice.chat else set()
+    return frozenset(_FAMILIES[family][1] | profile.slots | truncated)
+
+
+def _pair_rule(profile: Profile, tokenizer: TextTokenizer, where: str, *, keeps_end: bool) -> PairRule:
+    """The rule of texts that the tokenizer's own template joins. Raises UsageError for a rule about a prompt."""
+    by_rule = {TruncationRule.ALL: Cut.PASSAGE, TruncationRule.LONGEST_FIRST: Cut.LONGEST}
+    if profile.truncation_rule not in by_rule:
+        what = f"--truncation-rule {profile.truncation_rule.value}: {where} has no prompt"
+        raise UsageError(f"{what} (expected {' or '.join(rule.value for rule in by_rule)})")
+    return PairRule(
+        replace(tokenizer.pair_template(), keeps_end=keeps_end),
+        profile.query_instruction,
+        profile.passage_instruction,
+        max_length=profile.max_length,
+        query_share=profile.query_share,
+        cut=by_rule[profile.truncation_rule],
+    )
+
+
+def _rule(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer, chat: ChatPrompt | None) -> PairRule:
     """The rule of a prompt. Raises UsageError for a control token that the tokenizer does not have.
 
-    Such a token would be split into ordinary ones, and the scores would be meaningless.
+    Such a token would be split into ordinary ones, and the scores would be meaningless; in the checkpoint's own chat
+    template it is meant that way.
     """
-    for piece in (*profile.prefix, profile.query, *profile.middle, profile.passage, *profile.suffix):
+    pieces = () if chat else (*profile.prefix, profile.query, *profile.middle, profile.passage, *profile.suffix)
+    for piece in pieces:
         for token in re.findall(r"<\|\w+\|>", piece):
             if tokenizer.token_id(token) is None:
                 raise UsageError(f"profile {profile.name}: the model's tokenizer has no token {token}. Fix: --profile")
@@ -101,26 +235,39 @@ def _rule(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer) ->
 
     first = np.array(_first_token(profile, checkpoint, tokenizer), dtype=np.int32)
     prefix, suffix = ids(profile.prefix), ids(profile.suffix)
-    pieces = pieces_of(profile.query)
-    query_at = [slot for _, slot in pieces].index("query")
-    query_tail = tokenizer.ids("".join(literal for literal, _ in pieces[query_at + 1 :]))
+    template = PairTemplate(np.concatenate((first, prefix)), ids(profile.middle), suffix)
+    cut = Cut.LONGEST if profile.truncation_rule is TruncationRule.LONGEST_FIRST else Cut.PASSAGE
+    if chat and profile.truncation_rule is chat.profile.truncation_rule:
+        cut, template = Cut.END, replace(template, passage_tail=chat.passage_tail)
+    else:
+        after = pieces_of(profile.query)
+        query_at = [slot for _, slot in after].index("query")
+        query_tail = tokenizer.ids("".join(literal for literal, _ in after[query_at + 1 :]))
+        template = replace(template, query_tail=query_tail)
     granted = {
-        TruncationRule.ALL: 0,
         TruncationRule.MODELCARD: len(prefix) + len(suffix),
         TruncationRule.FLAGEMBEDDING: len(prefix) + 2 * len(suffix),
     }
     return PairRule(
-        PairTemplate(np.concatenate((first, prefix)), ids(profile.middle), suffix, query_tail=query_tail),
+        template,
         query=profile.query,
         instructed_query=profile.instructed_query,
         passage=profile.passage,
         query_instruction=profile.query_instruction,
         passage_instruction=profile.passage_instruction,
-        granted=granted[profile.truncation_rule],
+        granted=granted.get(profile.truncation_rule, 0),
         max_length=profile.max_length,
         query_share=profile.query_share,
-        shares_prefix=True,
+        cut=cut,
+        strips=chat is not None and chat.strips,
     )
+
+
+def _skipped(profile: Profile, rule: PairRule, tokenizer: TextTokenizer, checkpoint: Checkpoint) -> int:
+    """Tokens of the prompt, if the pooling leaves it out: those of the prompt alone, and the special ones before it."""
+    if not profile.query_instruction or checkpoint.modules[1].config.get("include_prompt", True):
+        return 0
+    return len(rule.template.prefix) + len(tokenizer.ids(profile.query_instruction))
 
 
 def _answers(profile: Profile, tokenizer: TextTokenizer) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rerank_cli.formats.runs.rank_comparison import RankComparison
-from rerank_cli.formats.runs.results import Result
+from rerank_cli.formats.runs.results import Result, Scores, first_of, trec_order
 
 TOP = 10
 _SHOWN = 3
@@ -34,7 +34,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A query. `after` and `before` are the ids of the top ten in both orders; `before` is None if unknown."""
+    """A query. `after` and `before` are the scores that decide the top ten in both orders; `before` None if unknown."""
 
     id: str
     query: str | None
@@ -44,8 +44,8 @@ class Case:
     longest: int
     truncated: int | None
     moved_from: int | None
-    after: tuple[str, ...]
-    before: tuple[str, ...] | None
+    after: Scores
+    before: Scores | None
     left: tuple[Passage, ...]
     right: tuple[Passage, ...]
 
@@ -62,16 +62,18 @@ class MeasuredCase:
         return self.after[measure] - self.before[measure] if self.before else None
 
 
-def case_of(query: RankComparison, judged: Mapping[str, int], baseline: Sequence[str] | None) -> Case:
-    """The case of a query; a `baseline` order replaces the first-stage order."""
+def case_of(query: RankComparison, judged: Mapping[str, int], baseline: Scores | None) -> Case:
+    """The case of a query; the scores of a `baseline` replace the first-stage order."""
     results = query.results
     flags = [place.result.truncated for place in results]
     lengths = [len(place.result.text or "") + len(place.result.title or "") for place in results]
     ranked = {place.result.id: place for place in results}
-    first, baseline_ranks = query.before, {name: rank for rank, name in enumerate(baseline or (), 1)}
+    first, before = query.before, query.scores_before if baseline is None else baseline
+    names = [] if baseline is None else trec_order(baseline)[:TOP]
+    baseline_ranks = {name: rank for rank, name in enumerate(names, 1)}
     if baseline is not None:
         known = {result.id: result for result in query.before or [place.result for place in results]}
-        first = tuple(known.get(name) or Result(name, 0.0) for name in baseline)
+        first = tuple(known.get(name) or Result(name, 0.0) for name in names)
     left, right, order = [], [], first or ()
     for number in _worth_showing([result.id for result in order], judged):
         place = ranked.get(order[number].id)
@@ -92,8 +94,8 @@ def case_of(query: RankComparison, judged: Mapping[str, int], baseline: Sequence
         longest=max(lengths, default=0),
         truncated=sum(map(bool, flags)) if any(flag is not None for flag in flags) else None,
         moved_from=results[0].first_rank if results else None,
-        after=tuple(place.result.id for place in results[:TOP]),
-        before=None if first is None else tuple(result.id for result in first[:TOP]),
+        after=first_of(query.scores, TOP),
+        before=None if before is None else first_of(before, TOP),
         left=tuple(left),
         right=tuple(right),
     )

@@ -16,7 +16,7 @@ from rerank_cli.evaluation.measures import Measure, measure, parse_measures
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.runs.qrels import Qrels, read_qrels
 from rerank_cli.formats.runs.rank_comparison import RankComparison, compare_ranks
-from rerank_cli.formats.runs.results import RunFile, best_of_run
+from rerank_cli.formats.runs.results import RunFile, Scores, best_of_run
 from rerank_cli.reports.analysis import MEASURES, ROWS, Findings, Quality
 from rerank_cli.reports.cases import TOP, Case, MeasuredCase, case_of
 
@@ -58,7 +58,7 @@ def findings(options: ReportOptions) -> Findings:
         answers, queries = open_comparison(options.output, options.inputs, stack)
         for query in queries:
             judged = qrels.get(query.id, {})
-            case = case_of(query, judged, None if baseline is None else baseline.get(query.id, ()))
+            case = case_of(query, judged, None if baseline is None else baseline.get(query.id, {}))
             _add(found, query, case, judged)
             batch.append(case)
             if len(batch) == _BATCH:
@@ -102,7 +102,7 @@ def _add(found: Findings, query: RankComparison, case: Case, judged: Mapping[str
 
 
 def _measure(found: Findings, cases: Sequence[Case], qrels: Qrels, measures: Sequence[Measure]) -> None:
-    """Add the measures of the judged cases, over the top ten of both orders."""
+    """Add the measures of the judged cases: of the top ten, as these measures are (see `cases.Case`)."""
     judged = {case.id: case for case in cases if case.id in qrels}
     if not found.quality or not judged:
         return
@@ -113,11 +113,9 @@ def _measure(found: Findings, cases: Sequence[Case], qrels: Qrels, measures: Seq
         found.quality.add(MeasuredCase(case, before.get(name, {}), after[name]))
 
 
-def _by_query(
-    orders: Mapping[str, Sequence[str]], qrels: Qrels, measures: Sequence[Measure]
-) -> dict[str, dict[str, float]]:
-    values = measure(measures, {query: qrels[query] for query in orders}, orders).values
-    return {query: {name: values[name][query] for name in values} for query in orders}
+def _by_query(run: Mapping[str, Scores], qrels: Qrels, measures: Sequence[Measure]) -> dict[str, dict[str, float]]:
+    values = measure(measures, {query: qrels[query] for query in run}, run).values
+    return {query: {name: values[name][query] for name in values} for query in run}
 
 
 def _read_summary(path: str) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from typing import Any
 
 from rerank_cli import __version__
 from rerank_cli.choices import OutputFormat
-from rerank_cli.formats import AnswerOptions, OutputOptions, check_output, refuse_existing
+from rerank_cli.formats import AnswerOptions, OutputOptions, refuse_existing
+from rerank_cli.formats.writing.containers import check_kind
+from rerank_cli.formats.writing.sinks import check_path
 from rerank_cli.reports import charts
 from rerank_cli.reports.analysis import EXAMPLES, MEASURES, NDCG, ORIGINS, Findings, Quality
 from rerank_cli.reports.cases import TOP, MeasuredCase
@@ -164,9 +166,9 @@ def _stages(summary: Mapping[str, Any]) -> list[tuple[str, float, float]]:
 def check_page(path: str, options: ReportOptions, overwrite: bool) -> None:
     """Check that the page can be written. Raises UsageError, RefusedError or OutputError."""
     read = [options.output, *options.inputs, options.qrels, options.baseline, options.summary]
-    output = OutputOptions(path, OutputFormat.API, AnswerOptions(""), overwrite=overwrite)
-    check_output(output, [name for name in read if name])
-    refuse_existing(output)
+    check_path(path, [name for name in read if name])
+    check_kind(path, "an HTML page", (".html", ".htm"))
+    refuse_existing(OutputOptions(path, OutputFormat.API, AnswerOptions(""), overwrite=overwrite))
 
 
 def write_page(path: str, found: Findings) -> int:

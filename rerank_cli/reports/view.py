@@ -21,6 +21,7 @@ _PLAIN_WIDTH = 120
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR = 8
 _LONGEST = 1000
+_INDENT = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +57,27 @@ def _chosen(
         raise InputError(f"{shown(options.path, 300)}: {what}")
 
 
-def text_of(query: RankComparison, judged: Mapping[str, int], top: int, colour: bool) -> str:
-    """One query: its text, a line per passage, and an empty line. Without `colour` plain and 120 characters wide."""
+def text_of(query: RankComparison, judged: Mapping[str, int], top: int, colour: bool, full: bool = False) -> str:
+    """One query: its text, a line per passage, and an empty line. Without `colour` plain and 120 characters wide.
+
+    With `full`, texts are whole and wrapped: the query, and each passage below its line.
+    """
     console = text_console(colour, _PLAIN_WIDTH)
     scores = [place.result.score for place in query.results]
     low, high = min(scores, default=0.0), max(scores, default=1.0)
     span = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
     with console.capture() as captured:
-        text = shown(shorten(query.query or "", _LONGEST), _LONGEST)
-        name = Text.assemble((shown(query.id, 60), "cyan"), "  ", (text, "bold"))
-        for line in (name, *(_line(place, judged, span) for place in query.results[:top])):
-            console.print(line, no_wrap=True, overflow="ellipsis")
+        name = Text.assemble((shown(query.id, 60), "cyan"), "  ")
+        if full:
+            console.print(name.append("\n".join(_lines(query.query)), "bold"))
+        else:
+            text = shown(shorten(query.query or "", _LONGEST), _LONGEST)
+            console.print(name.append(text, "bold"), no_wrap=True, overflow="ellipsis")
+        for place in query.results[:top]:
+            console.print(_line(place, judged, span, full), no_wrap=True, overflow="ellipsis")
+            for line in _lines(place.result.text) if full else ():
+                for part in Text(line).wrap(console, max(1, console.width - _INDENT)):
+                    console.print(Text(" " * _INDENT).append(part), no_wrap=True)
         hidden = len(query.results) - top
         if hidden > 0:
             console.print(Text(f"      … {hidden:,} more", style="dim"))
@@ -74,11 +85,16 @@ def text_of(query: RankComparison, judged: Mapping[str, int], top: int, colour: 
     return captured.get()
 
 
-def _line(place: RankedResult, judged: Mapping[str, int], span: tuple[float, float]) -> Text:
+def _lines(text: str | None) -> list[str]:
+    """The lines of a whole text, with what a terminal would act on escaped."""
+    return [shown(line, len(line)) for line in (text or "").expandtabs(4).splitlines()]
+
+
+def _line(place: RankedResult, judged: Mapping[str, int], span: tuple[float, float], full: bool) -> Text:
     result = place.result
     relevance = judged.get(result.id)
     mark = ("  ", "") if relevance is None else ("✓ ", "bold green") if relevance > 0 else ("✗ ", "yellow")
-    text = " ".join(part for part in (result.title, result.text) if part)
+    text = " ".join(part for part in (result.title, None if full else result.text) if part)
     moved, style = " " * 15, ""
     if place.first_rank is not None:
         change = place.first_rank - place.rank

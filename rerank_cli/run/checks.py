@@ -7,6 +7,7 @@ from pathlib import Path
 from rerank_cli.choices import OnError
 from rerank_cli.errors import RefusedError, UsageError
 from rerank_cli.formats import check_output, check_side_file, input_files
+from rerank_cli.formats.writing.containers import is_continuous
 from rerank_cli.ranking import PLAIN
 from rerank_cli.records import Shape
 from rerank_cli.run.options import RunConfig
@@ -21,8 +22,11 @@ def check(config: RunConfig) -> None:
     output, cascade = config.output, config.cascade
     if output.format.is_run and output.answers.truncated:
         raise UsageError(f"--mark-truncated: --format {output.format} cannot store marks. Fix: --format api or pairs")
-    if output.format.is_one_object and config.checkpoint and partial_of(output.path) is None:
-        raise UsageError(f"--format {output.format} is one JSON object: a stream of it cannot be resumed. Fix: -o FILE")
+    if output.format.is_run and output.answers.query:
+        raise UsageError(f"--echo-query: --format {output.format} has no field for texts. Fix: --format api or pairs")
+    if config.checkpoint and partial_of(output.path) is None and is_continuous(output.path, output.format):
+        what = f"--format {output.format} is one JSON object" if output.format.is_one_object else f"-o {output.path}"
+        raise UsageError(f"{what}: a stream of it cannot be resumed. Fix: -o with a regular file")
     if cascade and cascade.model.name == config.model.name:
         raise UsageError(f"--cascade {cascade.mark}: this is the main model itself. Fix: a smaller model")
     if cascade and config.top_n and config.top_n > cascade.keep:

@@ -19,7 +19,9 @@ from rerank_cli.records import Place, Record, Rejection, Request
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive records; `reached` is the input position after them, `bytes_read` what was read when it was full.
+    """Consecutive records; `reached` is the input position after them.
+
+    `bytes_before` and `bytes_read` are what was read of the input when it was begun and when it was full.
 
     `early`: it was closed before it was full, by `ChunkCutter.close`.
     """
@@ -27,6 +29,7 @@ class Chunk:
     number: int
     records: Sequence[Record]
     pairs: int
+    bytes_before: int
     bytes_read: int
     reached: InputPosition
     early: bool = False
@@ -46,6 +49,7 @@ class ChunkCutter:
         bytes_read: Callable[[], int],
         input_hash: InputHash,
         ends_at: Callable[[str], bool] | None = None,
+        bytes_before: int = 0,
     ) -> None:
         self._records = records
         self._chunk_pairs = chunk_pairs
@@ -54,6 +58,7 @@ class ChunkCutter:
         self._ends_at = ends_at
         self._held: list[Record] = []
         self._weight = self._pairs = self._number = 0
+        self._bytes_before = bytes_before
 
     def __iter__(self) -> Iterator[Chunk]:
         for record in self._records:
@@ -75,8 +80,9 @@ class ChunkCutter:
         return self._chunk(early=True) if self._held else None
 
     def _chunk(self, early: bool = False) -> Chunk:
+        before, self._bytes_before = self._bytes_before, self._bytes_read()
         reached = self._input_hash.reached()
-        chunk = Chunk(self._number, self._held, self._pairs, self._bytes_read(), reached, early)
+        chunk = Chunk(self._number, self._held, self._pairs, before, self._bytes_before, reached, early)
         self._held, self._weight, self._pairs, self._number = [], 0, 0, self._number + 1
         return chunk
 
@@ -123,4 +129,7 @@ def _content(record: Record) -> bytes:
         fields = (record.id, record.query, record.instruction, sources, limits, dict(record.extra))
         if record.given is not None:
             fields = (*fields, dict(record.given))
+        options = (record.raw_scores, record.truncation, record.rank_fields or None)
+        if any(option is not None for option in options):
+            fields = (*fields, options)
     return orjson.dumps(fields, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)

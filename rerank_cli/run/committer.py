@@ -10,11 +10,13 @@ from rerank_cli.choices import OnError
 from rerank_cli.errors import InputError
 from rerank_cli.evaluation.same_pass import SamePassEvaluation
 from rerank_cli.formats import ErrorsFile, Sink
-from rerank_cli.records import Outcome, Rejection
+from rerank_cli.records import Outcome, Ranking, Rejection
 from rerank_cli.run.chunks import InputPosition
 from rerank_cli.run.stages import Scored
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.storage.files import Committed
+
+_AFTER_SCORING = ("non_finite_score", "too_long")  # codes of records that are rejected by their scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Committer:
         """Rank, write, count one chunk; commit if the interval has passed. `--on-error fail`: may raise InputError."""
         outcomes = self.rank(scored)
         rejected = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
-        unscored = [rejection for rejection in rejected if rejection.code == "non_finite_score"]
+        unscored = [rejection for rejection in rejected if rejection.code in _AFTER_SCORING]
         if unscored and self.on_error is OnError.FAIL:
             raise InputError(f"{unscored[0]}. Fix: --on-error skip, or emit")
         stats, chunk, pairs = self.stats, scored.chunk, scored.pairs
@@ -63,14 +65,12 @@ class Committer:
             if self.quarantine:
                 for rejection in rejected:
                     self.quarantine.write(rejection)
-        stats.records += len(chunk.records)
+        stats.written(chunk)
         stats.rejected += len(rejected)
-        stats.pairs += chunk.pairs
+        stats.empty += sum(isinstance(outcome, Ranking) and not outcome.request.candidates for outcome in outcomes)
         stats.tokens += int(pairs.tokens.sum())
         stats.truncated += int(pairs.truncated.sum())
         stats.duplicates += pairs.duplicates
-        stats.chunks += 1
-        stats.bytes_done = chunk.bytes_read
         self._reached = chunk.reached
         self._taken += 1
         interval = self.sink.patience if self.interval is None else self.interval

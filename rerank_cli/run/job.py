@@ -9,15 +9,15 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from rerank_cli.choices import ProgressMode, Resume
+from rerank_cli.choices import OnChanged, ProgressMode, Resume, ScoreKind
 from rerank_cli.engine.contract import Session
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.errors import RefusedError, RerankError
+from rerank_cli.errors import ChangedError, RefusedError, RerankError
 from rerank_cli.evaluation.evaluate import Evaluation
 from rerank_cli.evaluation.same_pass import LoadedQrels, SamePassEvaluation
 from rerank_cli.formats import ErrorsFile, Source, input_files, open_sink, open_source, refuse_existing
@@ -28,13 +28,13 @@ from rerank_cli.run.chunks import ChunkCutter, InputHash
 from rerank_cli.run.committer import Commit, Committer
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.pipeline import stream
-from rerank_cli.run.progress import say, showing, snapshot
+from rerank_cli.run.progress import noted, say, showing, snapshot
 from rerank_cli.run.record_guards import after, guarded
 from rerank_cli.run.recovery.checkpoint import Checkpoint, save
 from rerank_cli.run.recovery.fingerprint import Fingerprint, fingerprint, settings
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.recovery.output_state import OutputState
-from rerank_cli.run.recovery.receipt import complete, identity, receipt, sign
+from rerank_cli.run.recovery.receipt import attach_record, complete, identity, receipt, sign
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.scoring.wrappers import ScoringWrappers
 from rerank_cli.run.signals import Stop, die_of, listening
@@ -42,47 +42,46 @@ from rerank_cli.run.stages import rank_chunk
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary, write_summary
 from rerank_cli.run.verify import Sample, Verdict
+from rerank_cli.storage.paths import STREAM
 
 OpenModel = Callable[[ModelOptions], Session | Workers]
 RevisionOf = Callable[[ModelOptions], str]
 _FIRST_LOOK = 32
 
 
-def run(config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None = None) -> tuple[Summary, Stop]:
+def run(
+    config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None = None, *, signals: bool = True
+) -> tuple[Summary, Stop]:
     """Run the job, or what an earlier run of the same command left of it.
 
-    `revision_of` gives a model's revision without loading it, to recognise an output that is complete already. The
-    caller ends the process by `Stop.signal` if it is set. Raises RerankError subclasses with a message of one line, and
-    BrokenPipeError if the reader of stdout has closed it.
+    `revision_of` gives a model's revision without loading it, to recognise an output that is complete already. With
+    `signals` the run handles signals, and the caller ends the process by `Stop.signal` if it is set. Raises RerankError
+    subclasses with a message of one line, and BrokenPipeError if the reader of stdout has closed it.
     """
     check(config)
     stop = Stop(config.max_duration)
     job = _Job(config, open_model, revision_of, stop, OutputState.of(config.output.path, config.checkpoint))
     try:
         with ExitStack() as stack:
-            stack.enter_context(
-                listening(stop, _announce, partial(say, job.stats, ProgressMode.PLAIN), job.remove_lock)
-            )
+            if signals:
+                report = partial(say, job.stats, ProgressMode.PLAIN)
+                stack.enter_context(listening(stop, _announce, report, job.remove_lock))
             job.lock(stack)
             job.work(stack)
+    except ChangedError as error:
+        if config.on_changed is not OnChanged.RESTART or STREAM in config.input.paths:
+            raise
+        left = job.checkpoint.records if job.checkpoint else 0
+        config.notify(f"{error.what}; starting over, the unfinished output with {left:,} records is discarded")
+        return run(replace(config, resume=Resume.NEVER), open_model, revision_of, signals=signals)
     except RerankError as error:
-        if job.stats.chunks and job.state.checkpoint:
-            config.notify(f"{job.stats.records:,} records are kept; fix the problem and run the same command to resume")
+        if job.stats.chunks and job.state.checkpoint and "--restart" not in str(error):
+            kept = f"{job.stats.records:,} records are kept"
+            config.notify(f"{kept}; fix the problem and run {config.same_command} to resume")
         if config.summary:
             write_summary(Summary(job.stats, failure=str(error)), config.summary)
         raise
-    session, wrappers = job.session, job.wrappers
-    summary = Summary(
-        job.stats,
-        session.facts if session else None,
-        session.work if session else None,
-        None if job.stats.finished or job.nothing_to_do else stop.reason,
-        nothing_to_do=job.nothing_to_do,
-        verdict=job.verdict,
-        cache=wrappers.cache_use if wrappers else None,
-        cascade=wrappers.cascade_use if wrappers else None,
-        evaluation=job.evaluation,
-    )
+    summary = job.summary()
     if config.summary and not summary.nothing_to_do:
         write_summary(summary, config.summary)
     return summary, stop
@@ -109,7 +108,8 @@ class _Job:
     def lock(self, stack: ExitStack) -> None:
         """Take the output's lock. A signal that arrives meanwhile takes effect afterwards."""
         self.stop.patient = True
-        stack.enter_context(self.state.held())
+        note = stack.enter_context(self.state.held())
+        stack.enter_context(noted(self.stats, note))
         self.locked = True
         self.stop.patient = False
         if self.stop.signal:
@@ -131,13 +131,16 @@ class _Job:
         refuse_existing(config.output)
         saved = self.checkpoint = state.saved(config.resume)
         if config.qrels and saved and saved.judged is None:
-            fix = "Fix: remove --qrels, rerank eval measures the output; or --restart"
-            raise RefusedError(f"{config.output.path}: started without --qrels. {fix}")
+            fix = "remove --qrels, rerank eval measures the output; or --restart"
+            raise ChangedError(f"{config.output.path}: started without --qrels", fix)
         qrels = config.qrels.load() if config.qrels else None
         if saved:
             state.refuse_another_run(saved, settings(config))
         source, records, input_hash = self._open_input(saved, stack)
         check_shape(config, source.shape)
+        if records is None:
+            self._finish_empty(source, qrels, stack)
+            return
         wrappers = self.wrappers = ScoringWrappers(config, stats, stack)
         stack.enter_context(showing(stats, config.progress, config.progress_interval))
         session = self.session = self._load(stack)
@@ -156,7 +159,9 @@ class _Job:
         stats.scoring_since = time.monotonic()
         self.stop.patient = True
         journal = Journal(state.journal, mark, lambda: committer.committed)
-        chunks = ChunkCutter(records, chunk_pairs, lambda: source.bytes_read, input_hash, journal.ends_at)
+        chunks = ChunkCutter(
+            records, chunk_pairs, lambda: source.bytes_read, input_hash, journal.ends_at, stats.bytes_done
+        )
         if journal.kept:
             config.notify(f"reusing {journal.kept:,} scores of an unfinished chunk")
         sample = Sample(config.verify) if config.verify else None
@@ -165,18 +170,46 @@ class _Job:
             if sample and stats.pairs:
                 with stats.timing("verify scores"):
                     self.verdict = sample.verify(session, config.verify_tolerance)
-            if committer.same_pass:
-                with stats.timing("measure"):
-                    self.evaluation, remark = committer.same_pass.evaluate()
-                for message in (remark, self.evaluation.line if self.evaluation else None):
-                    if message:
-                        config.notify(message)
-            with stats.timing("write"):
-                self._publish(committer, receipt(config, [session.facts.revision, *wrappers.revisions], source.stamps))
-            stats.finished = True
+            self._finish(committer, source, [session.facts.revision, *wrappers.revisions])
 
-    def _open_input(self, saved: Checkpoint | None, stack: ExitStack) -> tuple[Source, Iterator[Record], InputHash]:
-        """The source, the records to process, and the hash of those before.
+    def _finish_empty(self, source: Source, qrels: LoadedQrels | None, stack: ExitStack) -> None:
+        """Publish the output of an input without records. No model is loaded."""
+        self.state.forget()
+        committer = self._open_outputs(source, None, settings(self.config), qrels, stack)
+        revisions = [self.revision_of(model) for model in self.config.models] if self.revision_of else []
+        self._finish(committer, source, revisions)
+
+    def _finish(self, committer: Committer, source: Source, revisions: Sequence[str]) -> None:
+        """Measure, if judgements are given, and publish."""
+        if committer.same_pass:
+            with self.stats.timing("measure"):
+                self.evaluation, remark = committer.same_pass.evaluate()
+            for message in (remark, self.evaluation.line if self.evaluation else None):
+                if message:
+                    self.config.notify(message)
+        with self.stats.timing("write"):
+            self._publish(committer, receipt(self.config, revisions, source.stamps))
+        self.stats.finished = True
+
+    def summary(self) -> Summary:
+        """The statistics so far, and what the parts of the run report."""
+        session, wrappers = self.session, self.wrappers
+        return Summary(
+            self.stats,
+            session.facts if session else None,
+            session.work if session else None,
+            None if self.stats.finished or self.nothing_to_do else self.stop.reason,
+            nothing_to_do=self.nothing_to_do,
+            verdict=self.verdict,
+            cache=wrappers.cache_use if wrappers else None,
+            cascade=wrappers.cascade_use if wrappers else None,
+            evaluation=self.evaluation,
+        )
+
+    def _open_input(
+        self, saved: Checkpoint | None, stack: ExitStack
+    ) -> tuple[Source, Iterator[Record] | None, InputHash]:
+        """The source, the records to process (None if the input has none at all), and the hash of those before.
 
         After a stop the source is not closed: a thread may block in a read of it, and the process ends soon.
         """
@@ -201,7 +234,8 @@ class _Job:
         records = guarded(itertools.islice(records, limit), config.on_error, config.max_errors, stats)
         # A bad record among the first is reported before the model is loaded. Only one of stdin, which may be slow.
         first = list(itertools.islice(records, 1 if source.total_bytes is None else _FIRST_LOOK))
-        return source, itertools.chain(first, records), input_hash
+        left = itertools.chain(first, records)
+        return source, left if first or saved else None, input_hash
 
     def _load(self, stack: ExitStack) -> Session | Workers:
         with self.stats.timing("load"):
@@ -215,6 +249,10 @@ class _Job:
         guess = " (a guess, --profile selects another)" if facts.profile_is_guess else ""
         place = f"{facts.name} on {facts.device} in {facts.dtype}{quantized}"
         self.config.notify(f"{place}, {rows} of {facts.batch_tokens} tokens{prompt}{guess}")
+        for remark in facts.remarks:
+            self.config.notify(f"{facts.name}: {remark}")
+        if facts.scores == ScoreKind.RAW and self.config.output.answers.scores is ScoreKind.AUTO:
+            self.config.notify(f"{facts.name}: scores are logits, as its files state (--scores sigmoid: 0 to 1)")
         return session
 
     def _open_outputs(
@@ -222,6 +260,9 @@ class _Job:
     ) -> Committer:
         """Open the output, the errors file and the rankings to evaluate, each after what `saved` says is committed."""
         config, output, state = self.config, self.config.output, self.state
+        if output.answers.scores is ScoreKind.AUTO:
+            kind = ScoreKind(self.session.facts.scores) if self.session else ScoreKind.SIGMOID
+            output = replace(output, answers=replace(output.answers, scores=kind))
         committed = saved.output if saved and state.partial else None
         sink = open_sink(output, columns=source.columns, stdout=config.stdout, shape=source.shape, committed=committed)
         stack.callback(sink.abandon)
@@ -230,7 +271,7 @@ class _Job:
             quarantine = ErrorsFile(config.errors, input_files(config.input), keep=saved.quarantine if saved else 0)
             stack.callback(quarantine.close)
         if qrels:
-            same_pass = SamePassEvaluation(qrels, state.judged, saved.judged if saved else None, output.path)
+            same_pass = SamePassEvaluation(qrels, state.judged, saved.judged if saved else None, output)
             stack.callback(same_pass.close)
         rank = partial(rank_chunk, top_n=config.top_n, fusion=config.fusion, kind=output.answers.scores)
         record = partial(self._record, source, mark)
@@ -260,6 +301,8 @@ class _Job:
         finished = committer.sink.finish()
         if finished and found:
             sign(finished, found, self.stats.rejected)
+        if finished:
+            attach_record(finished, self.summary().record() | {"command": self.config.command[:1500]})
         if finished and self.checkpoint and self.state.checkpoint:
             save(replace(self.checkpoint, sealed=identity(finished), receipt=found), self.state.checkpoint)
         committer.sink.publish()

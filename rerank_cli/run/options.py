@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from rerank_cli.choices import OnError, ProgressMode, Resume
+from rerank_cli.choices import OnChanged, OnError, ProgressMode, Resume
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.same_pass import QrelsOptions
@@ -39,13 +39,17 @@ class Cascade:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything a run depends on. None selects the default of the device or the model; times are in seconds."""
+    """Everything a run depends on. None selects the default of the device or the model; times are in seconds.
+
+    `command` is the command line, for the record that a finished output carries.
+    """
 
     model: ModelOptions
     input: InputOptions
     output: OutputOptions
     stdout: BinaryIO | None = None
     resume: Resume = Resume.AUTO
+    on_changed: OnChanged = OnChanged.FAIL
     top_n: int | None = None
     fusion: Fusion = PLAIN
     qrels: QrelsOptions | None = None
@@ -65,6 +69,12 @@ class RunConfig:
     progress_interval: float = 30.0
     summary: str | None = None
     notify: Callable[[str], None] = field(default=lambda _: None)
+    command: str = ""
+
+    @property
+    def same_command(self) -> str:
+        """How a message names the command that continues this run."""
+        return "the same command" + (" without --restart or --resume never" if self.resume is Resume.NEVER else "")
 
     @property
     def models(self) -> list[ModelOptions]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ import orjson
 from rerank_cli.choices import ProgressMode
 from rerank_cli.run.statistics import RunStatistics
 
+_NOTE_SECONDS = 2.0
+
 
 def snapshot(stats: RunStatistics) -> dict[str, Any]:
     """The statistics as JSON: counts, rates per second, share 0 to 1, ETA in seconds (null where unknown)."""
@@ -22,8 +25,8 @@ def snapshot(stats: RunStatistics) -> dict[str, Any]:
         "event": "loading" if stats.scoring_since is None else "progress",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "records": stats.records,
-        "pairs": stats.pairs,
-        "tokens": stats.tokens,
+        "pairs": stats.pairs_done,
+        "tokens": stats.tokens_done,
         "rejected": stats.rejected,
         "truncated_pairs": stats.truncated,
         "pairs_per_second": round(stats.pairs_per_second, 2),
@@ -39,7 +42,7 @@ def line(stats: RunStatistics) -> str:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if stats.scoring_since is None:
         return f"{now}  loading the model"
-    parts = [now, f"{stats.records:,} records", f"{stats.pairs:,} pairs"]
+    parts = [now, f"{stats.records:,} records", f"{stats.pairs_done:,} pairs"]
     parts += [f"{stats.pairs_per_second:,.0f} pairs/s", f"{stats.tokens_per_second:,.0f} tokens/s"]
     if stats.share_done is not None:
         parts.append(f"{stats.share_done:.1%}")
@@ -59,7 +62,8 @@ def _eta_and_rejected(stats: RunStatistics) -> Iterator[str]:
 def showing(stats: RunStatistics, mode: ProgressMode, interval: float) -> Iterator[None]:
     """Show progress until the block is left: a bar (`auto` on a terminal), or a line every `interval` seconds."""
     if mode is ProgressMode.AUTO:
-        mode = ProgressMode.BAR if sys.stderr.isatty() else ProgressMode.PLAIN
+        drawn = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        mode = ProgressMode.BAR if drawn else ProgressMode.PLAIN
     if mode is ProgressMode.OFF:
         yield
     elif mode is ProgressMode.BAR:
@@ -70,6 +74,16 @@ def showing(stats: RunStatistics, mode: ProgressMode, interval: float) -> Iterat
             yield
         if mode is ProgressMode.JSON:
             say(stats, mode)
+
+
+@contextmanager
+def noted(stats: RunStatistics, note: Callable[[str], None] | None) -> Iterator[None]:
+    """Keep a note of the progress up to date until the block is left, for `rerank status`."""
+    if note is None:
+        yield
+        return
+    with _ticking(lambda: note(orjson.dumps(snapshot(stats)).decode()), _NOTE_SECONDS):
+        yield
 
 
 def say(stats: RunStatistics, mode: ProgressMode) -> None:
@@ -110,7 +124,7 @@ def _bar(stats: RunStatistics) -> Iterator[None]:
         def update() -> None:
             if stats.scoring_since is None:
                 return
-            done, pairs = stats.share_done, f"{stats.pairs:,} pairs  {stats.pairs_per_second:,.0f}/s"
+            done, pairs = stats.share_done, f"{stats.pairs_done:,} pairs  {stats.pairs_per_second:,.0f}/s"
             text = "  ".join([pairs, *_eta_and_rejected(stats)])
             percent = "" if done is None else f"{done:.0%}"
             progress.update(task, completed=None if done is None else done * 1000, share=percent, text=text)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from rerank_cli.choices import OnError
-from rerank_cli.errors import InputError, RefusedError
+from rerank_cli.errors import ChangedError, InputError
 from rerank_cli.formats import Source
 from rerank_cli.records import Record, Rejection
 from rerank_cli.run.chunks import InputHash
@@ -15,7 +15,7 @@ from rerank_cli.run.statistics import RunStatistics
 
 
 def after(saved: Checkpoint, source: Source, output: str) -> tuple[Iterator[Record], InputHash]:
-    """The records after a checkpoint, and the hash of those before. RefusedError if those before have changed.
+    """The records after a checkpoint, and the hash of those before. ChangedError if those before have changed.
 
     If the input files so far have the same stamps, reading starts at the last processed record, and only that one is
     compared. Otherwise (a stream, a changed file) all processed records are read and compared.
@@ -34,7 +34,7 @@ def after(saved: Checkpoint, source: Source, output: str) -> tuple[Iterator[Reco
         passed += 1
     if (passed, input_hash.reached().digest) != (skip, reached.digest):
         what = f"the first {saved.records:,} records of the input are not those already processed"
-        raise RefusedError(f"{output}: {what}. Fix: --restart, or another -o")
+        raise ChangedError(f"{output}: {what}")
     return records, input_hash
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rerank_cli.choices import ScoreKind
 from rerank_cli.engine.plan import Index
@@ -110,23 +111,36 @@ def rank(
     """Rank a request, whose pairs are at `place`: best first, ties in input order, cut to the record's or given top n.
 
     Sorts by the logit of the deepest layer (sigmoids saturate and tie), or by the score of `fusion`, which mixes scores
-    of this `kind`. Candidates that are not kept are left out of the order. A request with a score that is not finite,
-    or without the first-stage scores that `fusion` needs, is rejected.
+    of this `kind`, unless the record asks for another. Candidates that are not kept are left out of the order. A
+    request with a score that is not finite, or without the first-stage scores that `fusion` needs, is rejected, and one
+    that forbids truncation if a pair was truncated.
     """
-    pairs = scored.pairs
+    pairs, kind = scored.pairs, request.score_kind(kind)
     found = pairs.logits[place]
     kept = np.arange(len(found)) if pairs.kept is None else np.flatnonzero(pairs.kept[place])
     if not np.isfinite(found[kept]).all():
         message = "the model gave a score that is not a finite number, in fp32 too"
         return Rejection(request.position, "non_finite_score", message, request.id)
+    truncated = pairs.truncated[place]
+    if rejection := too_long(request, truncated):
+        return rejection
     logits = deepest(found)
     try:
         best, fused = arrange(request, logits, kind, fusion, kept)
     except LookupError as error:
         return Rejection(request.position, "no_first_score", str(error.args[0]), request.id)
     order = np.sort(best) if request.shape.keeps_order else best[: request.top_n or top_n]
-    tokens, truncated = int(pairs.tokens[place].sum()), pairs.truncated[place].tolist()
+    tokens = int(pairs.tokens[place].sum())
     layers = None if found.ndim == 1 else found.tolist()
     passages = None if pairs.passages is None else [(start, end) for start, end in pairs.passages[place].tolist()]
     mixed = None if fused is None else fused.tolist()
-    return Ranking(request, logits.tolist(), order.tolist(), tokens, layers, truncated, passages, mixed)
+    return Ranking(request, logits.tolist(), order.tolist(), tokens, layers, truncated.tolist(), passages, mixed)
+
+
+def too_long(request: Request, truncated: npt.NDArray[np.bool_]) -> Rejection | None:
+    """The rejection of a request that forbids truncation, by which of its pairs were truncated, [n]."""
+    if request.truncation is not False or not truncated.any():
+        return None
+    which = f"document {int(np.flatnonzero(truncated)[0])}"
+    message = f"{which} and the query are longer than --max-length, and the record forbids to truncate them"
+    return Rejection(request.position, "too_long", message, request.id)

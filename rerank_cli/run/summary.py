@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -60,6 +61,7 @@ class Summary:
             "truncated_pairs": stats.truncated,
             "duplicate_pairs": stats.duplicates,
             "rejected": stats.rejected,
+            "queries_without_candidates": stats.empty,
             "chunks": stats.chunks,
             "seconds": {"total": round(stats.elapsed, 3)} | {k: round(v, 3) for k, v in sorted(stats.seconds.items())},
             "pairs_per_second": round(stats.pairs_per_second, 2),
@@ -77,16 +79,40 @@ class Summary:
             | {name: _version(name) for name in _LIBRARIES},
         }
 
+    def record(self) -> dict[str, Any]:
+        """What a finished output carries, for `rerank status`."""
+        stats, model = self.stats, self.model
+        return {
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(stats.elapsed, 1),
+            "records": stats.records,
+            "pairs": stats.pairs,
+            "tokens": stats.tokens,
+            "rejected": stats.rejected,
+            "truncated_pairs": stats.truncated,
+            "pairs_per_second": round(stats.pairs_per_second, 2),
+            "model": model.name if model else None,
+            "revision": model.revision if model else None,
+            "device": model.device if model else None,
+            "dtype": model.dtype if model else None,
+            "version": __version__,
+        }
+
     def line(self) -> str:
         """Records, pairs, rate, and what else was notable, on one line."""
         stats = self.stats
+        if not stats.records:
+            return "0 records: the input is empty"
         done = f"{counted(stats.records, 'record')}, {counted(stats.pairs, 'pair')} in {stats.elapsed:.1f} s"
-        parts = [done, f"{stats.pairs_per_second:,.0f} pairs/s"]
+        scoring = f"{stats.scoring:.1f} s scoring at {stats.pairs_per_second:,.0f} pairs/s"
+        parts = [f"{done}: {stats.elapsed - stats.scoring:.1f} s loading, {scoring}"]
         if stats.truncated:
             parts.append(f"{counted(stats.truncated, 'pair')} truncated")
         if stats.duplicates:
             parts.append(f"{counted(stats.duplicates, 'duplicate')} not scored again")
         parts += [shortcut.line for shortcut in (self.cache, self.cascade) if shortcut]
+        if stats.empty:
+            parts.append(f"{stats.empty:,} {'query' if stats.empty == 1 else 'queries'} without candidates")
         if stats.rejected:
             parts.append(f"{counted(stats.rejected, 'record')} rejected")
         if self.verdict:

@@ -76,7 +76,8 @@ class Sample:
         verdict = Verdict(len(ours), worst, kendall_tau(deepest(ours), deepest(plain)), limit)
         if not worst <= limit:
             exact = "--dtype fp32" if facts.quantize == "none" else "--quantize none"
-            raise ModelError(f"--verify: {verdict.line}, beyond the tolerance of {limit:g}. Fix: {exact}, or report it")
+            what = f"--verify: {verdict.line}, beyond the tolerance of {limit:g}"
+            raise ModelError(f"{what}. Fix: --restart {exact}, or report it")
         return verdict
 
 

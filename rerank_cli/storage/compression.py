@@ -10,20 +10,29 @@ import bz2
 import io
 import zlib
 from collections.abc import Callable
+from functools import partial
+from pathlib import PurePath
 from typing import Any, Protocol, cast
 
-from rerank_cli.errors import InputError
+from rerank_cli.errors import InputError, UsageError
 
-_SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".lz4": "lz4"}
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
+_SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".lz4": "lz4", ".xz": "xz"}
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xfd7zXZ\0": "xz",
+}
 # Input bytes per call, small enough that the output stays bounded: gzip expands at most 1,000-fold, and a zstd block of
-# 128 KiB takes at least 4 bytes. bzip2 and lz4 are given a limit on the output instead.
-_INPUT_BYTES = {"gzip": 1 << 15, "zstd": 1 << 10, "bzip2": 1 << 16, "lz4": 1 << 16}
+# 128 KiB takes at least 4 bytes. The others are given a limit on the output instead.
+_INPUT_BYTES = {"gzip": 1 << 15, "zstd": 1 << 10, "bzip2": 1 << 16, "lz4": 1 << 16, "xz": 1 << 16}
+_LIMITED = ("bzip2", "lz4", "xz")
 _OUTPUT_BYTES = 1 << 20
 
 
 class Decompressor(Protocol):
-    """One member: the interface common to zlib, bz2, lz4 and zstandard. Only bz2 and lz4 have `needs_input`."""
+    """One member: the interface common to zlib, bz2, lz4, lzma and zstandard. Only `_LIMITED` have `needs_input`."""
 
     eof: bool
     unused_data: bytes | None
@@ -49,15 +58,29 @@ def recognise(head: bytes) -> str | None:
 
 def compression_of(path: str) -> str | None:
     """The name of the compression that an output's suffix selects."""
-    return next((name for suffix, name in _SUFFIXES.items() if path.endswith(suffix)), None)
+    return next((name for suffix, name in _SUFFIXES.items() if path.lower().endswith(suffix)), None)
+
+
+def suffix_of(path: str) -> str:
+    """The last suffix in lower case, without that of a compression."""
+    return PurePath(path.rpartition(".")[0] if compression_of(path) else path).suffix.lower()
 
 
 def new_compressor(name: str) -> tuple[bytes, Compressor]:
-    """A member's header bytes and the compressor of its content. Equal input gives equal bytes."""
+    """A member's header bytes and the compressor of its content. Equal input gives equal bytes.
+
+    Raises UsageError for xz if this Python has no lzma module, an optional part of the standard library.
+    """
     if name == "gzip":
         return b"", cast("Compressor", zlib.compressobj(4, zlib.DEFLATED, 31))
     if name == "bzip2":
         return b"", cast("Compressor", bz2.BZ2Compressor())
+    if name == "xz":
+        try:
+            import lzma
+        except ImportError:
+            raise UsageError("xz: this Python has no lzma module. Fix: another suffix, such as .zst") from None
+        return b"", cast("Compressor", lzma.LZMACompressor(preset=3))
     if name == "zstd":
         import zstandard
 
@@ -74,6 +97,11 @@ def _decompressor(name: str) -> tuple[Callable[[], Decompressor], tuple[type[Exc
         return cast("Callable[[], Decompressor]", lambda: zlib.decompressobj(31)), (zlib.error, MemoryError)
     if name == "bzip2":
         return cast("Callable[[], Decompressor]", bz2.BZ2Decompressor), (OSError, ValueError, MemoryError)
+    if name == "xz":
+        import lzma
+
+        new = partial(lzma.LZMADecompressor, format=lzma.FORMAT_XZ)
+        return cast("Callable[[], Decompressor]", new), (lzma.LZMAError, EOFError, MemoryError)
     if name == "zstd":
         import zstandard
 
@@ -91,14 +119,23 @@ class Decompressed(io.RawIOBase):
         self._compressed = compressed
         self._name = name
         self._path = path
-        self._new, self._errors = _decompressor(name)
-        self._limit = (_OUTPUT_BYTES,) if name in ("bzip2", "lz4") else ()
+        try:
+            self._new, self._errors = _decompressor(name)
+        except ImportError:
+            what = f"is compressed with {name}, which this Python cannot read (it has no lzma module)"
+            raise InputError(f"{path}: {what}. Fix: decompress it with xz -d") from None
+        self._limit = (_OUTPUT_BYTES,) if name in _LIMITED else ()
         self._member: Decompressor | None = None
         self._ready = memoryview(b"")
         self._rest = b""
+        self._given = 0
 
     def readable(self) -> bool:
         return True
+
+    def tell(self) -> int:
+        """Bytes of content that were read."""
+        return self._given
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
@@ -116,11 +153,12 @@ class Decompressed(io.RawIOBase):
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]
+        self._given += count
         return count
 
     def _decompress(self, data: bytes) -> bytes:
         if self._member is None:
-            data = data.lstrip(b"\0") if self._name == "gzip" else data
+            data = data.lstrip(b"\0") if self._name in ("gzip", "xz") else data  # padding between members
             if not data:
                 return b""
             self._member = self._new()

@@ -1,4 +1,7 @@
-"""One run per output at a time: an flock on a small file beside it, which the system releases with the process."""
+"""One run per output at a time: an flock on a small file beside it, which the system releases with the process.
+
+The file says which process holds the lock, and in its second line what that process last noted, for `holder`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from rerank_cli.errors import OutputError, RefusedError
 from rerank_cli.storage.paths import is_open_at
@@ -16,9 +20,19 @@ from rerank_cli.storage.paths import is_open_at
 _RETRY_SECONDS = 0.2  # `holder` takes the lock for a moment
 
 
+class Holder(NamedTuple):
+    """The process that holds a lock, and its last note (one line, "" if it has none)."""
+
+    process: str
+    note: str
+
+
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock inside the block, then remove the file. Raises RefusedError that names the other process."""
+def locked(path: Path, what: str) -> Iterator[Callable[[str], None]]:
+    """Hold the lock inside the block, then remove the file; yields what sets the note.
+
+    Raises RefusedError that names the other process.
+    """
     deadline = time.monotonic() + _RETRY_SECONDS
     while True:
         try:
@@ -28,7 +42,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = _owner(descriptor)
+            owner = _read(descriptor).process
             os.close(descriptor)
             if time.monotonic() >= deadline:
                 raise RefusedError(f"{what}: being written by {owner}. Fix: wait for it, or another -o") from None
@@ -37,17 +51,23 @@ def locked(path: Path, what: str) -> Iterator[None]:
         if is_open_at(descriptor, path):
             break
         os.close(descriptor)  # the holder removed the file between our two calls
+    name = f"process {os.getpid()} on {socket.gethostname()}"
+
+    def note(text: str) -> None:
+        content = f"{name}\n{text}".encode()
+        os.pwrite(descriptor, content, 0)
+        os.truncate(descriptor, len(content))
+
     try:
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
+        note("")
+        yield note
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def holder(path: Path) -> str | None:
-    """The process that holds the lock now, or None."""
+def holder(path: Path) -> Holder | None:
+    """Who holds the lock now, or None."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -56,10 +76,11 @@ def holder(path: Path) -> str | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        return _owner(descriptor)
+        return _read(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _owner(descriptor: int) -> str:
-    return os.read(descriptor, 200).decode(errors="replace") or "another process"
+def _read(descriptor: int) -> Holder:
+    process, _, note = os.read(descriptor, 1 << 16).decode(errors="replace").partition("\n")
+    return Holder(process or "another process", note)

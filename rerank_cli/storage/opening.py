@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.storage.compression import Decompressed, recognise
+from rerank_cli.storage.foreign import foreign
 from rerank_cli.storage.paths import STREAM
 
 WhenIdle: TypeAlias = Callable[[], bool]
@@ -26,6 +27,8 @@ PARQUET_MAGIC = b"PAR1"
 BOM = b"\xef\xbb\xbf"
 PAUSE = 0.04  # seconds without new bytes of a stream, after which it is said to be idle
 _HEAD = 8
+# Of files in a folder; Arrow before the JSON that `datasets.save_to_disk` puts beside it.
+_SUFFIXES = (".parquet", ".arrow", ".jsonl", ".csv", ".tsv", ".json", ".gz", ".zst")
 
 
 class Counted(io.RawIOBase):
@@ -46,6 +49,9 @@ class Counted(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def tell(self) -> int:
+        return self.taken
 
     def peek_head(self) -> bytes:
         """The first bytes, without consuming them."""
@@ -101,9 +107,18 @@ class Opened:
     counted: Counted
     content: io.BufferedReader
 
+    @property
+    def taken(self) -> int:
+        """Bytes on disk of the content that was consumed; in a compressed input an estimate by the share of content."""
+        consumed = self.content.tell()
+        if not self.compression:
+            return consumed
+        decompressed = self.content.raw.tell()
+        return self.counted.taken * consumed // decompressed if decompressed else self.counted.taken
+
     def at(self, offset: int) -> Opened:
         """The same input, `offset` bytes of content further: a plain file is seeked, anything else read and dropped."""
-        if not self.compression and is_file(self.path):
+        if offset and not self.compression and is_file(self.path):
             self.content.detach()
             self.counted.go_to(offset)
             return replace(self, content=io.BufferedReader(cast("io.RawIOBase", self.counted), BLOCK))
@@ -130,7 +145,7 @@ def stamp_of(path: str) -> Stamp | None:
     try:
         info = Path(path).stat()
         if stat.S_ISDIR(info.st_mode):
-            raise InputError(f"{shown(path, 300)}: is a folder (expected a file). Fix: name the files in it")
+            raise InputError(f"{shown(path, 300)}: is a folder (expected a file). Fix: {_files_in(path)}")
         if not stat.S_ISREG(info.st_mode):
             return None
         with open(path, "rb", buffering=0) as file:
@@ -140,13 +155,23 @@ def stamp_of(path: str) -> Stamp | None:
     return Stamp(info.st_size, info.st_mtime_ns, head)
 
 
+def _files_in(path: str) -> str:
+    """Advice to name the files of a folder, with a pattern for the most telling suffix among them."""
+    with suppress(OSError):
+        suffixes = {entry.suffix for entry in Path(path).iterdir() if entry.is_file()}
+        found = next((suffix for suffix in _SUFFIXES if suffix in suffixes), None)
+        if found:
+            return f"name the files in it, {shown(path.rstrip('/'), 300)}/*{found}"
+    return "name the files in it"
+
+
 def is_file(path: str) -> bool:
     """Whether it can be read more than once, and from any offset."""
     return path != STREAM and Path(path).is_file()
 
 
 def open_bytes(path: str) -> Opened:
-    """Open stdin or a file; its first bytes decide on decompression. Raises InputError."""
+    """Open stdin or a file; its first bytes decide on decompression. Raises InputError, also for a foreign format."""
     name = "<stdin>" if path == STREAM else shown(path, 4096)
     if path == STREAM:
         if sys.stdin is None:
@@ -162,8 +187,14 @@ def open_bytes(path: str) -> Opened:
             raise not_readable(path, error) from error
     compression = recognise(counted.peek_head())
     content: io.BufferedReader = io.BufferedReader(cast("io.RawIOBase", counted), BLOCK)
-    if compression:
-        content = io.BufferedReader(Decompressed(content, compression, name), BLOCK)
+    try:
+        if compression:
+            content = io.BufferedReader(Decompressed(content, compression, name), BLOCK)
+        if problem := foreign(content.peek(), name):
+            raise InputError(problem)
+    except BaseException:
+        content.close()
+        raise
     return Opened(path, name, compression, counted, content)
 
 

@@ -10,6 +10,8 @@ import pytest
 import pytrec_eval
 from shell import environment, rerank, write_lines
 
+from rerank_cli.cli import completion
+
 pytestmark = pytest.mark.slow
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
@@ -95,6 +97,46 @@ def test_the_best_weight_is_shown_on_a_curve_and_as_flags(tmp_path):
     assert [point["weight"] for point in found["curve"]] == [step / 20 for step in range(21)]
 
 
+def test_the_mixed_run_can_be_written(tmp_path):
+    results = [
+        {"index": 0, "id": "d0", "relevance_score": 0.1, "retrieval_score": 2},
+        {"index": 1, "id": "1215116", "relevance_score": 0.9, "retrieval_score": 1.5},
+        {"index": 2, "id": "d2", "relevance_score": 0.2, "retrieval_score": 0},
+    ]
+    answers = [{"id": name, "model": "m", "results": results} for name in ("94", "not judged")]
+    output, fused = write_lines(tmp_path / "out.jsonl", answers), tmp_path / "fused.json"
+    tune = ("eval", output, "--qrels", QRELS, "--tune-weight", "--measures", "rr", "-o", fused, "--format", "beir")
+    ended = rerank(*tune, "--json")
+    assert (ended.code, ended.err) == (0, f"rerank: {fused}: 2 queries, mixed with weight 0.5\n")
+    assert (ended.records[0]["output"], ended.records[0]["best"]) == (str(fused), 1.0)
+    mixed = {"1215116": 0.875, "d0": 0.5, "d2": 0.0625}
+    assert json.loads(fused.read_bytes()) == {"94": mixed, "not judged": mixed}
+    measured = rerank("eval", fused, "--qrels", QRELS, "--measures", "RR", "--answered", "--json")
+    assert measured.records[0]["means"] == {"RR": 1.0}
+    ended = rerank(*tune)
+    assert (ended.code, ended.out) == (6, b"")
+    assert "exists already" in ended.complaint
+    assert rerank(*tune, "--overwrite").code == 0
+    (tmp_path / "fused.json.checkpoint").write_text("an unfinished run")
+    ended = rerank(*tune, "--overwrite")
+    assert (ended.code, "an unfinished run writes to" in ended.complaint) == (6, True)
+
+
+def test_names_of_measures_may_have_any_case(tmp_path):
+    run = write_lines(tmp_path / "run", ["94 Q0 1215116 1 1.0 t"])
+    ended = rerank("eval", run, "--qrels", QRELS, "--answered", "--measures", "ndcg@10,mrr@10,recall@5,map", "--json")
+    assert ended.records[0]["means"] == {"ndcg@10": 1.0, "mrr@10": 1.0, "recall@5": 1.0, "map": 1.0}
+    ended = rerank("eval", run, "--qrels", QRELS, "--measures", "recal@5")
+    assert (ended.code, ended.complaint.endswith("Fix: Recall@5")) == (2, True)
+
+
+def test_names_of_measures_are_completed():
+    assert completion.measures("nDCG@10,prec") == ["nDCG@10,Precision"]
+    assert completion.measures("MRR") == ["MRR"]
+    assert "nDCG@10" in completion.measures("ndcg")
+    assert completion.measures("none such") == []
+
+
 @pytest.mark.parametrize(
     ("args", "code", "complaint"),
     [
@@ -106,6 +148,12 @@ def test_the_best_weight_is_shown_on_a_curve_and_as_flags(tmp_path):
         (("eval", QRELS, "--qrels", QRELS, "--measures", "Quality"), 2, "not a measure of ir_measures"),
         (("eval", QRELS, "--qrels", QRELS, "--tune-weight", "--per-query"), 2, "--tune-weight excludes"),
         (("eval", QRELS, "--qrels", QRELS, "--normalize", "none"), 2, "--normalize needs --tune-weight"),
+        (("eval", QRELS, "--qrels", QRELS, "-o", "x"), 2, "--output needs --tune-weight"),
+        (("eval", QRELS, "--qrels", QRELS, "--tune-weight", "--format", "trec"), 2, "--format needs --output FILE"),
+        (("eval", QRELS, "--qrels", QRELS, "--tune-weight", "-o", "-"), 2, "--output cannot be -"),
+        (("eval", "-", "--qrels", QRELS, "--tune-weight", "-o", "x"), 2, "--output reads RUN twice"),
+        (("eval", QRELS, "--qrels", QRELS, "--measures", "alpha_nDCG@5"), 2, "needs judgements by subtopic"),
+        (("run", QRELS, "-o", "x", "--format", "trec", "--echo-query"), 2, "--echo-query: --format trec has no field"),
         (("run", QRELS, "-o", "x", "--fuse-k", "5"), 2, "--fuse-k needs --fuse rrf"),
         (("run", QRELS, "-o", "x", "--fuse", "rrf", "--fuse-weight", "0.5"), 2, "--fuse-weight needs --fuse weighted"),
         (("run", QRELS, "-o", "x", "--fuse", "rrf", "--normalize", "none"), 2, "--normalize needs --fuse weighted"),

@@ -5,7 +5,7 @@ import os
 import pty
 
 import pytest
-from shell import RERANK, environment, is_one_line, rerank, write_lines
+from shell import RERANK, environment, is_one_line, rerank, run_tiny, write_lines
 
 
 @pytest.fixture
@@ -71,6 +71,25 @@ def test_plain_text_off_a_terminal(files):
     ended = rerank("view", output, "--input", given, "--query", "7", "--top", "1")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.decode().startswith("7  query 7\n   1  ")
+
+
+@pytest.mark.slow
+def test_echoed_queries_are_shown_and_mined_without_the_input(tmp_path):
+    documents = [{"id": f"d{i}", "text": "word " * 60 + f"end of {i}"} for i in range(3)]
+    given = write_lines(tmp_path / "in.jsonl", [{"id": "7", "query": "an echoed query", "documents": documents}])
+    output, train = tmp_path / "out.jsonl", tmp_path / "train.jsonl"
+    (tmp_path / "qrels").write_text("7 0 d1 1\n")
+    assert run_tiny(given, "--echo-query", "-o", output).code == 0
+    assert json.loads(output.read_bytes())["query"] == "an echoed query"
+    seen = rerank("view", output, "--full", "--top", "1").out.decode()
+    assert seen.startswith("7  an echoed query\n   1  ")
+    assert "end of " in seen
+    assert all(line == line.rstrip() for line in seen.splitlines()[2:])
+    page = tmp_path / "report.html"
+    assert rerank("report", output, "-o", page).code == 0
+    assert "an echoed query" in page.read_text()
+    assert rerank("mine", output, "--qrels", tmp_path / "qrels", "-o", train).code == 0
+    assert json.loads(train.read_bytes())["query"] == "an echoed query"
 
 
 def in_a_terminal(*arguments, env):

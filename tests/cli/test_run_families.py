@@ -167,6 +167,18 @@ def test_scores_that_cannot_be_verified_are_exit_5_and_no_output(given, tmp_path
     assert len(json_lines((tmp_path / "out.jsonl").read_bytes())) == len(REQUESTS)
 
 
+def test_an_error_that_only_a_restart_mends_is_not_followed_by_other_advice(given, broken, tmp_path):
+    failed = rerank("run", given, "-m", GEMMA, "--verify", "5", "--verify-tolerance", "0", "-o", tmp_path / "verified")
+    assert (failed.code, "Fix: --restart --dtype fp32" in failed.complaint) == (5, True)
+    assert "same command" not in failed.err
+    command = ["run", broken, "-m", BERT, "-o", tmp_path / "out", "--commit-interval", "0"]
+    stopped = rerank(*command)
+    assert (stopped.code, "fix the problem and run the same command to resume" in stopped.err) == (4, True)
+    changed = rerank(*command, "--max-length", "100")
+    assert (changed.code, "Fix: --restart" in changed.complaint) == (6, True)
+    assert "same command" not in changed.err
+
+
 def test_going_on_with_other_options_is_exit_6_and_names_them(broken, tmp_path):
     output = tmp_path / "out.jsonl"
     command = [broken, "-m", LAYERWISE, "-o", output, "--chunk-pairs", "200", "--commit-interval", "0"]

@@ -2,10 +2,14 @@
 
 import io
 import json
+import os
+import pty
+import re
 import sys
+from contextlib import suppress
 
 import pytest
-from shell import TINY, json_lines, rerank
+from shell import RERANK, TINY, environment, json_lines, rerank
 
 from rerank_cli.choices import ProgressMode
 from rerank_cli.cli import streams
@@ -108,3 +112,23 @@ def test_json_progress_is_one_object_a_line_with_the_final_figures_last(requests
     assert (lines[-1]["records"], lines[-1]["pairs"], lines[-1]["share_done"]) == (2, 4, 1.0)
     others = [line for line in ended.err.splitlines() if not line.startswith("{")]
     assert all(line.startswith("rerank: ") for line in others)
+
+
+@pytest.mark.parametrize(("term", "drawn"), [("xterm", True), ("dumb", False)])
+def test_a_terminal_that_cannot_draw_gets_lines(requests_file, term, drawn):
+    child, master = pty.fork()
+    if child == 0:
+        command = [RERANK, "run", requests_file, "-m", TINY, "-o", "/dev/null", "--progress-interval", "0.1"]
+        os.execve(RERANK, command, environment({"TERM": term}))
+    shown = b""
+    with suppress(OSError):  # how Linux ends a pseudo-terminal
+        while more := os.read(master, 65536):
+            shown += more
+    os.close(master)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (b"\x1b[" in shown) is drawn
+    assert (b"Z  loading the model" in shown) is not drawn
+
+
+def test_the_last_line_tells_loading_from_scoring(plain):
+    assert re.search(r"3 pairs in \d+\.\d s: \d+\.\d s loading, \d+\.\d s scoring at \d+ pairs/s", plain[0].err)

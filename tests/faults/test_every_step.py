@@ -38,6 +38,8 @@ JOBS = [
     ("out.jsonl", "bad", SKIP),
     ("out.jsonl", "pairs", {"format": OutputFormat.PAIRS}),
     ("out.parquet", "pairs", {"format": OutputFormat.PAIRS, "overwrite": True}),
+    ("out.csv.xz", "pairs", {"format": OutputFormat.PAIRS}),
+    ("out.json", "requests", {}),
     ("out.json", "requests", {"format": OutputFormat.BEIR, "measured": True}),
 ]
 
@@ -55,7 +57,7 @@ def inputs(tmp_path_factory):
     for name, rows in (("requests", records), ("bad", bad), ("pairs", pairs)):
         (folder / name).write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
     compare([0, 1], [1, 0])  # what measuring imports is imported once, not by every process
-    measure(parse_measures("RR"), {"q": {"d": 1}}, {"q": ["d"]})
+    measure(parse_measures("RR"), {"q": {"d": 1}}, {"q": {"d": 1.0}})
     (folder / "qrels").write_text("".join(f"{i} 0 0 1\n" for i in range(24)))
     gc.collect()
     gc.freeze()  # so that a collection in one of the many children does not copy every page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rerank_cli.cli import completion
 from rerank_cli.cli.flags.declare import BY_ID, INPUT, PROGRESS, flag
 
 OVERWRITE = flag(False, "Replace an output that exists.")
@@ -11,7 +12,12 @@ GIVEN = flag(None, "What was reranked: queries and texts that the output left ou
 _QRELS_HELP = "Relevance judgements (qrels): TREC, MS MARCO, BEIR, MTEB or JSON lines."
 QRELS = flag(None, _QRELS_HELP, "FILE")
 NEEDED_QRELS = flag(..., _QRELS_HELP, "FILE")
-MEASURES = flag(None, "Measures of ir_measures [default: nDCG@10,RR@10,AP,R@100,P@10].", "M[,M]")
+MEASURES = flag(
+    None,
+    "Measures of ir_measures, in any case [default: nDCG@10,RR@10,AP,R@100,P@10].",
+    "M[,M]",
+    autocompletion=completion.measures,
+)
 NORMALIZE = flag(None, "How the scores of a query are scaled before weighting [default: minmax].")
 INDEX_DIR = flag(None, "Where the index of a large corpus is kept [default: beside it].", "DIR", panel=BY_ID)
 ID_FIELD = flag(None, "Field of the query id.", "FIELD", panel=INPUT)

@@ -2,8 +2,9 @@
 
 A flag is the default value of a parameter: `max_length: int | None = flag(None, "Tokens of a pair.", "N", min=1)` is
 `--max-length N`, and reads `RERANK_MAX_LENGTH` from the environment. A bundle is a function whose parameters are flags
-and whose result is an options object. It is the default value of a command's parameter: `command` puts its flags in
-place of that parameter, and passes a function that returns the result.
+and whose result is an options object; its parameters may be bundles too. It is the default value of a command's
+parameter: `command` puts its flags in place of that parameter, and passes a function that returns the result.
+`from_keywords` calls such a function from Python.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
+from rerank_cli.cli.flags.values import value_of
 from rerank_cli.errors import ClosedPipe, UsageError
 
 R = TypeVar("R")
@@ -37,7 +40,6 @@ PROGRESS = "Progress and settings"
 _PANELS = (COMMON, INPUT, BY_ID, MODEL, PROMPT, LAYERS, DEVICE, RANKING, OUTPUT, RECOVERY, PROGRESS)
 _FIRST = ("model", "output", "top_n")  # come first in every help text
 _LOWEST = re.compile(r"; x>=[\d.]+|x>=[\d.]+; |\s*\[x>=[\d.]+\]")
-_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def flag(
@@ -84,24 +86,14 @@ def command(function: Callable[..., R]) -> Callable[..., R]:
 
     The command raises ClosedPipe for a closed pipe, which typer would treat as an ordinary failure.
     """
-    bundles: dict[str, tuple[Callable[..., Any], list[inspect.Parameter]]] = {}
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(function).parameters.values():
-        if inspect.isfunction(make := parameter.default):
-            flags = [_declared(make, part) for part in inspect.signature(make).parameters.values()]
-            bundles[parameter.name] = make, flags
-            parameters += flags
-        else:
-            parameters.append(_declared(function, parameter))
+    parameters = flags_of(function)
     debug = flag(False, "Show the traceback of an error.", panel=PROGRESS)("debug")
     parameters.append(inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=debug, annotation=bool))
 
     @functools.wraps(function)
     def wrapper(*, debug: bool, **values: Any) -> R:  # noqa: ARG001 - main looks for --debug itself
-        for name, (make, flags) in bundles.items():
-            values[name] = partial(make, **{part.name: values.pop(part.name) for part in flags})
         try:
-            result = function(**values)
+            result = bound(function, values)()
             if sys.stdout is not None:
                 sys.stdout.flush()
         except BrokenPipeError as error:
@@ -114,6 +106,43 @@ def command(function: Callable[..., R]) -> Callable[..., R]:
     return wrapper
 
 
+def from_keywords(function: Callable[..., R], settings: Mapping[str, Any]) -> R:
+    """Call a function of flags and bundles from Python, with keywords named like the flags.
+
+    Flags that are not in `settings` have their defaults; environment and files are not read. Raises UsageError for a
+    value that the flag does not take, TypeError for a name that is not a flag.
+    """
+    flags = {flag.name: flag for flag in flags_of(function)}
+    values = {name: flag.default.default for name, flag in flags.items()}
+    for name, value in settings.items():
+        if name not in flags:
+            near = get_close_matches(name, flags, 1)
+            raise TypeError(f"unexpected keyword {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        try:
+            values[name] = value_of(flags[name], value)
+        except ValueError as error:
+            raise UsageError(f"{name}={value!r}: {error}") from None
+    return bound(function, values)()
+
+
+def flags_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function with their types evaluated and their flags as typer options, bundles expanded."""
+    found: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        bundle = parameter.default if inspect.isfunction(parameter.default) else None
+        found += flags_of(bundle) if bundle else [_declared(function, parameter)]
+    return found
+
+
+def bound(function: Callable[..., R], values: dict[str, Any]) -> Callable[[], R]:
+    """The function with its flags from `values`, and for each bundle a function that returns its result."""
+    taken = {
+        name: bound(parameter.default, values) if inspect.isfunction(parameter.default) else values[name]
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+    return partial(function, **taken)
+
+
 def _declared(function: Callable[..., Any], parameter: inspect.Parameter) -> inspect.Parameter:
     """The parameter with its type evaluated and its flag as a typer option."""
     kind, default = parameter.annotation, parameter.default
@@ -123,8 +152,29 @@ def _declared(function: Callable[..., Any], parameter: inspect.Parameter) -> ins
     return parameter.replace(annotation=kind, default=option, kind=inspect.Parameter.KEYWORD_ONLY)
 
 
-class GroupedHelp(TyperCommand):
-    """A command whose help lists flags in groups, in the same order for every command."""
+class FlagCommand(TyperCommand):
+    """A command of ours: its help lists flags in groups, in the same order for every command.
+
+    A value that a flag does not take is a UsageError that names where the value comes from and what is expected.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            flags = inspect.signature(self.callback).parameters if self.callback else {}
+            flag = flags.get(getattr(error.param, "name", None) or "")
+            if flag is None or error.param is None:
+                raise
+            value, source = error.param.consume_value(ctx, self.make_parser(ctx).parse_args(given)[0])
+            if value is None:
+                raise  # it is missing
+            try:
+                value_of(flag, value)
+            except ValueError as reason:
+                raise UsageError(f"{_given_as(error.param, value, source, ctx)}: {reason}") from None
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -142,23 +192,11 @@ class GroupedHelp(TyperCommand):
                     formatter.write_dl(groups[panel])
 
 
-def whole_numbers(text: str | None, name: str) -> tuple[int, ...] | None:
-    """`8,28` as (8, 28), sorted and without repetition. Raises UsageError, which names the flag."""
-    if text is None:
-        return None
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        raise UsageError(f"{name} {text}: expected numbers separated by commas, like 8,28") from None
-
-
-def duration(text: str | None, name: str) -> float | None:
-    """Seconds of `90`, `90s`, `30m`, `7h30m` or `2d`. Raises UsageError, which names the flag."""
-    if text is None:
-        return None
-    plain = f"{text}s" if re.fullmatch(r"\d+(\.\d+)?", text) else text
-    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", plain)
-    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    if "".join(map("".join, parts)) != plain or seconds <= 0:
-        raise UsageError(f"{name} {text}: not a time (expected 90s, 30m, 7h30m or the like)")
-    return seconds
+def _given_as(flag: Any, value: Any, source: Any, ctx: Any) -> str:
+    """A value as it was given: `--top-n 0`, `RERANK_TOP_N=0` or `--config FILE: top-n = 0`."""
+    name = max(flag.opts, key=len)
+    if source.name == "ENVIRONMENT":
+        return f"{flag.envvar}={value}"
+    if source.name == "DEFAULT_MAP":
+        return f"--config {ctx.params.get('config')}: {name.removeprefix('--')} = {value}"
+    return f"{name} {value}"

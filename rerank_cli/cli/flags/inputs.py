@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rerank_cli.choices import RunValues
+from rerank_cli.choices import InputFormat, RunValues
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import moved
 from rerank_cli.cli.streams import require_input
@@ -23,25 +23,33 @@ by_id = partial(declare.flag, panel=declare.BY_ID)
 
 def given(
     inputs: list[str] | None = typer.Argument(None, metavar="INPUT", help="Files to read; - or nothing is stdin."),
+    input_format: InputFormat = flag(InputFormat.AUTO, "Format of INPUT or --run, where it is not recognised."),
     shape: Shape | None = flag(None, "Shape of the records [default: by the first record]."),
     query_field: str | None = flag(None, "Field of the query; a dotted path reaches into objects.", "FIELD"),
     documents_field: str | None = flag(None, "Field of the list of candidates.", "FIELD"),
-    text_field: str | None = flag(None, "Field of a candidate's text.", "FIELD"),
+    text_field: str | None = flag(None, "Field of the candidate's text; several are joined with spaces.", "F[,F]"),
+    text_template: str | None = flag(None, "Text of a candidate, of its fields, like '{title}\\n{body}'.", "TEMPLATE"),
+    title_field: str | None = flag(None, "Field of a candidate's title, set before its text.", "FIELD"),
+    score_field: str | None = flag(None, "Field of a candidate's first-stage score; more is better.", "FIELD"),
     id_field: str | None = common.ID_FIELD,
     doc_id_field: str | None = common.DOC_ID_FIELD,
+    query: str | None = flag(None, "The query of one response, or of rows, that have none of their own.", "TEXT"),
+    require_candidates: bool = flag(False, "A query without candidates is a bad record, not an empty answer."),
     sort: bool = flag(False, "Group rows of pairs, or of --run, by query first: they may be in any order."),
     run: list[str] | None = by_id(None, "Run of ids: TREC, MTEB, MS MARCO or BEIR (may be repeated).", "RUN"),
-    queries: str | None = by_id(None, "Texts of the queries: JSONL, TSV or Parquet.", "FILE"),
-    corpus: str | None = by_id(None, "Texts of the candidates: a JSONL, TSV or Parquet file, or a folder.", "PATH"),
+    queries: str | None = by_id(None, "Texts of the queries: JSONL, CSV, Parquet or the like.", "FILE"),
+    corpus: str | None = by_id(None, "Texts of the candidates: a file like --queries, or a folder.", "PATH"),
     beir: str | None = by_id(None, "Folder in BEIR's layout, with queries and corpus.", "DIR"),
     split: str | None = by_id(None, "Split of --beir [default: test].", "NAME"),
     depth: int | None = by_id(None, "Take the first K candidates of each query of --run.", "K", min=1),
+    skip_unlisted: bool = by_id(False, "Do not answer queries of --queries or --split that --run does not name."),
     run_values: RunValues | None = by_id(None, "What the third of three columns of --run is [default: auto]."),
     index_dir: str | None = moved(common.INDEX_DIR, declare.BY_ID),
 ) -> InputOptions:
-    """The input as InputOptions. Raises UsageError for flags that exclude each other."""
+    """The input as InputOptions, with its field names checked. Raises UsageError for flags that exclude each other."""
     from rerank_cli.formats import ById, InputOptions
     from rerank_cli.formats.corpus.files import beir_folder
+    from rerank_cli.formats.shapes.fields import names_from
 
     if split and not beir:
         raise UsageError("--split needs --beir DIR")
@@ -50,18 +58,47 @@ def given(
         if inputs:
             raise UsageError(f"INPUT and --run were both given (got {inputs[0]}). Fix: give one of them")
         folder = beir_folder(beir, split or "test") if beir else None
+        # The queries of a BEIR folder are those of all splits, unless a split has its own file.
+        own = bool(queries or (folder and folder.has_own_queries))
+        judged = folder.qrels if folder and split and not own and not skip_unlisted else None
         queries = queries or (folder.queries if folder else None)
         corpus = corpus or (folder.corpus if folder else None)
         for name, path in (("--queries FILE", queries), ("--corpus PATH", corpus)):
             if not path:
                 raise UsageError(f"--run {run[0]}: has only ids, and the texts are missing. Fix: {name}, or --beir DIR")
-        ids = ById(str(queries), str(corpus), depth, run_values or RunValues.AUTO, index_dir)
+        ids = ById(
+            str(queries),
+            str(corpus),
+            depth,
+            run_values or RunValues.AUTO,
+            index_dir,
+            answer_unlisted=bool(judged) or (own and not skip_unlisted),
+            judged=judged,
+        )
     else:
         flags = {"--queries": queries, "--corpus": corpus, "--beir": beir, "--depth": depth}
         for name, value in (flags | {"--run-values": run_values, "--index-dir": index_dir}).items():
             if value is not None:
                 raise UsageError(f"{name} needs --run RUN")
+        if skip_unlisted:
+            raise UsageError("--skip-unlisted needs --run RUN")
     paths = tuple(run) if run else require_input(inputs)
-    return InputOptions(
-        paths, shape, query_field, documents_field, text_field, id_field, doc_id_field, sort=sort, by_id=ids
+    options = InputOptions(
+        paths,
+        shape,
+        query_field,
+        documents_field,
+        text_field,
+        id_field,
+        doc_id_field,
+        sort=sort,
+        by_id=ids,
+        text_template=text_template,
+        title_field=title_field,
+        score_field=score_field,
+        query=query,
+        require_candidates=require_candidates,
+        format=input_format,
     )
+    names_from(options)
+    return options

@@ -8,8 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rerank_cli.choices import Dtype, LayerHeads, LongDocuments, Quantize, TruncationRule
+from rerank_cli.cli import completion
 from rerank_cli.cli.flags import declare
-from rerank_cli.cli.flags.declare import flag, whole_numbers
+from rerank_cli.cli.flags.declare import flag
+from rerank_cli.cli.flags.values import whole_numbers
 from rerank_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +24,7 @@ layers = partial(flag, panel=declare.LAYERS)
 device_flag = partial(flag, panel=declare.DEVICE)
 
 
-def reading(
-    model: str = flag(DEFAULT_MODEL, "Hub id, folder, or the built-in 'mini'.", "MODEL", short="-m"),
+def how(
     max_length: int | None = flag(None, "Tokens of query, passage and special tokens [default: 512].", "N", min=1),
     revision: str | None = more(None, "Branch, tag or commit on the Hub.", "REV"),
     query_max_length: int | None = more(None, "Tokens of the query [default: 3/4 of --max-length].", "N", min=1),
@@ -42,7 +43,7 @@ def reading(
     ),
     threads: int | None = device_flag(None, "CPU threads [default: all physical cores].", "N", min=1),
 ) -> ModelOptions:
-    """The model and how it reads pairs, as ModelOptions for any device."""
+    """How a model without a name reads pairs, as ModelOptions for any device."""
     from rerank_cli.engine.options import ModelOptions
     from rerank_cli.models.options import FamilyOptions
     from rerank_cli.models.prompts.profiles import read_profile
@@ -61,12 +62,26 @@ def reading(
         softcap,
     )
     return ModelOptions(
-        model, revision, max_length=max_length, query_max_length=query_max_length, threads=threads, family=family
+        "", revision, max_length=max_length, query_max_length=query_max_length, threads=threads, family=family
     )
 
 
+def reading(
+    model: str = flag(
+        DEFAULT_MODEL,
+        "Hub id, folder, or the built-in 'mini'.",
+        "MODEL",
+        short="-m",
+        autocompletion=completion.models,
+    ),
+    how: Callable[[], ModelOptions] = how,
+) -> ModelOptions:
+    """The model and how it reads pairs."""
+    return replace(how(), name=model)
+
+
 def place(
-    device: str = flag("auto", "auto, cpu, cuda, cuda:N or mps.", "DEVICE"),
+    device: str = flag("auto", "auto, cpu, cuda, cuda:N or mps.", "DEVICE", autocompletion=completion.device),
     dtype: Dtype = device_flag(Dtype.AUTO, "auto: fp16 or bf16 (as stored) on CUDA, fp32 elsewhere."),
     quantize: Quantize = device_flag(Quantize.NONE, "Multiply in fewer bits, less exactly: int8 (CPU), fp8 (CUDA)."),
     batch_tokens: str = device_flag("auto", "Tokens in a packed row; auto: by device, model and free memory.", "N"),

@@ -1,27 +1,28 @@
 """The documents (or queries) of a file: the id of each, and the byte range of its line.
 
-Plain JSON lines and tab-separated lines are addressed in their file. Documents of compressed and Parquet files are
-copied, as lines, to the file `copy`, and addressed there.
+Plain JSON lines and tab-separated lines are addressed in their file. Documents of compressed files and of other formats
+are copied, as lines, to the file `copy`, and addressed there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
+from rerank_cli.choices import InputFormat
 from rerank_cli.display import names, shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.corpus.files import Corpus
+from rerank_cli.formats.reading.inputs import TABLES, TableInput, format_of, json_input, open_table
 from rerank_cli.formats.reading.lines import MAX_LINE, decode_line, utf8_text
-from rerank_cli.formats.reading.parquet import ParquetInput
 from rerank_cli.formats.shapes.fields import DOC_ID, QUERY_ID, TEXT, an_id, first, key_of
 from rerank_cli.formats.shapes.requests import an_object
-from rerank_cli.formats.shapes.rows import unusual
+from rerank_cli.formats.shapes.rows import Row, unusual
 from rerank_cli.records import Json, Place, Rejection
-from rerank_cli.storage.opening import BOM, PARQUET_MAGIC, Opened, open_bytes
+from rerank_cli.storage.opening import BOM, Opened, open_bytes
 
 JSON, TSV = "JSON lines", "TSV"
 # Tab-separated files without a header: MS MARCO's collection and queries, passages with titles, MS MARCO's documents.
@@ -58,13 +59,17 @@ def document_lines(path: str, corpus: Corpus, copy: BinaryIO) -> tuple[LineForma
     """The line format of a file of the corpus, and its documents in order. Raises InputError for an unknown format."""
     opened = open_bytes(path)
     try:
-        head = opened.content.peek(len(BOM) + len(PARQUET_MAGIC)).removeprefix(BOM).lstrip()
-        if head.startswith(PARQUET_MAGIC):
-            return LineFormat(JSON, copied=True), _parquet(opened, corpus, copy)
-        if head.startswith(b"["):
-            fix = "Fix: convert it with jq -c '.[]'"
-            raise InputError(f"{opened.name}: is one JSON array (expected one document per line). {fix}")
-        is_json = head.startswith(b"{") or not head
+        known = _KNOWN.union(corpus.id_names, corpus.text_names)
+        format = format_of(opened, known)
+        if format in TABLES:
+            table = open_table(opened, format, known=known, texts=corpus.text_names)
+            return LineFormat(JSON, copied=True), _copied(
+                table.rows(Place()), table.close, corpus, copy, _vectors(table)
+            )
+        if format is InputFormat.JSON:
+            found = json_input(opened, Place())
+            return LineFormat(JSON, copied=True), _copied(found.rows, found.close, corpus, copy)
+        is_json = format is InputFormat.JSONL or not opened.content.peek(1).removeprefix(BOM).strip()
         columns, header = ((), False) if is_json else _columns(opened, corpus)
         lines = LineFormat(JSON if is_json else TSV, columns, copied=opened.compression is not None)
         return lines, _text(opened, lines, corpus, copy, header)
@@ -87,8 +92,9 @@ def _columns(opened: Opened, corpus: Corpus) -> tuple[tuple[str, ...], bool]:
         expected = "expected JSON lines, or 2 (id text), 3 (id title text) or 4 tab-separated columns"
         fix = "Fix: add a header line with the names of the columns"
         raise InputError(f"{opened.name}:1: unknown columns (got {len(cells)}; {expected}). {fix}")
-    # Without a header, mapped field names become the names of the id and text columns.
-    renamed = {columns[0]: corpus.id_names, "body" if "body" in columns else "text": corpus.text_names}
+    # Without a header, a mapped field name becomes the name of the id or text column.
+    text_names = corpus.text_names if len(corpus.text_names) == 1 else TEXT
+    renamed = {columns[0]: corpus.id_names, "body" if "body" in columns else "text": text_names}
     return tuple(name if name in renamed.get(name, (name,)) else renamed[name][0] for name in columns), False
 
 
@@ -147,18 +153,22 @@ def document_key(value: dict[str, Json], id_names: Sequence[str]) -> str:
     return key_of(found)
 
 
-def _parquet(opened: Opened, corpus: Corpus, copy: BinaryIO) -> Iterator[DocumentLine]:
-    """Rows as JSON lines, without lists of numbers, which are mostly embeddings."""
-    source = ParquetInput(opened)
+def _copied(
+    rows: Iterator[Row | Rejection],
+    close: Callable[[], None],
+    corpus: Corpus,
+    copy: BinaryIO,
+    left_out: Collection[str] = (),
+) -> Iterator[DocumentLine]:
+    """Rows as JSON lines, without the columns `left_out`."""
     try:
-        vectors = {field.name for field in source.schema if _is_vector(field.type)}
-        for row in source.rows(Place()):
+        for row in rows:
             number = row.position.line
             if isinstance(row, Rejection):
                 yield DocumentLine(number, "", 0, 0, row.message)
                 continue
-            value = {name: cell for name, cell in row.value.items() if name not in vectors}
             try:
+                value = {name: cell for name, cell in an_object(row.value).items() if name not in left_out}
                 line = orjson.dumps(value, default=unusual, option=orjson.OPT_APPEND_NEWLINE)
                 key = document_key(value, corpus.id_names)
             except (BadRecord, TypeError) as error:
@@ -168,11 +178,15 @@ def _parquet(opened: Opened, corpus: Corpus, copy: BinaryIO) -> Iterator[Documen
             copy.write(line)
             yield DocumentLine(number, key, begin, len(line))
     finally:
-        source.close()
+        close()
 
 
-def _is_vector(kind: object) -> bool:
+def _vectors(table: TableInput) -> frozenset[str]:
+    """Columns of lists of numbers, which are mostly embeddings."""
     import pyarrow as pa
 
-    value = getattr(kind, "value_type", None) if pa.types.is_nested(kind) else None
-    return value is not None and (pa.types.is_floating(value) or pa.types.is_integer(value))
+    def is_vector(kind: Any) -> bool:
+        value = getattr(kind, "value_type", None) if pa.types.is_nested(kind) else None
+        return value is not None and (pa.types.is_floating(value) or pa.types.is_integer(value))
+
+    return frozenset(field.name for field in table.schema if is_vector(field.type))

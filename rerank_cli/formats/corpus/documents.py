@@ -7,9 +7,9 @@ if the line read has the requested id.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord, InputError
@@ -22,6 +22,14 @@ from rerank_cli.storage.opening import not_readable, stamp_of
 _MOST_OPEN = 256
 
 Found = dict[str, Json] | BadRecord | None
+
+
+class Listed(NamedTuple):
+    """The id of a document, and where it is; `line` is its number among the documents in a copied file."""
+
+    key: str
+    path: str
+    line: int
 
 
 class Documents:
@@ -63,6 +71,28 @@ class Documents:
                 message = f"document {shown(repr(key))} occurs twice with different content: {places}"
                 found[key] = BadRecord("ambiguous_document", message)
         return found
+
+    def listed(self) -> Iterator[Listed]:
+        """All documents in corpus order, of those with one id the first. Raises InputError."""
+        known: set[str] = set()
+        file, line, end = -1, 0, 0
+        for address in self.index.addresses():
+            if address.file != file:
+                file, line, end = address.file, 0, 0
+            # Lines between two documents are blank, bad or a header.
+            if not self._formats[file].copied and address.offset > end:
+                line += os.pread(self._descriptor(file), address.offset - end, end).count(b"\n")
+            line, end = line + 1, address.offset + address.length
+            try:
+                document = self._formats[file].decode(self._read(address))
+                key = document_key(document, self._corpus.id_names)
+            except BadRecord:
+                raise self._changed(file) from None
+            if self.index.repeated:
+                if key in known:
+                    continue
+                known.add(key)
+            yield Listed(key, self._name(file), line)
 
     def close(self) -> None:
         for descriptor in self._open.values():

@@ -13,8 +13,12 @@ from rerank_cli.storage.compression import compression_of
 from rerank_cli.storage.opening import Stamp, not_readable, stamp_of
 from rerank_cli.storage.paths import STREAM
 
-_SUFFIXES = frozenset((".jsonl", ".json", ".ndjson", ".tsv", ".txt", ".parquet"))
-_BEIR_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.lz4", ".parquet", ".tsv", ".tsv.gz", "")
+_ARROW = (".arrow", ".feather", ".ipc")
+_SUFFIXES = frozenset((".jsonl", ".json", ".ndjson", ".tsv", ".csv", ".txt", ".parquet", *_ARROW))
+_COMPRESSED = (".jsonl.gz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.lz4", ".jsonl.xz")
+_BEIR_SUFFIXES = (".jsonl", *_COMPRESSED, ".parquet", ".tsv", ".tsv.gz", ".csv", ".csv.gz", *_ARROW, "")
+# Descriptions that `datasets.save_to_disk` puts beside its Arrow files.
+_DESCRIPTIONS = ("dataset_info.json", "dataset_dict.json", "state.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +72,17 @@ def _is_corpus(name: str) -> bool:
     """Whether a file is visible and has a known suffix; a compressed file needs no other suffix."""
     stem = name.rpartition(".")[0] if compression_of(name) else name
     known = Path(stem).suffix in _SUFFIXES or (stem != name and not Path(stem).suffix)
-    return known and not name.startswith(".")
+    return known and not name.startswith(".") and name not in _DESCRIPTIONS
 
 
 @dataclass(frozen=True, slots=True)
 class BeirFolder:
-    """Paths of its files; `qrels` is None if the split has no relevance judgements."""
+    """Paths of its files. `qrels` is None if the split has no judgements. `has_own_queries`: `queries` are its own."""
 
     corpus: str
     queries: str
     qrels: str | None
+    has_own_queries: bool
 
 
 def beir_folder(path: str, split: str = "test") -> BeirFolder:
@@ -95,4 +100,5 @@ def beir_folder(path: str, split: str = "test") -> BeirFolder:
         missing = "queries" if corpus else "corpus"
         raise InputError(f"{shown(path, 300)}: has no {missing}.jsonl (nor .parquet, .tsv or compressed ones)")
     qrels = folder / "qrels" / f"{split}.tsv"
-    return BeirFolder(corpus, queries, str(qrels) if qrels.exists() else first(f"{split}_qrels"))
+    own = Path(queries).name.startswith(f"{split}_queries")
+    return BeirFolder(corpus, queries, str(qrels) if qrels.exists() else first(f"{split}_qrels"), own)

@@ -12,7 +12,7 @@ import hashlib
 import os
 import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any, BinaryIO, NamedTuple
 
@@ -135,6 +135,7 @@ class CorpusIndex:
         head = orjson.loads(described)
         self.about: dict[str, Any] = head["about"]
         self.count: int = head["count"]
+        self.repeated: int = head["repeated"]
         begins = _begins(head["begin"], self.count)
         for name, begin, expected in zip(_SECTIONS, begins, head["digests"], strict=True):
             file.seek(begin)
@@ -150,6 +151,12 @@ class CorpusIndex:
         self._places: npt.NDArray[np.uint64] = places
         self._lengths: npt.NDArray[np.uint32] = lengths
 
+    def addresses(self) -> Iterator[Address]:
+        """The addresses of all lines in corpus order."""
+        order = np.argsort(self._places)
+        for begin in range(0, self.count, _BLOCK):
+            yield from self._addresses(order[begin : begin + _BLOCK])
+
     def find(self, keys: Sequence[str]) -> list[tuple[int, Address]]:
         """Addresses of lines with the hashes of these ids, each with the number of its id, in corpus order."""
         wanted = hashes_of(keys)
@@ -159,12 +166,8 @@ class CorpusIndex:
         # The entries of all ids in one array: counts[i] consecutive entries from first[i] on.
         steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         entries = np.repeat(first, counts) + steps
-        places = self._places[entries]
-        order = np.argsort(places)
-        places, lengths = places[order], self._lengths[entries[order]]
-        columns = (places >> _OFFSET_BITS, places & _OFFSET_MASK, lengths)
-        addresses = map(Address, *(column.tolist() for column in columns))
-        return list(zip(np.repeat(numbers, counts)[order].tolist(), addresses, strict=True))
+        order = np.argsort(self._places[entries])
+        return list(zip(np.repeat(numbers, counts)[order].tolist(), self._addresses(entries[order]), strict=True))
 
     def sizes(self, keys: Sequence[str]) -> list[int]:
         """For each id, the length in bytes of the first line with its hash, 0 if there is none."""
@@ -172,6 +175,11 @@ class CorpusIndex:
         first = np.minimum(np.searchsorted(self._keys, wanted), self.count - 1)
         sizes: list[int] = np.where(self._keys[first] == wanted, self._lengths[first], 0).tolist()
         return sizes
+
+    def _addresses(self, entries: npt.NDArray[np.intp]) -> Iterator[Address]:
+        places = self._places[entries]
+        columns = (places >> _OFFSET_BITS, places & _OFFSET_MASK, self._lengths[entries])
+        return map(Address, *(column.tolist() for column in columns))
 
 
 def _begins(begin: int, count: int) -> list[int]:

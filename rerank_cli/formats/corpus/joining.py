@@ -6,7 +6,7 @@ has the other candidates. A query without a usable text becomes one Rejection. A
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
@@ -18,12 +18,14 @@ from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.runs.by_id import RunQuery, RunReader
 from rerank_cli.formats.shapes.documents import full_text
 from rerank_cli.formats.shapes.fields import INSTRUCTION, Names, first, key_of, without
-from rerank_cli.formats.shapes.requests import find_query, optional
+from rerank_cli.formats.shapes.request_options import instruction_of
+from rerank_cli.formats.shapes.requests import find_query
 from rerank_cli.formats.shapes.rows import Row
-from rerank_cli.records import Candidate, Json, Record, Rejection, Request, Shape
+from rerank_cli.records import Candidate, Json, Place, Position, Record, Rejection, Request, Shape
 
 _BATCH_PAIRS = 4096
 _BATCH_BYTES = 64 << 20
+_AFTER_ROWS = 1 << 47  # a number of rows that no file has
 
 Text = tuple[str, Json] | BadRecord
 """A candidate's text and its document."""
@@ -44,12 +46,27 @@ class Side:
 
 
 class RunRecords:
-    """A `RecordReader` of runs. `paths` are the names of all files, those of queries and corpus first."""
+    """A `RecordReader` of runs. `paths` are the names of all files, those of queries and corpus first.
+
+    `unlisted` chooses the queries that are answered without candidates if no row names them: by id as text; None: none.
+    """
 
     grouped = True
 
-    def __init__(self, queries: Side, corpus: Side, reader: RunReader, paths: Sequence[str]) -> None:
+    def __init__(
+        self,
+        queries: Side,
+        corpus: Side,
+        reader: RunReader,
+        paths: Sequence[str],
+        require_candidates: bool = False,
+        unlisted: Callable[[str], bool] | None = None,
+    ) -> None:
         self.shape: Shape | None = Shape.RERANK
+        self.remembers = unlisted is not None
+        self._unlisted = unlisted
+        self._ids_are_text = True
+        self._require_candidates = require_candidates
         self._queries = queries
         self._corpus = corpus
         self._reader = reader
@@ -61,8 +78,13 @@ class RunRecords:
         return f"{kind or 'an empty run'}{how}, {queries:,} queries and {documents:,} documents by id"
 
     def look(self, rows: Iterator[Row | Rejection]) -> Iterator[Row | Rejection]:
-        """Reads the first row, which opens the first file."""
-        return chain(list(islice(rows, 1)), rows)
+        """Reads the first row, which opens the first file. A run without any row is an empty input."""
+        begin = list(islice(rows, 1))
+        if not begin:
+            self._unlisted = None
+        elif isinstance(begin[0], Row):
+            self._ids_are_text = not isinstance(self._reader.id_of(begin[0]), int)
+        return chain(begin, rows)
 
     def close(self) -> None:
         self._queries.documents.close()
@@ -70,7 +92,7 @@ class RunRecords:
 
     def records(self, rows: Iterator[Row | Rejection], seen: QueryLog, first: int) -> Iterator[Record]:  # noqa: ARG002
         """See `RecordReader`. Every query has an id, so `first` is not used. The batch sizes do not change records."""
-        for batch in _batches(Grouping(self._reader, seen, self._paths).records(rows)):
+        for batch in _batches(self._groups(rows, seen)):
             for part in self._parts(batch):
                 listed = [item for item in part if isinstance(item, RunQuery)]
                 queries = self._queries.documents.find([key_of(item.query_id) for item in listed])
@@ -81,6 +103,34 @@ class RunRecords:
                         yield item
                     else:
                         yield from self._records(item, queries[key_of(item.query_id)], texts)
+        if self._unlisted:
+            yield from self._not_listed(self._unlisted, seen)
+
+    def _groups(self, rows: Iterator[Row | Rejection], seen: QueryLog) -> Iterator[RunQuery | Rejection]:
+        """The queries of the run. Those of bad rows are kept in `seen` too, under keys of their own."""
+        for item in Grouping(self._reader, seen, self._paths).records(rows):
+            if self._unlisted and isinstance(item, Rejection) and item.id is not None:
+                seen.first((True, key_of(item.id)), item.position.place or Place())
+            yield item
+
+    def _not_listed(self, wanted: Callable[[str], bool], seen: QueryLog) -> Iterator[Record]:
+        """A record without candidates for each of the wanted queries that no row names, in the order of their files.
+
+        All have one place, after the rows, from which they are found again.
+        """
+        place = Place(len(self._paths), _AFTER_ROWS)
+        missing = (
+            query
+            for query in self._queries.documents.listed()
+            if wanted(query.key) and (False, query.key) not in seen and (True, query.key) not in seen
+        )
+        while batch := list(islice(missing, _BATCH_PAIRS)):
+            found = self._queries.documents.find([query.key for query in batch])
+            for key, path, line in batch:
+                record = found[key]
+                name = first(record, self._queries.fields.id).value if isinstance(record, dict) else key
+                query_id = key if self._ids_are_text else name
+                yield from self._records(RunQuery(query_id, (), Row(Position(path, line, place), record)), record, {})
 
     def _parts(self, batch: list[RunQuery | Rejection]) -> Iterator[list[RunQuery | Rejection]]:
         """The batch in parts of at most `_BATCH_BYTES` of documents, or one query."""
@@ -110,6 +160,8 @@ class RunRecords:
         start = item.row.position
         try:
             request = self._request(item, query)
+            if self._require_candidates and not item.entries:
+                raise BadRecord("no_candidates", "the query has no candidates in the run (expected at least one)")
         except BadRecord as error:
             yield Rejection(start, error.code, str(error), item.query_id, item.row.excerpt())
             return
@@ -121,7 +173,7 @@ class RunRecords:
                 yield Rejection(position, text.code, str(text), item.query_id, entry.row.excerpt())
             else:
                 candidates.append(Candidate(*text, entry.id, entry.score))
-        if candidates:
+        if candidates or not item.entries:
             yield replace(request, candidates=tuple(candidates))
 
     def _request(self, item: RunQuery, query: Found) -> Request:
@@ -133,8 +185,7 @@ class RunRecords:
             if isinstance(query, BadRecord):
                 raise query
             text = find_query(query, fields)
-            instruction = first(query, INSTRUCTION)
-            wanted = optional(instruction.value, str, instruction.name or "")
+            wanted = instruction_of(query)
         except BadRecord as error:
             raise BadRecord(error.code, f"query {shown(repr(key))} of {self._queries.name}: {error}") from None
         return Request(
@@ -143,7 +194,7 @@ class RunRecords:
             position=item.row.position,
             id=item.query_id,
             instruction=wanted,
-            extra=without(query, (text.name, first(query, fields.id).name, instruction.name)),
+            extra=without(query, (text.name, first(query, fields.id).name, first(query, INSTRUCTION).name)),
         )
 
 

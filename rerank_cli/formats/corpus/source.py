@@ -1,6 +1,7 @@
 """A source of requests whose texts are looked up by id: a run names candidates, queries and a corpus have the texts.
 
-One request per query, in run order. The run is read as a stream, queries and corpus at random offsets.
+One request per query, in run order, then one for each query that the run does not name, if these are asked for. The
+run is read as a stream, queries and corpus at random offsets.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rerank_cli.formats.reading.file_rows import FileRows, names_of
 from rerank_cli.formats.reading.sources import RowSource
 from rerank_cli.formats.runs.by_id import RunReader
 from rerank_cli.formats.runs.files import open_run
+from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.shapes.fields import names_from
 from rerank_cli.storage.opening import stamp_of
 from rerank_cli.storage.paths import STREAM
@@ -29,9 +31,15 @@ def open_by_id(options: InputOptions, given: ById, notify: Callable[[str], None]
     """Open all files, build the index if needed, read the first row. Raises InputError, UsageError or OutputError."""
     if options.shape is not None or options.documents_field is not None:
         raise UsageError("--shape and --documents-field are for inputs with texts, not for --run")
+    if options.query is not None or options.score_field is not None:
+        raise UsageError("--query and --score-field are for inputs with texts, not for --run")
     if options.paths.count(STREAM) > 1:
         raise UsageError("stdin can be read once only (got - more than once)")
     names = names_from(options)
+    unlisted: Callable[[str], bool] | None = None
+    if given.answer_unlisted:
+        judged = read_qrels(given.judged) if given.judged else None
+        unlisted = judged.__contains__ if judged else lambda _: True
     query_names = names if options.query_field else replace(names, query=QUERY_TEXT)
     runs = [stamp_of(path) for path in options.paths]
     queries = Corpus.of(given.queries, query_names.id, query_names.query)
@@ -45,14 +53,16 @@ def open_by_id(options: InputOptions, given: ById, notify: Callable[[str], None]
             if side.documents.left_out:
                 notify(f"{side.name}: {side.documents.left_out}")
         stack.pop_all()
-    paths, stamps = [*queries.files, *corpus.files], [*queries.stamps, *corpus.stamps, *runs]
+    paths = side_files(given)
+    stamps = [*queries.stamps, *corpus.stamps, *([stamp_of(given.judged)] if given.judged else []), *runs]
     mapped = [(name,) if name else () for name in (options.id_field, options.doc_id_field)]
     reader = RunReader(given.depth, *mapped)
-    files = FileRows(options.paths, runs, lambda path, start: open_run(path, given.values, reader, start), len(paths))
-    records = RunRecords(query_side, corpus_side, reader, names_of([*paths, *options.paths]))
+    files = FileRows(options.paths, runs, lambda path, start: open_run(path, options, reader, start), len(paths))
+    names_shown = names_of([*paths, *options.paths])
+    records = RunRecords(query_side, corpus_side, reader, names_shown, options.require_candidates, unlisted)
     return RowSource(files, records, stamps, options.sort)
 
 
 def side_files(given: ById) -> tuple[str, ...]:
-    """The files of the queries, then those of the corpus."""
-    return corpus_files(given.queries) + corpus_files(given.corpus)
+    """The files of the queries, those of the corpus, and the judgements that choose queries."""
+    return corpus_files(given.queries) + corpus_files(given.corpus) + ((given.judged,) if given.judged else ())

@@ -17,12 +17,13 @@ from rerank_cli.formats.reading.inputs import check_kinds, open_input
 from rerank_cli.formats.reading.parquet_columns import shape_of
 from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.reading.sources import RowSource
-from rerank_cli.formats.shapes.detection import detect, wrong_shape
+from rerank_cli.formats.shapes.detection import detect, whole_table, wrong_shape
 from rerank_cli.formats.shapes.fields import TRAIN_LISTS, Id, Names, an_id, first, names_from
+from rerank_cli.formats.shapes.hits import product_of, searches_in
 from rerank_cli.formats.shapes.pairs import PairReader
 from rerank_cli.formats.shapes.requests import request_from
 from rerank_cli.formats.shapes.rows import Row
-from rerank_cli.records import Json, Record, Rejection, Shape
+from rerank_cli.records import Json, Record, Rejection, Request, Shape
 from rerank_cli.storage.opening import stamp_of
 from rerank_cli.storage.paths import STREAM
 
@@ -38,8 +39,8 @@ def open_files(options: InputOptions) -> RowSource:
             raise UsageError(f"--sort groups rows of pairs (got --shape {options.shape})")
         options = replace(options, shape=Shape.PAIRS)
     stamps = [stamp_of(path) for path in options.paths]
-    check_kinds(options.paths)
     fields = names_from(options)
+    check_kinds(options, fields)
     files = FileRows(options.paths, stamps, lambda path, start: open_input(path, options, fields, start))
     return RowSource(files, FileRecords(options, fields, files), stamps, options.sort)
 
@@ -47,11 +48,14 @@ def open_files(options: InputOptions) -> RowSource:
 class FileRecords:
     """The `RecordReader` of files that hold their texts."""
 
+    remembers = False
+
     def __init__(self, options: InputOptions, fields: Names, files: FileRows) -> None:
         self.shape = options.shape
         self._options = options
         self._fields = fields
         self._files = files
+        self._product = ""
         self._pairs = PairReader(fields)
         self.key_of = self._pairs.key_of
 
@@ -61,7 +65,8 @@ class FileRecords:
 
     def describe(self, kind: str, how: str) -> str:
         files = f"{len(self._options.paths)} files of " if len(self._options.paths) > 1 else ""
-        return f"{files}{kind}, {self.shape or 'of unknown shape'}{how}"
+        product = f" of {self._product}" if self._product else ""
+        return f"{files}{kind}, {self.shape or 'of unknown shape'}{product}{how}"
 
     def look(self, rows: Iterator[Row | Rejection]) -> Iterator[Row | Rejection]:
         """Read rows until one shows the shape or a stream pauses. An error after good rows is raised after those."""
@@ -81,7 +86,7 @@ class FileRecords:
         return chain(seen, map(_raise, failures), rows)
 
     def records(self, rows: Iterator[Row | Rejection], seen: QueryLog, first: int) -> Iterator[Record]:
-        for number, record in enumerate(self._records(rows, seen), first):
+        for number, record in enumerate(self._records(rows, seen, first), first):
             yield record if record.id is not None else replace(record, id=f"rerank-{number}")
 
     def close(self) -> None:
@@ -92,30 +97,63 @@ class FileRecords:
         if self.shape is None and self._files.columns is not None:
             self.shape = shape_of(self._files.columns)
         if self.shape is None and isinstance(row, Row):
+            if orient := whole_table(row.value):
+                what = f"is a whole table of pandas in one object (orient='{orient}')"
+                fix = "Fix: write it with to_json(FILE, orient='records', lines=True)"
+                raise InputError(f"{row.position}: {what}. {fix}")
             self.shape = detect(row.value, self._fields)
+            self._product = product_of(row.value) if self.shape in (Shape.HITS, Shape.PAIRS) else ""
 
-    def _records(self, rows: Iterator[Row | Rejection], seen: QueryLog) -> Iterator[Record]:
-        """Rows before the first that shows a shape are read as `rerank`."""
+    def _records(self, rows: Iterator[Row | Rejection], seen: QueryLog, number: int) -> Iterator[Record]:
+        """Records from `number` on. Rows before the first that shows a shape are read as `rerank`."""
         for row in rows:
             if self.shape is None:
                 self._find_shape(row)
             if self.shape is Shape.PAIRS:
                 yield from Grouping(self._pairs, seen, names_of(self._options.paths)).records(chain([row], rows))
                 return
-            yield self._record(row, self.shape or Shape.RERANK)
+            for record in self._records_of(row, self.shape or Shape.RERANK, number):
+                yield record
+                number += 1
 
-    def _record(self, row: Row | Rejection, shape: Shape) -> Record:
+    def _records_of(self, row: Row | Rejection, shape: Shape, number: int) -> Iterator[Record]:
+        """The record of a row; several for a response to several searches, which share the row's place."""
         if isinstance(row, Rejection):
-            return row
+            yield row
+            return
+        try:
+            searches = list(searches_in(row.value)) if shape is Shape.HITS else [row.value]
+        except BadRecord as error:
+            yield Rejection(row.position, error.code, str(error), raw=row.excerpt())
+            return
+        if len(searches) == 1 and searches[0] is row.value:
+            yield self._record(row, shape, number)
+            return
+        for count, search in enumerate(searches):
+            record = self._record(Row(row.position, search), shape, number + count)
+            message = f"search {count}: {record.message}" if isinstance(record, Rejection) else ""
+            yield replace(record, message=message) if isinstance(record, Rejection) else record
+
+    def _record(self, row: Row, shape: Shape, number: int) -> Record:
         error: BadRecord | None = None
         try:
             if self._options.shape is None and _ambiguous(row.value, shape):
                 error = wrong_shape(row.value, shape, self._fields)
             if not error:
-                return request_from(row.value, shape, self._fields, row.position)
+                request = request_from(row.value, shape, self._fields, row.position)
+                self._check(request, number)
+                return request
         except BadRecord as problem:
             error = wrong_shape(row.value, shape, self._fields) or problem
         return Rejection(row.position, error.code, str(error), _id_of(row.value, self._fields), row.excerpt())
+
+    def _check(self, request: Request, number: int) -> None:
+        """Raise BadRecord for a query without candidates, if they are required, and for a second use of `--query`."""
+        if self._fields.asked is not None and number > 1:
+            what = f"--query is the query of one response (got none in record {number})"
+            raise BadRecord("query_used", f"{what}. Fix: a field `query` in each record")
+        if self._options.require_candidates and not request.candidates:
+            raise BadRecord("no_candidates", "the query has no candidates (expected at least one)")
 
 
 def _ambiguous(value: Json, shape: Shape) -> bool:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from rerank_cli.display import names, shown
+from rerank_cli.display import shown
 from rerank_cli.errors import InputError
-from rerank_cli.formats.reading.file_rows import Input
-from rerank_cli.formats.reading.parquet_columns import annotated
-from rerank_cli.formats.shapes.fields import Names
+from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.shapes.rows import Row
-from rerank_cli.records import Place, Position, Rejection, Shape
-from rerank_cli.storage.opening import BLOCK, Opened, is_file, open_bytes
+from rerank_cli.records import Place, Position, Rejection
+from rerank_cli.storage.opening import BLOCK, Opened, is_file
 
 _NESTED_BATCH = 32
 _FLAT_BATCH = 1024
@@ -35,11 +33,7 @@ class ParquetInput:
 
         self.name = opened.name
         self._opened = opened
-        self._spooled: BinaryIO | None = None
-        if opened.compression or not is_file(opened.path):
-            self._spooled = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the input
-            shutil.copyfileobj(opened.content, self._spooled, BLOCK)
-            self._spooled.seek(0)
+        self._spooled = spooled(opened)
         self._bytes = opened.counted.taken if self._spooled else Path(opened.path).stat().st_size
         try:
             file = self._spooled or pa.OSFile(os.fsencode(opened.path))
@@ -53,7 +47,6 @@ class ParquetInput:
         """The rows from `start` on, without reading earlier row groups; a row unfit for Python is rejected alone."""
         import pyarrow as pa
 
-        nested = any(pa.types.is_nested(field.type) for field in self.schema)
         self._rows_done = start.rows
         try:
             metadata, group, skip = self._file.metadata, 0, start.rows
@@ -61,8 +54,8 @@ class ParquetInput:
                 skip -= metadata.row_group(group).num_rows
                 group += 1
             groups = list(range(group, metadata.num_row_groups))
-            for batch in self._file.iter_batches(_NESTED_BATCH if nested else _FLAT_BATCH, groups):
-                for value in _values(batch.slice(skip)) if skip < batch.num_rows else ():
+            for batch in self._file.iter_batches(batch_rows(self.schema), groups):
+                for value in values_of(batch.slice(skip)) if skip < batch.num_rows else ():
                     position = Position(self.name, self._rows_done + 1, Place(start.file, self._rows_done))
                     self._rows_done += 1
                     yield Row(position, value) if isinstance(value, dict) else Rejection(position, *value)
@@ -82,31 +75,24 @@ class ParquetInput:
         self._opened.content.close()
 
 
-def open_parquet(opened: Opened, shape: Shape | None, fields: Names, start: Place) -> Input:
-    """Open a file that begins like Parquet, to be read from `start` on. Raises InputError."""
-    source = ParquetInput(opened)
-    try:
-        columns = annotated(source.schema, shape, fields, source.name)
-    except BaseException:
-        source.close()
-        raise
-    return Input("Parquet", source.rows(start), source.taken, source.close, columns)
+def spooled(opened: Opened) -> BinaryIO | None:
+    """A temporary copy of a stream or of compressed data, None for a file that can be read at any offset."""
+    if not opened.compression and is_file(opened.path):
+        return None
+    file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - open as long as the input
+    shutil.copyfileobj(opened.content, file, BLOCK)
+    file.seek(0)
+    return file
 
 
-def check_same_columns(paths: Sequence[str]) -> None:
-    """Raise InputError if a file's columns differ from those of the first."""
-    first = None
-    for path in paths:
-        source = ParquetInput(open_bytes(path))
-        schema = source.schema.remove_metadata()
-        source.close()
-        if first is not None and schema != first:
-            expected = f"got {names(schema.names)}; expected those of {shown(paths[0], 200)}: {names(first.names)}"
-            raise InputError(f"{shown(path, 200)}: its columns or their types differ ({expected})")
-        first = schema
+def batch_rows(schema: ArrowSchema) -> int:
+    """How many rows are converted to Python objects at a time."""
+    import pyarrow as pa
+
+    return _NESTED_BATCH if any(pa.types.is_nested(field.type) for field in schema) else _FLAT_BATCH
 
 
-def _values(batch: Any) -> Iterator[dict[str, Any] | tuple[str, str]]:
+def values_of(batch: Any) -> Iterator[dict[str, Any] | tuple[str, str]]:
     """Each row as an object, or the code and the message for a row that cannot be converted."""
     import pyarrow as pa
 

@@ -1,23 +1,27 @@
-"""The role of each column of a Parquet input, stored in the schema that a source passes to a sink.
+"""The role of each column of an input with columns, stored in the schema that a source passes to a sink.
 
 The role is field metadata: `id`, `query`, `documents`, `carried` or `used`. The output removes it again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from rerank_cli.display import names
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.shapes.detection import detect
-from rerank_cli.formats.shapes.fields import Names, first
+from rerank_cli.formats.shapes.fields import PAIR_DOC_ID, PAIR_QUERY_ID, Names, first, present, without
 from rerank_cli.formats.shapes.pairs import pair_from, pair_names
+from rerank_cli.formats.shapes.request_options import BY_VALUE
 from rerank_cli.formats.shapes.requests import request_from
 from rerank_cli.records import Json, Position, Shape
 
 _ROLE = b"rerank.role"
 _SHAPE = b"rerank.shape"
+_TSV = b"rerank.tsv"
 
 
 def annotated(schema: ArrowSchema, shape: Shape | None, fields: Names, name: str) -> ArrowSchema:
@@ -32,7 +36,11 @@ def annotated(schema: ArrowSchema, shape: Shape | None, fields: Names, name: str
     if shape is None:
         got = f"got {names(schema.names)}; expected a query with its documents, or with a text"
         fix = "Fix: --query-field with --documents-field or --text-field"
+        if present(row, PAIR_QUERY_ID) and present(row, PAIR_DOC_ID):
+            fix = "Fix: --run instead of INPUT, for a run of ids"
         raise InputError(f"{name}: no shape fits its columns ({got}). {fix}")
+    if shape is Shape.HITS:
+        raise InputError(f"{name}: a response of a search engine is read from JSON. Fix: one row per hit, with --query")
     if len(row) < len(schema):
         twice = names(name for name in row if schema.names.count(name) > 1)
         raise InputError(f"{name}: several columns have one name (got {twice} more than once). Fix: rename them")
@@ -40,11 +48,28 @@ def annotated(schema: ArrowSchema, shape: Shape | None, fields: Names, name: str
         roles = _roles(row, shape, fields)
     except BadRecord as error:
         columns = names(f"{field.name} {field.type}" for field in schema)
-        raise InputError(f"{name}: {error}. Its columns: {columns}") from None
+        fix = '. Fix: lists of strings, in CSV as JSON: ["a", "b"]' if error.code == "bad_documents" else ""
+        raise InputError(f"{name}: {error}. Its columns: {columns}{fix}") from None
     noted = [field.with_metadata({_ROLE: roles.get(field.name, "used")}) for field in schema]
     # Metadata of pandas describes an index, which an output does not have.
     kept = {key: value for key, value in (schema.metadata or {}).items() if key != b"pandas"}
     return pa.schema(noted, metadata={**kept, _SHAPE: str(shape)})
+
+
+def annotated_tsv(names: Sequence[str], fields: Names, name: str) -> ArrowSchema | None:
+    """The columns of tab-separated pairs with roles, None if they show no pairs. Parquet output does not use them."""
+    import pyarrow as pa
+
+    with suppress(InputError):
+        schema = annotated(pa.schema([(column, pa.string()) for column in names]), None, fields, name)
+        if shape_of(schema) is Shape.PAIRS:
+            return schema.with_metadata({**schema.metadata, _TSV: b""})
+    return None
+
+
+def typed(schema: ArrowSchema | None) -> ArrowSchema | None:
+    """The columns whose types Parquet output has too: None for those of TSV."""
+    return None if schema is None or _TSV in schema.metadata else schema
 
 
 def _roles(row: dict[str, Json], shape: Shape, fields: Names) -> dict[str, str]:
@@ -54,7 +79,8 @@ def _roles(row: dict[str, Json], shape: Shape, fields: Names) -> dict[str, str]:
         pair_from(row, known)
         roles = {column: "query" if column in known.query_columns else "carried" for column in row}
         return roles | {column: "id" for column in known.names.id[:1] if column in row}
-    request = request_from(row, shape, fields, Position("", 0))
+    # An example value of an option would ask for something.
+    request = request_from(without(row, BY_VALUE), shape, fields, Position("", 0))
     roles = dict.fromkeys(request.extra, "carried")
     for role, where in (("id", fields.id), ("documents", fields.documents)):
         name = first(row, where).name

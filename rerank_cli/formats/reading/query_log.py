@@ -36,11 +36,8 @@ class QueryLog:
 
     def first(self, key: object, place: Place) -> tuple[int, int]:
         """File and row where the query began: those of `place` if the query is new."""
-        digest = hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        number = int.from_bytes(digest, "little")
-        found = self._recent.get(number)
-        if found is None:
-            found = self._find_sorted(number)
+        number = _hash_of(key)
+        found = self._find(number)
         if found is None:
             found = self._recent[number] = place.file << _ROW_BITS | place.rows
             if self._log:
@@ -48,6 +45,9 @@ class QueryLog:
             if len(self._recent) >= _RECENT:
                 self._sort_recent()
         return found >> _ROW_BITS, found & ((1 << _ROW_BITS) - 1)
+
+    def __contains__(self, key: object) -> bool:
+        return self._find(_hash_of(key)) is not None
 
     def keep_in(self, log: Path) -> None:
         """Let `sync` append new queries to this file. Its old content is overwritten unless it is restored."""
@@ -86,7 +86,9 @@ class QueryLog:
             self._length += len(data)
         return Committed(self._length, self._hash.hexdigest())
 
-    def _find_sorted(self, number: int) -> int | None:
+    def _find(self, number: int) -> int | None:
+        if (found := self._recent.get(number)) is not None:
+            return found
         for entries in self._sorted:
             at = int(np.searchsorted(entries["key"], np.uint64(number)))
             if at < len(entries) and int(entries["key"][at]) == number:
@@ -100,3 +102,8 @@ class QueryLog:
         while self._sorted and len(self._sorted[-1]) < 2 * len(block):
             block = np.sort(np.concatenate([self._sorted.pop(), block]), order="key")
         self._sorted.append(block)
+
+
+def _hash_of(key: object) -> int:
+    digest = hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

@@ -6,17 +6,20 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+from rerank_cli.choices import InputFormat
 from rerank_cli.formats.contract import Source
 from rerank_cli.formats.options import InputOptions
+from rerank_cli.formats.reading.inputs import format_of
 from rerank_cli.records import Place, Shape
-from rerank_cli.storage.opening import PARQUET_MAGIC, open_bytes
+from rerank_cli.storage.opening import open_bytes
 
 
 def starts(source: Source, options: InputOptions, count: int) -> Sequence[tuple[Place, int]]:
     """`count` places spread evenly over the inputs, each with the bytes on disk before it.
 
-    Only the beginning if other places are expensive to find: streams, compressed files, and rows of pairs, whose groups
-    would be split. Lines before a place are not counted, so that line numbers read from it start at 1.
+    Only the beginning if other places are expensive to find: streams, compressed files, formats other than JSON lines
+    and Parquet, and rows of pairs, whose groups would be split. Lines before a place are not counted, so that line
+    numbers read from it start at 1.
     """
     beginning = [(Place(), 0)]
     sizes = [stamp.size for stamp in source.stamps if stamp]
@@ -36,12 +39,13 @@ def starts(source: Source, options: InputOptions, count: int) -> Sequence[tuple[
 
 
 def _near(path: str, file: int, offset: int, size: int) -> tuple[Place, int] | None:
-    """The first record that begins after `offset`, and the bytes before it; None in a compressed file."""
+    """The first record that begins after `offset`, and the bytes before it; None if it cannot be found."""
     opened = open_bytes(path)
     try:
-        if opened.compression:
+        format = format_of(opened)
+        if opened.compression or format not in (InputFormat.JSONL, InputFormat.PARQUET):
             return None
-        if opened.content.peek(len(PARQUET_MAGIC)).startswith(PARQUET_MAGIC):
+        if format is InputFormat.PARQUET:
             import pyarrow.parquet as pq
 
             with pq.ParquetFile(path) as parquet:

@@ -41,7 +41,7 @@ class SortedRows:
 
     def share_of(self, taken: int) -> int:
         """The part of `taken` bytes that the rows yielded so far make up: all input is read before the first row."""
-        return taken * self._done // self._total if self._total else 0
+        return taken * min(self._done, self._total) // self._total if self._total else 0
 
     def rows(self, rows: Iterable[Row | Rejection], key_of: KeyOf) -> Iterator[Row | Rejection]:
         """Read all rows, then yield them sorted. A row without a key is sorted by its own line."""

@@ -17,9 +17,13 @@ from rerank_cli.storage.opening import Stamp
 
 
 class RecordReader(Protocol):
-    """Rows to records. With `grouped`, a record consists of several rows, which must be adjacent."""
+    """Rows to records. With `grouped`, a record consists of several rows, which must be adjacent.
+
+    With `remembers`, records depend on the queries of all rows before, also if the rows are sorted.
+    """
 
     shape: Shape | None
+    remembers: bool
 
     @property
     def grouped(self) -> bool: ...
@@ -78,7 +82,8 @@ class RowSource:
         if None in self.stamps:
             return False
         before, self._reader.shape = self._reader.shape, shape
-        if self._reader.grouped and not (self._sorted or (kept and self._seen.restore(kept))):
+        needed = self._reader.remembers or (self._reader.grouped and not self._sorted)
+        if needed and not (kept and self._seen.restore(kept)):
             self._reader.shape = before
             return False
         self._records_before = records
@@ -88,7 +93,7 @@ class RowSource:
         return True
 
     def keep_memory_in(self, path: Path) -> None:
-        if not self._sorted:
+        if self._reader.remembers or not self._sorted:
             self._seen.keep_in(path)
 
     def __iter__(self) -> Iterator[Record]:

@@ -8,25 +8,28 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from rerank_cli.errors import BadRecord, InputError
+from rerank_cli.formats.reading.csv_dialect import KNOWN
 from rerank_cli.formats.reading.lines import HEADER, decoded, numbered_lines, utf8_text
-from rerank_cli.formats.shapes.fields import DOC_ID, FIRST_SCORE, QUERY, QUERY_ID, TEXT, Names
+from rerank_cli.formats.shapes.fields import FIRST_SCORE, Names
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Place, Rejection
-from rerank_cli.storage.opening import open_bytes
+from rerank_cli.storage.opening import Opened, is_file, open_bytes
 
 _TOP1000 = ("qid", "pid", "query", "passage")
-_KNOWN = frozenset((*QUERY, *QUERY_ID, *DOC_ID, *TEXT, *FIRST_SCORE, "title", "rank"))
 
 
 def is_header(line: bytes) -> bool:
     """Does the line contain at least two known column names?"""
-    return len(_KNOWN & set(line.decode("utf-8", "replace").rstrip("\r\n").split("\t"))) >= 2
+    return len(KNOWN & set(line.decode("utf-8", "replace").rstrip("\r\n").split("\t"))) >= 2
 
 
-def tsv_columns(path: str, fields: Names) -> tuple[str, ...]:
-    """The columns of a file, by its first usable line. Raises InputError if they are unknown."""
-    opened = open_bytes(path)
-    with opened.content as content:
+def tsv_columns(opened: Opened, fields: Names) -> tuple[str, ...]:
+    """The columns of an input, by its first usable line. Raises InputError if they are unknown."""
+    if is_file(opened.path):
+        content = open_bytes(opened.path).content
+    else:
+        content = io.BufferedReader(io.BytesIO(opened.content.peek(1)))
+    with content:
         for item in numbered_lines(content, opened.name):
             with suppress(BadRecord):
                 if not isinstance(item, Rejection):
@@ -47,7 +50,8 @@ def tsv_rows(
             if named:
                 return HEADER
         if len(cells) != len(columns):
-            raise BadRecord("bad_columns", f"the line has {len(cells)} columns (expected {len(columns)})")
+            fix = ". Fix: --input-format csv, if cells are quoted" if b'"' in line else ""
+            raise BadRecord("bad_columns", f"the line has {len(cells)} columns (expected {len(columns)}){fix}")
         pairs = zip(columns, cells, strict=True)
         return {key: _score(cell) if key in FIRST_SCORE else cell for key, cell in pairs}
 
@@ -60,7 +64,7 @@ def _cells(line: bytes) -> list[str]:
 
 def _columns(cells: list[str], name: str, fields: Names) -> tuple[tuple[str, ...], bool]:
     """The file's columns, and whether its first line names them: at least two known or mapped names make a header."""
-    known = _KNOWN.union(*(getattr(fields, part) for part in fields.mapped))
+    known = KNOWN.union(*(getattr(fields, part) for part in fields.mapped))
     if len(known & set(cells)) >= 2:
         return tuple(cells), True
     if len(cells) == len(_TOP1000):

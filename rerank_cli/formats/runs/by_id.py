@@ -34,6 +34,7 @@ class QueryCandidates(NamedTuple):
     key: tuple[bool, Id]
     query_id: str | int | float
     entries: Sequence[Entry]
+    row: Row
 
 
 class RunQuery(NamedTuple):
@@ -89,16 +90,16 @@ class RunReader:
         """Raises BadRecord."""
         if type(row.value) is RunRow and not self._mapped:
             query, document, score = row.value.values()
-            return QueryCandidates((False, query), query, (Entry(document, score, row),))
+            return QueryCandidates((False, query), query, (Entry(document, score, row),), row)
         record = an_object(row.value)
         query_id = an_id(first(record, self.query_id).value, "query id")
         if query_id is None:
             got = f"got {names(record)}; expected {quoted(PAIR_QUERY_ID)}"
             raise BadRecord("missing_query_id", f"there is no query id ({got}). Fix: --id-field")
-        return QueryCandidates((False, key_of(query_id)), query_id, self._entries(record, row))
+        return QueryCandidates((False, key_of(query_id)), query_id, self._entries(record, row), row)
 
     def begin(self, item: QueryCandidates, position: Position) -> _Group:  # noqa: ARG002 - as in Reader
-        return _Group(item.key, item.query_id, item.entries[0].row, self._depth)
+        return _Group(item.key, item.query_id, item.row, self._depth)
 
     def id_of(self, row: Row) -> Id:
         """The query id of a bad row, None if it has no usable one."""
@@ -111,7 +112,7 @@ class RunReader:
         return None if found is None else key_of(found)
 
     def _entries(self, record: dict[str, Json], row: Row) -> list[Entry]:
-        """One document with its score or rank, a list of ids in order, or an object of ids with scores."""
+        """One document with its score or rank, a list of ids in order, or an object of ids with scores, maybe empty."""
         name = an_id(first(record, self._doc_id).value, "document id")
         if name is not None:
             score, rank = first(record, FIRST_SCORE).value, record.get(RANK)
@@ -132,6 +133,4 @@ class RunReader:
                 entries.append(Entry(found, None, row))
         else:
             raise BadRecord("bad_documents", f"`{where}` is not a list (got {kind(value)})")
-        if not entries:
-            raise BadRecord("no_candidates", f"`{where}` is empty (expected at least one document)")
         return entries

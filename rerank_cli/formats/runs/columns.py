@@ -17,8 +17,9 @@ from rerank_cli.choices import RunValues
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.reading.lines import HEADER, decoded, numbered_lines
-from rerank_cli.formats.shapes.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID, text_of
+from rerank_cli.formats.shapes.fields import FIRST_SCORE, PAIR_DOC_ID, PAIR_QUERY_ID
 from rerank_cli.formats.shapes.rows import Row
+from rerank_cli.formats.shapes.texts import text_of
 from rerank_cli.records import Json, Place, Rejection
 from rerank_cli.storage.opening import BOM
 

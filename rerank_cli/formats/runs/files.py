@@ -1,7 +1,7 @@
 """Opens a run, a file that names candidates by id, in any known format.
 
-TREC and other columns of text; JSON lines or Parquet with a row per pair or a list per query (MTEB's `top_ranked`); a
-JSON object of results by query (BEIR, FlagEmbedding, MTEB). All but the last are streamed.
+TREC and other columns of text; CSV; JSON, Parquet or Arrow with a row per pair or a list per query (MTEB's
+`top_ranked`); a JSON object of results by query (BEIR, FlagEmbedding, MTEB). All but the last are streamed.
 """
 
 from __future__ import annotations
@@ -10,40 +10,43 @@ from collections.abc import Iterator
 
 import orjson
 
-from rerank_cli.choices import RunValues
+from rerank_cli.choices import InputFormat, RunValues
 from rerank_cli.display import names
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.reading.arrays import array_rows
+from rerank_cli.formats.options import InputOptions
+from rerank_cli.formats.reading.csv_dialect import KNOWN
 from rerank_cli.formats.reading.file_rows import Input
-from rerank_cli.formats.reading.inputs import text_input
+from rerank_cli.formats.reading.inputs import TABLES, format_of, json_input, open_table, table_input, text_input
 from rerank_cli.formats.reading.lines import decode_line, json_rows
-from rerank_cli.formats.reading.parquet import ParquetInput
 from rerank_cli.formats.runs.by_id import RunReader
 from rerank_cli.formats.runs.columns import QUERY, columns_of, run_rows
 from rerank_cli.formats.shapes.fields import present
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Place, Position, Rejection
-from rerank_cli.storage.opening import BLOCK, BOM, PARQUET_MAGIC, Opened, open_bytes
+from rerank_cli.storage.opening import BLOCK, BOM, Opened, open_bytes
 
 
-def open_run(path: str, values: RunValues, reader: RunReader, start: Place) -> Input:
+def open_run(path: str, options: InputOptions, reader: RunReader, start: Place) -> Input:
     """Open a run, to be read from `start` on. Raises InputError if its format is unknown."""
     opened = open_bytes(path)
+    values = options.by_id.values if options.by_id else RunValues.AUTO
     try:
+        known = KNOWN.union(reader.query_id, reader.documents)
+        format = options.format if options.format is not InputFormat.AUTO else format_of(opened, known)
+        if format in TABLES:
+            source = open_table(opened, format, start, known=known)
+            return table_input(f"a run in {TABLES[format]}", source, start)
         head = opened.content.peek(BLOCK)
         begin = head.removeprefix(BOM).lstrip()
-        if begin.startswith(PARQUET_MAGIC):
-            source = ParquetInput(opened)
-            return Input("a run in Parquet", source.rows(start), source.taken, source.close)
-        if begin.startswith(b"{") and not _is_row(begin, reader):
+        if begin.startswith(b"{") and format is not options.format and not _is_row(begin, reader):
             return text_input("results by query", opened, _results(opened, start))
-        columns = None if begin.startswith((b"{", b"[")) else columns_of(head, opened.name, values)
+        if format is InputFormat.JSON:
+            return json_input(opened, start, "a run in a JSON")
+        columns = None if format is InputFormat.JSONL else columns_of(head, opened.name, values)
         opened = opened.at(start.offset)
         content, name = opened.content, opened.name
         if columns:
             return text_input(columns.description, opened, run_rows(content, name, columns, start))
-        if begin.startswith(b"["):
-            return text_input("a run in a JSON array", opened, array_rows(content, name, start))
         return text_input("a run in JSON lines", opened, json_rows(content, name, start))
     except BaseException:
         opened.content.close()

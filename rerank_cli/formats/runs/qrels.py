@@ -15,7 +15,7 @@ import orjson
 
 from rerank_cli.display import names, shown
 from rerank_cli.errors import InputError
-from rerank_cli.formats.runs.tables import a_mapping, open_table
+from rerank_cli.formats.runs.tables import a_mapping, open_rows
 from rerank_cli.formats.shapes.fields import PAIR_DOC_ID, PAIR_QUERY_ID, first, key_of
 from rerank_cli.records import Json, Position
 
@@ -26,7 +26,7 @@ _RELEVANCE = ("relevance", "score", "rel", "label")
 
 def read_qrels(path: str) -> Qrels:
     """Query id to document id to relevance. Raises InputError for a bad row, and for two that contradict each other."""
-    table = open_table(path)
+    table = open_rows(path)
     found: Qrels = {}
     width = 0
     with closing(table):

@@ -1,18 +1,18 @@
 """The results of a query with their new ranks and their ranks in the first stage.
 
 First-stage order is the order of the input list (`index`). If all candidates have a first-stage score and the list is
-not sorted by it, it is the order of the scores, highest first.
+not sorted by it, it is the order of the scores, highest first. Scores that rise along the list are taken for distances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats.contract import Source
-from rerank_cli.formats.runs.results import QueryResults, Result, RunFile, a_string, fields_of
+from rerank_cli.formats.runs.results import QueryResults, Result, RunFile, Scores, a_string, fields_of, stand_ins
 from rerank_cli.formats.shapes.fields import key_of
 from rerank_cli.records import Candidate, Request
 
@@ -31,6 +31,7 @@ class RankComparison:
     """`results` are best first; `before` has all candidates in first-stage order, None unless all are known.
 
     With the input, `before` also has the candidates that the output omits (`--top-n`), without a score of the model.
+    `scores` and `scores_before` are what measures of both orders are computed from.
     """
 
     id: str
@@ -39,6 +40,8 @@ class RankComparison:
     before: tuple[Result, ...] | None
     tokens: int | None = None
     model: str | None = None
+    scores: Scores = field(default_factory=dict)
+    scores_before: Scores | None = None
 
 
 def compare_ranks(answers: RunFile, source: Source | None) -> Iterator[RankComparison]:
@@ -58,20 +61,21 @@ def compare_ranks(answers: RunFile, source: Source | None) -> Iterator[RankCompa
 
 
 def _compare(answer: QueryResults, request: Request | None) -> RankComparison:
+    results = answer.results
+    candidates = results if _complete(results) else None
     if request:
-        candidates = [_from_candidate(index, candidate) for index, candidate in enumerate(request.candidates)]
+        candidates = tuple(_from_candidate(index, candidate) for index, candidate in enumerate(request.candidates))
         results = _filled(answer, candidates)
-        before: tuple[Result, ...] | None = _in_first_order(candidates)
-    else:
-        results = answer.results
-        before = _in_first_order(results) if _complete(results) else None
+    before, scores_before = (None, None) if candidates is None else _in_first_order(candidates)
     if before is None:
         ranks = {_key(result): result.index + 1 for result in results if result.index is not None}
     else:
         ranks = {_key(result): rank for rank, result in enumerate(before, 1)}
     ranked = tuple(RankedResult(result, rank, ranks.get(_key(result))) for rank, result in enumerate(results, 1))
     query = answer.query or (request.query if request else None)
-    return RankComparison(answer.id, query, ranked, before, answer.tokens, answer.model)
+    names = {own.id: filled.id for own, filled in zip(answer.results, results, strict=True)}
+    scores = {names[name]: score for name, score in answer.measured.items()}
+    return RankComparison(answer.id, query, ranked, before, answer.tokens, answer.model, scores, scores_before)
 
 
 def _key(result: Result) -> str | int:
@@ -86,13 +90,18 @@ def _complete(results: Sequence[Result]) -> bool:
     return indexes == set(range(len(results)))
 
 
-def _in_first_order(results: Sequence[Result]) -> tuple[Result, ...]:
+def _in_first_order(results: Sequence[Result]) -> tuple[tuple[Result, ...], Scores]:
+    """The results in first-stage order, and the scores to measure it by: stand-ins unless it is that of the scores."""
     given = sorted(results, key=lambda result: result.index or 0)
-    known = [result.first_score for result in given if result.first_score is not None]
-    ordered = known in (sorted(known), sorted(known, reverse=True)) and all(r.index is not None for r in given)
-    if len(known) < len(given) or ordered:
-        return tuple(given)
-    return tuple(sorted(given, key=lambda result: -(result.first_score or 0.0)))
+    known = {result.id: result.first_score for result in given if result.first_score is not None}
+    scores = list(known.values())
+    listed = all(result.index is not None for result in given)
+    rising = listed and scores == sorted(scores) and scores[:1] < scores[-1:]
+    if len(known) < len(given) or rising:
+        return tuple(given), stand_ins([result.id for result in given])
+    if not listed or scores != sorted(scores, reverse=True):
+        given.sort(key=lambda result: -(result.first_score or 0.0))
+    return tuple(given), known
 
 
 def _from_candidate(index: int, candidate: Candidate) -> Result:

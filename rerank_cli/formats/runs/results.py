@@ -1,16 +1,16 @@
 """Reads outputs of `rerank` and runs of other programs as one ranking per query, for eval, report, view and mine.
 
 Reads answers, rows of pairs, batch envelopes, TREC and MS MARCO lines, BEIR objects, and requests (the first stage).
-If a file states an order (answers, `rank`, MS MARCO), it is kept. If it states scores only (TREC, BEIR), the order is
-that of trec_eval: by score in float32, ties by document id, descending.
+If a file states an order (answers, `rank`, MS MARCO), it is kept. If it states scores only (TREC, BEIR), results are
+listed in the order of trec_eval (by score in float32, ties by document id, descending), and measures are computed from
+the scores as they are in the file, so that ir_measures breaks ties as it does when it reads the file itself.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,15 +21,20 @@ import orjson
 
 from rerank_cli.display import kind, names, shown
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.runs.tables import a_mapping, open_table
+from rerank_cli.formats.runs.tables import a_mapping, open_rows
 from rerank_cli.formats.shapes.detection import detect
 from rerank_cli.formats.shapes.fields import PAIR_QUERY_ID, Names, a_number, an_id, first, first_stage_score, key_of
+from rerank_cli.formats.shapes.hits import text_in
 from rerank_cli.formats.shapes.pairs import pair_names
 from rerank_cli.formats.shapes.requests import request_from
 from rerank_cli.records import Candidate, Json, Position, Shape
 
-_REQUESTS = (Shape.RERANK, Shape.SCORE, Shape.CANDIDATES, Shape.BATCH)
+_REQUESTS = (Shape.RERANK, Shape.SCORE, Shape.CANDIDATES, Shape.BATCH, Shape.HITS)
 _EXPECTED = "expected `results`, `data`, or rows with `relevance_score`"
+
+
+Scores: TypeAlias = dict[str, float]
+"""Scores by document id, as ir_measures takes them. Some of its providers break ties by the order of this dict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,10 @@ class Result:
 
 
 class QueryResults(NamedTuple):
-    """One query with its results, best first. `query` is its text, `tokens` the number of tokens of all its pairs."""
+    """One query with its results, best first. `query` is its text, `tokens` the number of tokens of all its pairs.
+
+    `scores` are by document id, in file order; None if the file states an order.
+    """
 
     id: str
     query: str | None
@@ -59,6 +67,12 @@ class QueryResults(NamedTuple):
     position: Position
     tokens: int | None = None
     model: str | None = None
+    scores: Scores | None = None
+
+    @property
+    def measured(self) -> Scores:
+        """The scores to compute measures from."""
+        return stand_ins([result.id for result in self.results]) if self.scores is None else self.scores
 
 
 class _Row(NamedTuple):
@@ -71,13 +85,10 @@ class _Row(NamedTuple):
     position: Position
 
 
-Rankings: TypeAlias = dict[str, tuple[Result, ...]]
-
-
 class Found(NamedTuple):
     """The rankings of the wanted queries, and the number of other queries."""
 
-    rankings: Rankings
+    rankings: dict[str, QueryResults]
     others: int
 
 
@@ -86,7 +97,7 @@ def read_rankings(path: str, wanted: Collection[str], fields: Names | None = Non
 
     Raises InputError for a row that is not a ranking, and for a query or a document that occurs twice.
     """
-    whole: Rankings = {}
+    whole: dict[str, QueryResults] = {}
     rows: dict[str, list[_Row]] = {}
     with closing(RunFile(path, fields, scored=False, wanted=wanted)) as file:
         for item in file.items():
@@ -95,47 +106,87 @@ def read_rankings(path: str, wanted: Collection[str], fields: Names | None = Non
             elif item.id in whole:
                 raise InputError(f"{item.position}: query {shown(item.id)} occurs twice (expected one ranking)")
             else:
-                whole[item.id] = item.results
-    found = whole | {query: _in_order(group).results for query, group in rows.items()}
-    for query, results in found.items():
-        if len({result.id for result in results}) < len(results):
-            twice = Counter(result.id for result in results).most_common(1)[0][0]
-            what = f"query {shown(query)} has document {shown(twice)} more than once"
-            raise InputError(f"{file.name}: {what}. Fix: one row per document")
+                whole[item.id] = item
+    found = whole | {query: _in_order(group) for query, group in rows.items()}
+    for item in found.values():
+        check_documents(item, file.name)
     return Found(found, len(file.others))
 
 
-def best_of_run(path: str, depth: int) -> dict[str, list[str]]:
-    """Query id to its `depth` best document ids, best first. Memory is bounded by `depth` entries per query."""
-    found: dict[str, list[str]] = {}
-    best: dict[str, list[tuple[float, str]]] = {}
-    with closing(RunFile(path, scored=False)) as file:
-        for item in file.items():
-            if not isinstance(item, _Row):
-                found[item.id] = [result.id for result in item.results[:depth]]
-                continue
-            score = item.result.score if item.rank is None else -item.rank
-            heap = best.setdefault(item.id, [])
-            entry = (-math.inf if math.isnan(score) else score, item.result.id)
-            (heapq.heappush if len(heap) < depth else heapq.heappushpop)(heap, entry)
-    return found | {query: [name for _, name in sorted(heap, reverse=True)] for query, heap in best.items()}
+def check_documents(item: QueryResults, name: str) -> None:
+    """Raise InputError if a document occurs twice among the results."""
+    if len({result.id for result in item.results}) < len(item.results):
+        twice = Counter(result.id for result in item.results).most_common(1)[0][0]
+        what = f"query {shown(item.id)} has document {shown(twice)} more than once"
+        raise InputError(f"{name}: {what}. Fix: one row per document")
 
 
-def first_stage(candidates: Iterable[Candidate]) -> list[Result]:
-    """Candidates of a request in first-stage order: by score if all have one, else in input order."""
+def stand_ins(ids: Sequence[str]) -> Scores:
+    """Scores n, n − 1, …, 1 for documents in a stated order: without ties, every provider sees this order."""
+    return {name: float(len(ids) - place) for place, name in enumerate(ids)}
+
+
+def first_stage(candidates: Iterable[Candidate]) -> tuple[list[Result], Scores | None]:
+    """Candidates of a request in first-stage order, and their scores in input order if all have one.
+
+    The order is that of the scores, else that of the input.
+    """
     found = [
         Result(key_of(n if c.id is None else c.id), index=n, first_score=c.score) for n, c in enumerate(candidates)
     ]
-    scores = [result.first_score for result in found if result.first_score is not None]
-    return by_score(found, scores) if len(scores) == len(found) else found
+    known = ((result.id, result.first_score) for result in found)
+    scores = {name: score for name, score in known if score is not None and not math.isnan(score)}
+    return (by_score(found, list(scores.values())), scores) if len(scores) == len(found) else (found, None)
 
 
-def by_score(results: list[Result], scores: list[float]) -> list[Result]:
-    """The order of trec_eval: highest float32 score first; of equal scores, the greatest document id."""
+def by_score(results: Sequence[Result], scores: Sequence[float]) -> list[Result]:
+    """The results in the order of trec_eval."""
+    return [results[place] for place in _trec_order([result.id for result in results], scores)]
+
+
+def trec_order(scores: Scores) -> list[str]:
+    """Document ids in the order of trec_eval."""
+    ids = list(scores)
+    return [ids[place] for place in _trec_order(ids, list(scores.values()))]
+
+
+def _trec_order(ids: Sequence[str], scores: Sequence[float]) -> list[int]:
+    """Indices, highest float32 score first; of equal scores, the greatest document id."""
     with np.errstate(over="ignore"):
         values = np.array(scores, dtype=np.float64).astype(np.float32).tolist()
-    together = sorted(zip(values, results, strict=True), key=lambda pair: (pair[0], pair[1].id), reverse=True)
-    return [result for _, result in together]
+    return sorted(range(len(ids)), key=lambda place: (values[place], ids[place]), reverse=True)
+
+
+def first_of(scores: Scores, depth: int) -> Scores:
+    """The documents that pytrec_eval or msmarco, which break ties in opposite ways, have among the first `depth`."""
+    if len(scores) <= depth:
+        return scores
+    kept = {*trec_order(scores)[:depth], *sorted(scores, key=lambda name: (-scores[name], name))[:depth]}
+    return {name: score for name, score in scores.items() if name in kept}
+
+
+def best_of_run(path: str, depth: int) -> dict[str, Scores]:
+    """Query id to `first_of` its scores, or of stand-ins. Memory is bounded by 4 · `depth` documents per query."""
+    found: dict[str, Scores] = {}
+    with closing(RunFile(path, scored=False)) as file:
+        for number, item in enumerate(file.items()):
+            if isinstance(item, _Row):
+                scores = found.setdefault(item.id, {})
+                scores[item.result.id] = _stated_score(item, number)
+                if len(scores) >= 4 * depth:
+                    found[item.id] = first_of(scores, depth)
+            else:
+                found[item.id] = first_of(item.measured, depth)
+    return {query: first_of(scores, depth) for query, scores in found.items()}
+
+
+def _stated_score(row: _Row, number: int) -> float:
+    """What a single row says of its place: rank, score, first-stage score, or its number in the file."""
+    if row.rank is not None:
+        return -row.rank
+    if not math.isnan(row.result.score):
+        return row.result.score
+    return -float(number) if row.result.first_score is None else row.result.first_score
 
 
 class RunFile:
@@ -148,7 +199,7 @@ class RunFile:
     def __init__(
         self, path: str, fields: Names | None = None, *, scored: bool = True, wanted: Collection[str] | None = None
     ) -> None:
-        self._table = open_table(path)
+        self._table = open_rows(path)
         self.name = self._table.name
         self.close = self._table.close
         self.rejected = 0
@@ -213,8 +264,9 @@ class RunFile:
         if a_mapping(results):
             for query, scores in results.items():
                 if self._wanted_id(query) is not None:
-                    found = [Result(name, self._score(score, "score")) for name, score in scores.items()]
-                    yield QueryResults(query, None, tuple(by_score(found, list(scores.values()))), position)
+                    stated = {name: self._score(score, "score") for name, score in scores.items()}
+                    found = by_score([Result(*pair) for pair in stated.items()], list(stated.values()))
+                    yield QueryResults(query, None, tuple(found), position, scores=stated)
         elif "response" in row and "custom_id" in row:
             body = fields_of(row["response"]).get("body")
             if isinstance(body, dict):
@@ -250,11 +302,13 @@ class RunFile:
         document = item.get("document")
         source = fields_of(document)
         inner = fields_of(source.get("doc"))
-        own_ids = [first(where, self._fields.doc_id).value for where in (source, inner)]
-        name = next(found for found in (*own_ids, item.get("id"), item["index"]) if found is not None)
-        first_score = _first_score(source)
-        if first_score is None:
-            first_score = _number(item.get("retrieval_score"), "retrieval_score")
+        # An id and a score beside a document are those of a hit, which may have others under a known name.
+        ids = [first(where, self._fields.doc_id).value for where in (source, inner)]
+        ids.insert(2 if "doc_id" in self._fields.mapped else 0, item.get("id"))
+        name = next(found for found in (*ids, item["index"]) if found is not None)
+        first_score = _number(item.get("retrieval_score"), "retrieval_score")
+        if first_score is None and "id" not in item:
+            first_score = _first_score(source)
         score_name = "score" if "object" in item or "relevance_score" not in item else "relevance_score"
         score = self._score(item.get(score_name), "relevance_score")
         title = a_string(source.get("title") or inner.get("title"))
@@ -270,9 +324,10 @@ class RunFile:
         if shape not in _REQUESTS:
             return self._pair(row, position)
         request = request_from(row, shape, self._fields, position)
-        name = self._wanted_id(request.id)
-        ranked = tuple(first_stage(request.candidates))
-        return None if name is None else QueryResults(name, request.query, ranked, position)
+        if (name := self._wanted_id(request.id)) is None:
+            return None
+        ranked, scores = first_stage(request.candidates)
+        return QueryResults(name, request.query, tuple(ranked), position, scores=scores)
 
     def _pair(self, row: dict[str, Json], position: Position) -> _Row | None:
         known = pair_names(row, self._fields).names
@@ -304,7 +359,7 @@ class RunFile:
         found, nested = first(source, self._fields.text).value, source.get("doc")
         if found is None:
             found = first(nested, self._fields.text).value if isinstance(nested, dict) else nested
-        return a_string(found)
+        return text_in(source) if found is None else a_string(found)
 
 
 def _in_order(rows: list[_Row]) -> QueryResults:
@@ -313,7 +368,7 @@ def _in_order(rows: list[_Row]) -> QueryResults:
     Raises InputError if two rows have the same rank.
     """
     head, results = rows[0], [row.result for row in rows]
-    ranks = {row.rank for row in rows}
+    ranks, stated = {row.rank for row in rows}, None
     if None not in ranks:
         if len(ranks) < len(rows):
             what = f"query {shown(head.id)}, whose rows begin here, has one rank more than once"
@@ -323,9 +378,10 @@ def _in_order(rows: list[_Row]) -> QueryResults:
         for scores in ([result.score for result in results], [result.first_score for result in results]):
             known = [score for score in scores if score is not None and not math.isnan(score)]
             if len(known) == len(rows):
+                stated = dict(zip((result.id for result in results), known, strict=True))
                 results = by_score(results, known)
                 break
-    return QueryResults(head.id, head.query, tuple(results), head.position)
+    return QueryResults(head.id, head.query, tuple(results), head.position, scores=stated)
 
 
 def _first_score(fields: dict[str, Json]) -> float | None:

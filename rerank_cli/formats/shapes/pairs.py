@@ -1,17 +1,17 @@
 """Rows of one pair each to requests: adjacent rows of one query make one request.
 
-Rows are grouped by the query's id, or by its text if it has no id.
+Rows are grouped by the query's id, or by its text if it has no id. With a query of the caller's, rows are its hits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord
 from rerank_cli.formats.shapes.detection import wrong_shape
-from rerank_cli.formats.shapes.documents import document_text
+from rerank_cli.formats.shapes.documents import full_text, hit_in, score_of
 from rerank_cli.formats.shapes.fields import (
     AMBIGUOUS_ID,
     PAIR_DOC_ID,
@@ -20,14 +20,15 @@ from rerank_cli.formats.shapes.fields import (
     Names,
     an_id,
     first,
-    first_stage_score,
     present,
     without,
 )
+from rerank_cli.formats.shapes.hits import Layout, hit_to_candidate, without_distances
 from rerank_cli.formats.shapes.requests import an_object, find_query
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Candidate, Json, Position, Request, Shape
 
+_SIMILARITY = "similarity"  # as queries of pgvector name the score of a hit
 _MANY = 1000
 Key = tuple[bool, Id]
 
@@ -49,10 +50,14 @@ class Pair(NamedTuple):
 
 
 class PairNames(NamedTuple):
-    """The field names of rows with a certain set of columns. `query_columns` are no part of a document."""
+    """The field names of rows with a certain set of columns. `query_columns` are no part of a document.
+
+    `layout` is that of rows that are hits of a search engine.
+    """
 
     names: Names
     query_columns: tuple[str, ...]
+    layout: Layout | None = None
 
 
 def pair_names(row: dict[str, Json], fields: Names) -> PairNames:
@@ -60,9 +65,13 @@ def pair_names(row: dict[str, Json], fields: Names) -> PairNames:
     query = fields.query if "query" in fields.mapped else _present_of(fields.query, row) or fields.query
     query_id = fields.id if "id" in fields.mapped else _present_of(PAIR_QUERY_ID, row)
     ambiguous = tuple(name for name in AMBIGUOUS_ID if query_id and name not in query_id)
+    score = fields.score
+    if fields.asked is not None:  # all columns are the document's
+        query, query_id, ambiguous = (), (), AMBIGUOUS_ID
+        score = score if "score" in fields.mapped else (*score, _SIMILARITY)
     doc_id = fields.doc_id if "doc_id" in fields.mapped else _present_of(PAIR_DOC_ID + ambiguous, row)
-    names = Names(query, fields.documents, fields.text, query_id, doc_id, fields.mapped)
-    return PairNames(names, (*query[:1], *query_id[:1]))
+    names = replace(fields, query=query, id=query_id, doc_id=doc_id, score=score)
+    return PairNames(names, (*query[:1], *query_id[:1]), hit_in(row, fields))
 
 
 def _present_of(names: tuple[str, ...], row: dict[str, Json]) -> tuple[str, ...]:
@@ -73,15 +82,15 @@ def pair_from(row: dict[str, Json], known: PairNames) -> Pair:
     """The query and the candidate in a row. Raises BadRecord."""
     names = known.names
     query = find_query(row, names).value
-    text = document_text(row, names)
-    title = row.get("title")
-    if title and type(title) is str:
-        text = f"{title} {text}".strip()
     source = PairRow(without(row, known.query_columns))
     source.row = row
     query_id = an_id(first(row, names.id).value, "query id")
-    doc_id = an_id(first(row, names.doc_id).value, "document id")
-    return Pair(_key(query_id, query), query, query_id, Candidate(text, source, doc_id, first_stage_score(row)))
+    if known.layout:
+        candidate = replace(hit_to_candidate(row, known.layout, names), source=source)
+    else:
+        doc_id = an_id(first(row, names.doc_id).value, "document id")
+        candidate = Candidate(full_text(row, names, nested_title=False), source, doc_id, score_of(row, names))
+    return Pair(_key(query_id, query), query, query_id, candidate)
 
 
 def _key(query_id: Id, query: str) -> Key:
@@ -97,6 +106,7 @@ class _Group:
     query: str
     id: Id
     position: Position
+    fields: Names
     candidates: list[Candidate] = field(default_factory=list)
     ids: set[Id] = field(default_factory=set)
 
@@ -111,7 +121,10 @@ class _Group:
         self.candidates.append(pair.candidate)
 
     def made(self) -> Request:
-        return Request(self.query, tuple(self.candidates), self.position, self.id, Shape.PAIRS)
+        if self.fields.asked is None:
+            return Request(self.query, tuple(self.candidates), self.position, self.id, Shape.PAIRS)
+        candidates = self.candidates if "score" in self.fields.mapped else without_distances(self.candidates)
+        return Request(self.query, tuple(candidates), self.position, self.id, Shape.HITS)
 
 
 class PairReader:
@@ -130,7 +143,7 @@ class PairReader:
             raise wrong_shape(record, Shape.PAIRS, self._fields) or error from None
 
     def begin(self, item: Pair, position: Position) -> _Group:
-        return _Group(item.key, item.query, item.query_id, position)
+        return _Group(item.key, item.query, item.query_id, position, self._fields)
 
     def id_of(self, row: Row) -> Id:
         """The query id of a bad row, if it has a usable one."""

@@ -14,7 +14,7 @@ from rerank_cli.formats.shapes.fields import Id
 from rerank_cli.formats.writing.scores import fused_of, scores_of
 from rerank_cli.formats.writing.training import train_answer
 from rerank_cli.ranking import sigmoid
-from rerank_cli.records import Candidate, Ranking, Rejection, Shape
+from rerank_cli.records import Candidate, Ranking, Rejection, Request, Shape
 
 Object: TypeAlias = dict[str, Any]
 
@@ -26,12 +26,18 @@ def api_answer(ranking: Ranking, options: AnswerOptions) -> Object:
     """The answer to a request, then the request's unused fields. For training data: the record with its scores."""
     if ranking.request.shape is Shape.TRAIN:
         return train_answer(ranking)
-    return own_answer(ranking, options) | carried(ranking)
+    return own_answer(ranking, options) | carried(ranking, options)
 
 
-def carried(ranking: Ranking) -> Object:
-    """The request's unused fields, without `RESERVED` names."""
-    return {key: value for key, value in ranking.request.extra.items() if key not in RESERVED}
+def carried(ranking: Ranking, options: AnswerOptions) -> Object:
+    """The request's unused fields, without `reserved` names."""
+    names = reserved(options)
+    return {key: value for key, value in ranking.request.extra.items() if key not in names}
+
+
+def reserved(options: AnswerOptions) -> frozenset[str]:
+    """`RESERVED` names, and those of fields that an option adds."""
+    return RESERVED | {"query"} if options.query else RESERVED
 
 
 def own_answer(ranking: Ranking, options: AnswerOptions) -> Object:
@@ -43,8 +49,8 @@ def own_answer(ranking: Ranking, options: AnswerOptions) -> Object:
         results: list[Object] = [{"index": index, "object": "score"} for index in scores.order]
     else:
         name, score_name = "results", "relevance_score"
-        documents = options.documents and request.return_documents is not False
-        results = [_result(index, request.candidates[index], documents) for index in scores.order]
+        documents, ids = writes_documents(request, options), request.shape is Shape.HITS
+        results = [_result(index, request.candidates[index], documents, ids) for index in scores.order]
     for result, value in zip(results, scores.values, strict=True):
         result[score_name] = value
     if options.scores is ScoreKind.BOTH:
@@ -53,19 +59,28 @@ def own_answer(ranking: Ranking, options: AnswerOptions) -> Object:
     if (more := details(ranking, scores.order, options)) is not None:
         for result, fields in zip(results, more, strict=True):
             result.update(fields)
-    return {"id": request.id, "model": options.model, "usage": {"total_tokens": ranking.tokens}, name: results}
+    answer: Object = {"id": request.id, "query": request.query} if options.query else {"id": request.id}
+    return answer | {"model": options.model, "usage": {"total_tokens": ranking.tokens}, name: results}
 
 
-def _result(index: int, candidate: Candidate, document: bool) -> Object:
-    """With its document (a string becomes an object with `text`), or with the candidate's id and first-stage score."""
+def writes_documents(request: Request, options: AnswerOptions) -> bool:
+    """Whether results have their documents: as the record says, else as the run says."""
+    return options.documents if request.return_documents is None else request.return_documents
+
+
+def _result(index: int, candidate: Candidate, document: bool, ids: bool) -> Object:
+    """With its document (a string becomes an object with `text`), or with the candidate's id and first-stage score.
+
+    `ids`: with both. Hits have ids and scores under names of their own, which readers of the answer do not know.
+    """
+    result: Object = {"index": index}
+    if candidate.id is not None and (ids or not document):
+        result["id"] = candidate.id
+    if candidate.score is not None and (ids or not document):
+        result["retrieval_score"] = candidate.score
     if document:
         source = candidate.source
-        return {"index": index, "document": {"text": source} if type(source) is str else source}
-    result: Object = {"index": index}
-    if candidate.id is not None:
-        result["id"] = candidate.id
-    if candidate.score is not None:
-        result["retrieval_score"] = candidate.score
+        result["document"] = {"text": source} if type(source) is str else source
     return result
 
 
@@ -95,7 +110,7 @@ def details(ranking: Ranking, order: Sequence[int], options: AnswerOptions) -> l
         fields["fused_score"] = fused_of(ranking, order)
     if options.layers and ranking.layers is not None:
         logits = np.asarray(ranking.layers, dtype=np.float32)[np.asarray(order, dtype=np.intp)]
-        values = logits if options.scores is ScoreKind.RAW else sigmoid(logits)
+        values = logits if ranking.request.score_kind(options.scores) is ScoreKind.RAW else sigmoid(logits)
         names = [str(layer) for layer in options.layers]
         fields["scores"] = [dict(zip(names, row, strict=True)) for row in values]
     if options.truncated and ranking.truncated is not None:

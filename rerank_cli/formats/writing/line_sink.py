@@ -60,7 +60,8 @@ class LineSink(Generic[T]):
     """Writes what `render` returns for each item to a file. A compressed file gets one complete member per `write`.
 
     So every committed prefix is a valid file, and the bytes depend on the chunks only, not on the commits. `finish`
-    alone writes the closing of `frame`, which is never part of a commit. `begun`: the opening is written already.
+    alone writes the closing of `frame`, which is never part of a commit, and the opening of an output without parts.
+    `begun`: the opening is written already.
     """
 
     patience = 1.0
@@ -81,7 +82,7 @@ class LineSink(Generic[T]):
         return self.file.sync()
 
     def finish(self) -> Path | None:
-        if self.frame.closing and not self.closed:
+        if not self.closed and (self.frame.closing or (self.frame.opening and not self.begun)):
             self._write(b"" if self.begun else self.frame.opening, self.frame.closing)
             self.closed = True
         if self.compression and not self.file.sync().length:

@@ -1,7 +1,7 @@
-"""The columns of Parquet output, fixed before the first row, and the conversion of outcomes to rows.
+"""The columns of Parquet and CSV output, fixed before the first row, and the conversion of outcomes to rows.
 
-From Parquet input, columns keep their types. From JSON lines, the columns are fixed and all other fields are written as
-JSON into one text column `extra`, so that the schema cannot change during a long run.
+From Parquet, Arrow and CSV input, columns keep their types. From JSON lines, the columns are fixed and all other fields
+are written as JSON into one text column `extra`, so that the schema cannot change during a long run.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import orjson
 import pyarrow as pa
 
 from rerank_cli.choices import OutputFormat, ScoreKind
+from rerank_cli.errors import BadRecord
 from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.options import AnswerOptions, OutputOptions
 from rerank_cli.formats.reading.parquet_columns import shape_of, with_role
 from rerank_cli.formats.shapes.fields import TRAIN_LISTS, TRAIN_SCORES, a_number
 from rerank_cli.formats.shapes.rows import unusual
-from rerank_cli.formats.writing.answers import RESERVED, Object, carried, error_of, names_of, own_answer
+from rerank_cli.formats.writing.answers import Object, carried, error_of, names_of, own_answer, reserved
 from rerank_cli.formats.writing.pair_rows import OURS, document_fields, pair_rows
 from rerank_cli.formats.writing.training import train_answer, train_scores
 from rerank_cli.records import Candidate, Json, Outcome, Ranking, Rejection, Shape
@@ -73,10 +74,20 @@ def layout(options: OutputOptions, columns: ArrowSchema | None, shape: Shape) ->
     else:
         schema, rows = _answers(columns, shape if columns is None else shape_of(columns), answers)
         id_column = "id"
+    if not answers.documents:
+        rows = partial(_without_documents, rows)
     if options.keep_errors:
         error = pa.struct([("code", pa.string()), ("message", pa.string()), ("line", pa.int64())])
         schema = pa.schema([*(field for field in schema if field.name != ERROR), (ERROR, error)])
     return Layout(schema, rows, options.keep_errors, id_column)
+
+
+def _without_documents(rows: _Rows, ranking: Ranking) -> Iterable[Object]:
+    """The rows. Raises BadRecord for a record that asks for its documents: the output has no column for them."""
+    if ranking.request.return_documents:
+        what = f"{ranking.request.position}: `return_documents` is true, but Parquet has no column for them"
+        raise BadRecord("no_document_column", f"{what} with --no-documents. Fix: --documents")
+    return rows(ranking)
 
 
 def _scores(name: str, options: AnswerOptions) -> list[tuple[str, Any]]:
@@ -135,7 +146,8 @@ def _answers(columns: ArrowSchema | None, shape: Shape, options: AnswerOptions) 
     """One row per request: `results`, or `data` for the score shape; a batch may have both columns."""
     ids = [] if columns is None else [field.type for field in with_role(columns, "id")]
     id_type = ids[0] if ids and (pa.types.is_integer(ids[0]) or pa.types.is_string(ids[0])) else pa.string()
-    fields: list[Any] = [("id", id_type), ("model", pa.string()), ("usage", pa.struct([("total_tokens", pa.int64())]))]
+    fields: list[Any] = [("id", id_type), *([("query", pa.string())] if options.query else [])]
+    fields += [("model", pa.string()), ("usage", pa.struct([("total_tokens", pa.int64())]))]
     if shape is not Shape.SCORE:
         bare = [("id", pa.string()), ("retrieval_score", pa.float64())]
         about = [("document", _document_type(columns, shape))] if options.documents else bare
@@ -148,7 +160,7 @@ def _answers(columns: ArrowSchema | None, shape: Shape, options: AnswerOptions) 
     if as_json:
         fields.append((EXTRA, pa.string()))
     elif shape is not Shape.PAIRS:
-        fields += [field for field in with_role(columns, "carried") if field.name not in RESERVED]
+        fields += [field for field in with_role(columns, "carried") if field.name not in reserved(options)]
     return pa.schema(fields), lambda ranking: [_answer_row(ranking, id_type, as_json, options)]
 
 
@@ -171,7 +183,8 @@ def _answer_row(ranking: Ranking, id_type: Any, as_json: bool, options: AnswerOp
             result["id"] = None if "id" not in result else str(result["id"])
         elif as_json:
             result["document"] = _plain_document(ranking.request.candidates[result["index"]])
-    return row | ({EXTRA: _as_text(carried(ranking))} if as_json else carried(ranking))
+    extra = carried(ranking, options)
+    return row | ({EXTRA: _as_text(extra)} if as_json else extra)
 
 
 def _plain_document(candidate: Candidate) -> Object:

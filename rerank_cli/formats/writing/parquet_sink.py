@@ -20,7 +20,7 @@ from rerank_cli.display import shown
 from rerank_cli.errors import OutputError
 from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.options import OutputOptions
-from rerank_cli.formats.reading.parquet_columns import provenance
+from rerank_cli.formats.reading.parquet_columns import provenance, typed
 from rerank_cli.formats.writing.parquet_join import COMPRESSION, join
 from rerank_cli.formats.writing.parquet_layout import layout
 from rerank_cli.records import Outcome, Shape
@@ -39,6 +39,7 @@ class ParquetSink:
         self, options: OutputOptions, columns: ArrowSchema | None, shape: Shape, committed: Committed | None = None
     ) -> None:
         self._path = options.path
+        columns = typed(columns)
         self._layout = layout(options, columns, shape)
         notes = {b"rerank.version": __version__, b"rerank.model": options.answers.model}
         self._schema = self._layout.schema.with_metadata({**provenance(columns), **notes})

@@ -45,8 +45,8 @@ def _one_word(value: Json, what: str, position: Position) -> str:
     name = key_of(value)
     if name and len(name.split()) == 1 and name == name.strip() and "\0" not in name:
         return name
-    got = f"got `{shown(name)}`, expected an id without white space"
-    raise BadRecord("bad_trec_id", f"{position}: the {what} cannot be used in a run file ({got}). Fix: --format pairs")
+    got, fix = f"got `{shown(name)}`, expected an id without white space", "Fix: --format pairs or beir"
+    raise BadRecord("bad_trec_id", f"{position}: the {what} cannot be used in a run file ({got}). {fix}")
 
 
 def beir_member(ranking: Ranking, options: AnswerOptions) -> bytes:

@@ -22,13 +22,17 @@ class Scores(NamedTuple):
 
 
 def scores_of(ranking: Ranking, kind: ScoreKind, best_first: bool = False) -> Scores:
-    """The candidates to write, with scores; `best_first` also sorts shapes that are answered in input order."""
+    """The candidates to write, with scores; `best_first` also sorts shapes that are answered in input order.
+
+    The scores are of the kind that the record asks for, else of `kind`.
+    """
     logits = np.asarray(ranking.logits, dtype=np.float32)
     order = ranking.order
     if best_first and ranking.request.shape.keeps_order:
         best = logits if ranking.fused is None else np.asarray(ranking.fused, dtype=np.float32)
         order = sorted(order, key=lambda index: (-best[index], -logits[index], index))
     chosen = logits[np.asarray(order, dtype=np.intp)]
+    kind = ranking.request.score_kind(kind)
     return Scores(order, chosen if kind is ScoreKind.RAW else sigmoid(chosen), chosen)
 
 

@@ -1,12 +1,14 @@
-"""Checks an output path before any work is done, and opens the output as lines or as Parquet."""
+"""Checks an output path before any work is done, and opens the output as its suffix says."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from rerank_cli.choices import OutputFormat
 from rerank_cli.display import shown
@@ -14,32 +16,47 @@ from rerank_cli.errors import OutputError, RefusedError, UsageError
 from rerank_cli.formats.contract import ArrowSchema, Sink
 from rerank_cli.formats.options import AnswerOptions, OutputOptions
 from rerank_cli.formats.writing.answers import Object
+from rerank_cli.formats.writing.containers import (
+    Container,
+    check_kind,
+    check_suffix,
+    container_of,
+    refuse_folder,
+)
 from rerank_cli.formats.writing.line_sink import LineSink, json_line, renderer
 from rerank_cli.formats.writing.run_files import Frame, frame_of
 from rerank_cli.records import Shape
 from rerank_cli.storage.compression import compression_of
 from rerank_cli.storage.files import ByteFile, Committed, PartialFile, Stream, open_special, writing
-from rerank_cli.storage.paths import STREAM, final_path, is_special, partial_path, refuse_if_input
+from rerank_cli.storage.paths import STREAM, final_path, is_special, partial_of, partial_path, refuse_if_input
 
-_PARQUET = ".parquet"
+T = TypeVar("T")
+ARRAY = Frame(b"[\n", b",\n", b"\n]\n")
+_SIDE_FILES = {
+    "--errors": ("JSON lines", (".jsonl", ".ndjson")),
+    "--summary": ("one JSON object", (".json", ".jsonl", ".ndjson")),
+}
 
 
 def check_output(options: OutputOptions, inputs: Sequence[str], stdout: BinaryIO | None = None) -> None:
     """Raise UsageError, RefusedError or OutputError if the output cannot be written."""
     path, wanted = options.path, options.format
-    if not path:
-        raise UsageError("the output path is empty. Fix: -o FILE")
-    if path.endswith(_PARQUET) and wanted not in (OutputFormat.API, OutputFormat.PAIRS):
-        fix = "Fix: --format api or pairs, or another suffix"
-        raise UsageError(f"{shown(path, 300)}: Parquet does not support --format {wanted}. {fix}")
+    check_suffix(path, wanted)
     if wanted.is_run and options.keep_errors:
         raise UsageError(f"--format {wanted} cannot contain errors. Fix: --on-error skip with --errors FILE")
+    if is_special(path) and (compression_of(path) or container_of(path, wanted) is Container.PARQUET):
+        raise UsageError(f"{shown(path, 300)}: is a device or a pipe (expected a file for this kind of output)")
+    check_path(path, inputs, stdout)
+
+
+def check_path(path: str, inputs: Sequence[str], stdout: BinaryIO | None = None) -> None:
+    """Raise UsageError, RefusedError or OutputError if no file can be written there."""
+    if not path:
+        raise UsageError("the output path is empty. Fix: -o FILE")
+    refuse_folder(path)
     if path == STREAM:
         refuse_if_input(STREAM, inputs, stdout=stdout)
-    elif is_special(path):
-        if path.endswith(_PARQUET) or compression_of(path):
-            raise UsageError(f"{shown(path, 300)}: is a device or a pipe (expected a file for this kind of output)")
-    else:
+    elif not is_special(path):
         with writing(path):
             final = final_path(path)
             for written in (final, partial_path(path)):
@@ -77,6 +94,9 @@ def check_side_file(
     """
     if path == STREAM:
         raise UsageError(f"{flag} cannot be - (stdout carries the answers). Fix: name a file")
+    refuse_folder(path)
+    if flag in _SIDE_FILES:
+        check_kind(path, *_SIDE_FILES[flag])
     if is_special(path):
         return
     with writing(path):
@@ -98,28 +118,57 @@ def open_sink(
 ) -> Sink:
     """Open a new output, or continue an earlier run's output after what it `committed`.
 
-    `columns` (of a Parquet input) and `shape` (of the input) determine the columns of Parquet output.
+    `columns` (of a table as input) and `shape` (of the input) determine the columns of Parquet, CSV and TSV.
     """
-    if options.path.endswith(_PARQUET):
+    container = container_of(options.path, options.format)
+    if container is Container.PARQUET:
         from rerank_cli.formats.writing.parquet_sink import ParquetSink  # pyarrow is imported only when needed
 
         return ParquetSink(options, columns, shape or Shape.RERANK, committed)
+    frame = frame_of(options.format, options.answers)
     render = renderer(options.format, options.answers, options.keep_errors)
+    if container is Container.JSON:
+        frame, render = ARRAY, partial(_elements, render)
+    elif container is not Container.LINES:
+        from rerank_cli.formats.writing.delimited import delimited
+
+        delimiter = "," if container is Container.CSV else "\t"
+        frame, render = delimited(options, columns, shape or Shape.RERANK, delimiter)
     file, compression = _open_file(options.path, stdout, committed)
-    begun = bool(committed and committed.length)
-    return LineSink(file, render, compression, frame_of(options.format, options.answers), begun)
+    return LineSink(file, render, compression, frame, begun=bool(committed and committed.length))
+
+
+@contextmanager
+def published(sink: Sink | LineSink[Object], path: str) -> Iterator[None]:
+    """Publish an output that is written in one go, or remove it after an error."""
+    try:
+        yield
+        sink.publish()
+    except BaseException:
+        sink.abandon()
+        if partial_of(path):
+            discard_partial(path)
+        raise
 
 
 def open_lines(path: str, inputs: Sequence[str], overwrite: bool, stdout: BinaryIO | None) -> LineSink[Object]:
-    """Check and open an output of JSON lines that are not outcomes of a run. Raises as the checks above do."""
-    if path.endswith(_PARQUET):
-        got = f"got the suffix {_PARQUET}"
-        raise UsageError(f"{shown(path, 300)}: is written as JSON lines ({got}). Fix: another suffix")
+    """Check and open an output of objects that are not outcomes of a run: JSON lines, or an array for `.json`.
+
+    Raises as the checks above do.
+    """
+    check_kind(path, "JSON lines", (".jsonl", ".ndjson", ".json"), compressed=True)
     options = OutputOptions(path, OutputFormat.API, AnswerOptions(""), overwrite=overwrite)
     check_output(options, inputs, stdout)
     refuse_existing(options)
     file, compression = _open_file(path, stdout, None)
+    if container_of(path, options.format) is Container.JSON:
+        return LineSink(file, partial(_elements, json_line), compression, ARRAY)
     return LineSink(file, json_line, compression, Frame())
+
+
+def _elements(render: Callable[[T], bytes], item: T) -> bytes:
+    """JSON lines as elements of an array: with commas between, and without the last newline."""
+    return render(item).rstrip(b"\n").replace(b"\n", ARRAY.between)
 
 
 def _open_file(path: str, stdout: BinaryIO | None, committed: Committed | None) -> tuple[ByteFile, str | None]:

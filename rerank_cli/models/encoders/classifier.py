@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from rerank_cli.models.checkpoint import Checkpoint
+from rerank_cli.models.encoders.pooling import pooled
 from rerank_cli.models.inputs import Frame, ModelInputs, Packing, Placement, model_inputs, padded
 from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import load_stock, packed_or_padded, stock_config
@@ -33,9 +35,8 @@ def load_encoder(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder 
 
     def packed_encoder() -> PackedEncoder:
         model = load_stock(stock, checkpoint, placement, placement.attention)
-        mean = getattr(model.config, "classifier_pooling", "cls") == "mean"
-        head = _Head(model)
-        return PackedEncoder(cast("PreTrainedModel", model.base_model), head, placement.device, mean=mean)
+        mode = "mean" if getattr(model.config, "classifier_pooling", "cls") == "mean" else "cls"
+        return PackedEncoder(cast("PreTrainedModel", model.base_model), _Head(model), placement.device, (mode,))
 
     def padded_encoder() -> PaddedEncoder:
         model = load_stock(stock, checkpoint, placement, None)
@@ -62,16 +63,19 @@ class PackedEncoder:
     causal = False
     layers: tuple[int, ...] = ()
 
-    def __init__(self, backbone: PreTrainedModel, head: nn.Module, device: torch.device, *, mean: bool) -> None:
-        """`head` maps fp32 states [n, H] to logits [n]. `mean` pools over all tokens instead of taking the first."""
+    def __init__(
+        self, backbone: PreTrainedModel, head: nn.Module, device: torch.device, modes: Sequence[str], skip: int = 0
+    ) -> None:
+        """`head` maps fp32 vectors [n, H · modes] to logits [n]. For `modes` and `skip` see `pooling.pooled`."""
         self.parameters = backbone.num_parameters() + sum(weight.numel() for weight in head.parameters())
         self.backbone = backbone
         self._device = device
-        self._mean = mean
+        self._modes, self._skip = tuple(modes), skip
         self._head = head
         self._position_start = _position_start(backbone)
         self._types = _has_segments(backbone)
-        self._trimmed = not mean and trim_last_layer(backbone)
+        self._reads_first = self._modes == ("cls",) and not skip
+        self._trimmed = self._reads_first and trim_last_layer(backbone)
         self.max_positions = backbone.config.max_position_embeddings - self._position_start
 
     @torch.inference_mode()
@@ -91,14 +95,12 @@ class PackedEncoder:
         return row.tokens
 
     def _pool(self, states: Tensor, packing: Packing) -> Tensor:
-        """States [T, H], or [n, H] from a trimmed last layer, to fp32 [n, H]."""
+        """States [T, H], or [n, H] from a trimmed last layer, to fp32 [n, H · modes]."""
         if self._trimmed:
             return states.float()
-        if not self._mean:
+        if self._reads_first:
             return states[packing.score_at].float()
-        lengths = packing.offsets.diff().long()
-        # "unsafe" skips a check of the lengths that would have to wait for the device.
-        return torch.segment_reduce(states.float(), "mean", lengths=lengths, axis=0, unsafe=True)
+        return pooled(states, packing.offsets.diff().long(), self._modes, self._skip)
 
 
 class PaddedEncoder:

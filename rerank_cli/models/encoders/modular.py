@@ -7,76 +7,88 @@ Source: sentence-transformers 6.2, `base/modules/dense.py`, `sentence_transforme
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from transformers import AutoModel
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint, Module, one_line
 from rerank_cli.models.encoders.classifier import PackedEncoder, PaddedEncoder, takes_packed_rows
+from rerank_cli.models.encoders.pooling import pooled
 from rerank_cli.models.inputs import Placement
-from rerank_cli.models.loading import load_stock, packed_or_padded, stock_config
+from rerank_cli.models.loading import load_stock, packed_or_padded, stock_config, weights_of_module
+from rerank_cli.models.registry import is_causal
+from rerank_cli.models.stated import pooling_modes
 
 
-def load_modular(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder | PaddedEncoder:
-    """The bare encoder with its modules as head, for packed rows if possible."""
-    config, mean = stock_config(checkpoint), _pooling_mode(checkpoint) == "mean"
+def load_modular(checkpoint: Checkpoint, placement: Placement, skip: int = 0) -> PackedEncoder | PaddedEncoder:
+    """The bare encoder with its modules as head, for packed rows if possible. `skip`: see `pooling.pooled`."""
+    config, modes = stock_config(checkpoint), pooling_modes(checkpoint)
 
     def packed_encoder() -> PackedEncoder:
         backbone = load_stock(AutoModel, checkpoint, placement, placement.attention)
-        return PackedEncoder(backbone, _head(checkpoint, placement), placement.device, mean=mean)
+        return PackedEncoder(backbone, _head(checkpoint, placement), placement.device, modes, skip)
 
     def padded_encoder() -> PaddedEncoder:
         backbone = load_stock(AutoModel, checkpoint, placement, None)
-        return PaddedEncoder(_Whole(backbone, mean, _head(checkpoint, placement)), backbone, placement.device)
+        whole = _Whole(backbone, modes, skip, _head(checkpoint, placement))
+        return PaddedEncoder(whole, backbone, placement.device)
 
-    packs = placement.attention is not None and takes_packed_rows(AutoModel, config)
+    packs = placement.attention is not None and not is_causal(checkpoint) and takes_packed_rows(AutoModel, config)
     return packed_or_padded(packs, packed_encoder, padded_encoder, tested=config.model_type == "modernbert")
 
 
 class _Whole(nn.Module):
-    """Backbone, pooling and head over a padded batch, to logits [n, 1]."""
+    """Backbone, pooling and head over a right-padded batch, to logits [n]."""
 
-    def __init__(self, backbone: nn.Module, mean: bool, head: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, modes: Sequence[str], skip: int, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.mean = mean
+        self.modes = modes
+        self.skip = skip
         self.head = head
 
     def forward(self, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
-        states = self.backbone(attention_mask=attention_mask, **inputs).last_hidden_state.float()
-        if not self.mean:
-            return cast("Tensor", self.head(states[:, 0]))
-        weights = attention_mask[:, :, None].float()
-        return cast("Tensor", self.head((states * weights).sum(dim=1) / weights.sum(dim=1)))
-
-
-def _pooling_mode(checkpoint: Checkpoint) -> str:
-    """`pooling_mode`, or the one that is set of the older switches `pooling_mode_cls_token` and so on."""
-    config = checkpoint.modules[1].config
-    older = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-    mode = config.get("pooling_mode") or next((mode for name, mode in older.items() if config.get(name)), None)
-    if mode not in ("cls", "mean"):
-        raise ModelError(f"{checkpoint.name}: pooling {mode!r} is not supported (expected cls or mean)")
-    return str(mode)
+        states = self.backbone(attention_mask=attention_mask, **inputs).last_hidden_state
+        vectors = pooled(states[attention_mask.bool()], attention_mask.sum(dim=1), self.modes, self.skip)
+        return cast("Tensor", self.head(vectors))
 
 
 def _head(checkpoint: Checkpoint, placement: Placement) -> nn.Module:
-    """The modules after the pooling, in fp32: pooled states [n, H] to logits [n]."""
+    """The modules after the pooling, in fp32: pooled vectors [n, H · modes] to logits [n]."""
+    built: list[nn.Module] = []
+    at = "sentence_embedding"
     try:
-        built = [_built(module, checkpoint.name) for module in checkpoint.modules[2:]]
+        for module in checkpoint.modules[2:]:
+            read = str(module.config.get("module_input_name") or "sentence_embedding")
+            if read != at:
+                raise ModelError(f"{checkpoint.name}: {module.folder.name} reads {read!r} (expected {at!r})")
+            at = str(module.config.get("module_output_name") or read)
+            built.append(_built(module, checkpoint))
     except (KeyError, TypeError) as error:
         raise ModelError(f"{checkpoint.name}: a module's config.json lacks or mistakes a setting ({error})") from error
     return nn.Sequential(*built, nn.Flatten(0)).eval().requires_grad_(False).to(placement.device)
 
 
-def _built(module: Module, where: str) -> nn.Module:
-    config = module.config
+class _Normalize(nn.Module):
+    """Vectors of length 1."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return normalize(vectors, p=2, dim=-1)
+
+
+def _built(module: Module, checkpoint: Checkpoint) -> nn.Module:
+    config, where = module.config, checkpoint.name
+    if module.kind == "Dropout":
+        return nn.Identity()
+    if module.kind == "Normalize":
+        return _Normalize()
+    weights = weights_of_module(module.folder, checkpoint)
     if module.kind == "LayerNorm":
-        return _filled(nn.LayerNorm(config["dimension"]), module, "norm.", where)
+        return _filled(nn.LayerNorm(config["dimension"]), weights, "norm.", module, where)
     if config.get("use_residual"):
         raise ModelError(f"{where}: a dense module with a residual connection is not supported")
     linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
@@ -86,17 +98,13 @@ def _built(module: Module, where: str) -> nn.Module:
         activation = None
     if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
         raise ModelError(f"{where}: activation {path!r} is not one of torch.nn")
-    return nn.Sequential(_filled(linear, module, "linear.", where), activation())
+    return nn.Sequential(_filled(linear, weights, "linear.", module, where), activation())
 
 
-def _filled(layer: nn.Module, module: Module, prefix: str, where: str) -> nn.Module:
-    """The layer with the weights from the module's folder."""
+def _filled(layer: nn.Module, weights: Mapping[str, Tensor], prefix: str, module: Module, where: str) -> nn.Module:
+    """The layer with the tensors of its module's folder."""
     try:
-        path = module.folder / "model.safetensors"
-        weights = (
-            load_file(path) if path.is_file() else torch.load(path.with_name("pytorch_model.bin"), weights_only=True)
-        )
         layer.load_state_dict({name.removeprefix(prefix): value.float() for name, value in weights.items()})
-    except Exception as error:  # safetensors and torch have no common base class for a corrupt file
+    except RuntimeError as error:  # other names or shapes
         raise ModelError(f"{where}: {module.folder.name} cannot be loaded ({one_line(error)})") from error
     return layer

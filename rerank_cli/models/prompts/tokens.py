@@ -1,4 +1,4 @@
-"""Tokenizes texts with the checkpoint's own `tokenizer.json`, through the Rust library directly.
+"""Tokenizes texts with the checkpoint's own tokenizer, through the Rust library directly.
 
 Texts are tokenized separately and without special tokens; the pair template comes from the tokenizer's post-processor.
 Independent of batches, prompts and models.
@@ -6,20 +6,28 @@ Independent of batches, prompts and models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import one_line, read_object
 from rerank_cli.models.prompts.pairs import Ids, PairTemplate
 
+log = logging.getLogger(__name__)
+
 _MARGIN = 64
 _OVERHEAD = 300  # bytes that a string, an array and their dictionary entry take in addition to their contents
+_FILES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "sentencepiece.bpe.model", "sentencepiece.model",
+    "spiece.model", "spm.model", "bpe.codes", "tiktoken.model", "tekken.json",
+)  # fmt: skip
+_FEWEST, _SAMPLE = 32, 20_000  # tokens, the first of a run, among which unknown ones are counted
 
 
 class RecentIds:
@@ -55,14 +63,36 @@ class RecentIds:
 
 
 class TextTokenizer:
-    """A tokenizer and its own pair template, without prompts."""
+    """A tokenizer and its own pair template, without prompts.
 
-    def __init__(self, tokenizer: Tokenizer, where: str) -> None:
+    `keeps_end` is whether it truncates texts at their beginning. `stock` is transformers' tokenizer, for its chat
+    template, if it was loaded by transformers.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, where: str, stock: Any = None) -> None:
+        self.keeps_end = (tokenizer.truncation or {}).get("direction", "").lower() == "left"
+        self.stock = stock
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._where = where
         self._recent = RecentIds()
+        names = (getattr(tokenizer.model, "unk_token", None), "<unk>", "[UNK]")
+        ids = (tokenizer.token_to_id(name) for name in names if name)
+        self._unknown = next((number for number in ids if number is not None), None)
+        self._seen = self._missed = 0
+
+    def refuse_without_embeddings(self, rows: int) -> None:
+        """Raise ModelError if the vocabulary has ids that an embedding matrix of `rows` rows does not have.
+
+        An added token for padding may have none: it is often added for training, and is in no sequence here.
+        """
+        added = self._tokenizer.get_added_tokens_decoder().items()
+        used = [number for number, token in added if "pad" not in token.content.lower()]
+        last = max([self._tokenizer.get_vocab_size(with_added_tokens=False) - 1, *used])
+        if last >= rows:
+            what = f"the tokenizer has {last + 1:,} tokens, but the model has {rows:,} embeddings"
+            raise ModelError(f"{self._where}: {what}. Fix: the tokenizer that the model was trained with")
 
     def pair_template(self) -> PairTemplate:
         """The special tokens around a pair, found by encoding one. Raises ModelError if there is no such template."""
@@ -76,9 +106,15 @@ class TextTokenizer:
         before, between, after = (tuple(types[part]) for part in parts)
         return PairTemplate(prefix, middle, suffix, types[q], types[p], (before, between, after))
 
+    def lower_case(self) -> None:
+        """Lower-case texts before everything else."""
+        before = self._tokenizer.normalizer
+        steps = [normalizers.Lowercase(), *([before] if before else [])]
+        self._tokenizer.normalizer = normalizers.Sequence(steps)
+
     def ids(self, text: str) -> Ids:
         """Ids of one text, without special tokens."""
-        return self.encode([text])[0]
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
     def offsets(self, text: str) -> npt.NDArray[np.int64]:
         """Character offsets (start, end) of each id of a text, [ids, 2]."""
@@ -108,6 +144,13 @@ class TextTokenizer:
         for place, encoding in zip(new, found, strict=True):
             ids[place] = made = np.array(encoding.ids, dtype=np.int32)
             self._recent.put(texts[place], made)
+            if self._seen < _SAMPLE:
+                self._seen += len(made)
+                self._missed += int(np.count_nonzero(made == self._unknown))
+        if self._seen >= _FEWEST and self._missed > self._seen / 2:
+            what = f"{self._missed:,} of the first {self._seen:,} tokens are unknown to the tokenizer"
+            log.warning("%s: %s. Fix: the model's own tokenizer, or a model for these texts", self._where, what)
+            self._seen, self._missed = _SAMPLE, 0  # said once
         return cast("list[Ids]", ids)
 
     def _beginning(self, text: str, enough: int) -> str:
@@ -127,30 +170,45 @@ class TextTokenizer:
         return text
 
 
-def load_tokenizer(folder: Path) -> TextTokenizer:
-    """The tokenizer of a checkpoint folder; if it has no `tokenizer.json`, transformers converts its older files."""
+def load_tokenizer(folder: Path, stock: Mapping[str, Any] | None = None, *, lower_case: bool = False) -> TextTokenizer:
+    """The tokenizer of a checkpoint folder: its `tokenizer.json`, or its older files as transformers converts them.
+
+    With `stock`, arguments of transformers' AutoTokenizer, it is loaded as that loads it, as sentence-transformers
+    does. `lower_case` makes it lower-case texts first. Raises ModelError if there is none, or it cannot be read.
+    """
+    if not any((folder / name).is_file() for name in _FILES):
+        raise ModelError(f"no tokenizer in {folder} (expected tokenizer.json, or vocab.txt and the like)")
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        return TextTokenizer(_converted(folder), str(folder))
-    try:
-        return TextTokenizer(Tokenizer.from_file(str(path)), str(path))
-    except Exception as error:  # the Rust library raises bare Exception
-        raise ModelError(f"{path}: not a readable tokenizer ({one_line(error)})") from error
+    if stock is not None or not path.is_file():
+        slow = _by_transformers(folder, stock)
+        tokenizer = TextTokenizer(slow.backend_tokenizer, str(folder), slow)
+    else:
+        try:
+            tokenizer = TextTokenizer(Tokenizer.from_file(str(path)), str(path))
+        except Exception as error:  # the Rust library raises bare Exception
+            raise ModelError(f"{path}: not a readable tokenizer ({one_line(error)})") from error
+    if lower_case:
+        tokenizer.lower_case()
+    return tokenizer
 
 
-def _converted(folder: Path) -> Tokenizer:
-    """Converted by the stock class that tokenizer_config.json names, also for model types that transformers lacks."""
+def _by_transformers(folder: Path, arguments: Mapping[str, Any] | None) -> Any:
+    """The stock class; without arguments the one that tokenizer_config.json names, also for unknown model types."""
     import transformers
 
+    stock: Any = transformers.AutoTokenizer
+    if arguments is None:
+        try:
+            named = str(read_object(folder / "tokenizer_config.json").get("tokenizer_class") or "")
+        except ModelError:
+            named = ""
+        found: Any = getattr(transformers, named, None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedTokenizerBase):
+            stock = found
     try:
-        named = str(read_object(folder / "tokenizer_config.json").get("tokenizer_class") or "")
-    except ModelError:
-        named = ""
-    stock: Any = getattr(transformers, named, None)
-    if not (isinstance(stock, type) and issubclass(stock, transformers.PreTrainedTokenizerBase)):
-        stock = transformers.AutoTokenizer
-    try:
-        slow = stock.from_pretrained(str(folder), trust_remote_code=False)
-        return cast("Tokenizer", slow.backend_tokenizer)
-    except (OSError, ValueError, ImportError, AttributeError) as error:
-        raise ModelError(f"{folder}: no tokenizer.json, and it could not be created ({one_line(error)})") from error
+        slow = stock.from_pretrained(str(folder), trust_remote_code=False, **(arguments or {}))
+        if not slow.is_fast:
+            raise ValueError(f"{type(slow).__name__} has no fast version")
+        return slow
+    except Exception as error:  # transformers and the Rust library have no common base class for unusable files
+        raise ModelError(f"{folder}: the tokenizer cannot be loaded ({one_line(error)})") from error

@@ -75,10 +75,12 @@ def _with_room(scale: Tensor) -> Tensor:
 def refuse_without_float8(device: torch.device) -> None:
     """Raise UsageError unless a trial product of float8 numbers, scaled per row, is right on this device."""
     if device.type != "cuda":
-        raise UsageError(f"--quantize fp8: needs a CUDA card with float8 (SM 8.9 or later), this runs on {device.type}")
+        needed = f"needs a CUDA card with float8 (SM 8.9 or later), this runs on {device.type}"
+        raise UsageError(f"--quantize fp8: {needed}. Fix: --quantize {'int8' if device.type == 'cpu' else 'none'}")
     name, (major, minor) = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     if (major, minor) < (8, 9):
-        raise UsageError(f"--quantize fp8: {name} has no float8 (SM {major}.{minor}, expected 8.9 or later)")
+        has = f"{name} has no float8 (SM {major}.{minor}, expected 8.9 or later)"
+        raise UsageError(f"--quantize fp8: {has}. Fix: --quantize none")
     ones = torch.ones(32, 32, dtype=torch.bfloat16, device=device)
     try:
         weight, scale = to_float8(ones)

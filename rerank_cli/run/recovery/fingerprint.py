@@ -12,16 +12,25 @@ from typing import Any
 
 import orjson
 
-from rerank_cli.choices import Quantize
+from rerank_cli.choices import InputFormat, Quantize, ScoreKind
 from rerank_cli.engine.contract import ModelFacts
+from rerank_cli.formats.writing.containers import container_setting
 from rerank_cli.run.options import RunConfig
 
 _ON_ERROR, _ERRORS, _CASCADE = "on error", "errors file", "cascade"
+_ECHO_QUERY, _INPUT_FORMAT, _CONTAINER = "echo query", "input format", "container"
+_SCORES_GIVEN, _STATED, _STATED_SCORES = "scores given", "stated", "stated scores"
+_INPUT_WHEN_SET = ("text_template", "title_field", "score_field", "query", "require_candidates")
+# Settings that are stored only when they are set, so that fingerprints of older versions stay valid.
+_WHEN_SET = frozenset((
+    _ECHO_QUERY, _INPUT_FORMAT, _CONTAINER, _SCORES_GIVEN,
+    *(name.replace("_", " ") for name in _INPUT_WHEN_SET),
+))  # fmt: skip
 # Settings that do not change the score of a pair. "model" is among them: the model revision identifies the weights.
 _NOT_OF_SCORES = frozenset((
     "model", "mark truncated", "scores", "documents", "output format", "top n", _ON_ERROR, _ERRORS, "shape",
     "query field", "documents field", "text field", "id field", "doc id field", "sort", "by id", "depth", "run values",
-    "fuse", "fuse k", "fuse weight", "normalize", "min score", "chunk pairs",
+    "fuse", "fuse k", "fuse weight", "normalize", "min score", "chunk pairs", _STATED_SCORES, *_WHEN_SET,
 ))  # fmt: skip
 
 Fingerprint = dict[str, Any]
@@ -33,6 +42,7 @@ def settings(config: RunConfig) -> Fingerprint:
     if config.model.family.profile:  # identified by its content, not by its name or path
         profile = asdict(config.model.family.profile) | {"name": None}
         family["profile"] = hashlib.blake2b(orjson.dumps(profile), digest_size=8).hexdigest()
+    container = container_setting(config.output.path, config.output.format)
     found: Fingerprint = {"model": config.model.name}
     for field in fields(config.model.family):
         value = family.get(field.name)
@@ -43,7 +53,7 @@ def settings(config: RunConfig) -> Fingerprint:
         "long documents": config.model.long_documents.value,
         "stride": config.model.stride,
         "mark truncated": answers.truncated,
-        "scores": answers.scores.value,
+        "scores": (ScoreKind.SIGMOID if answers.scores is ScoreKind.AUTO else answers.scores).value,
         "documents": answers.documents,
         "output format": config.output.format.value,
         "top n": config.top_n,
@@ -61,18 +71,30 @@ def settings(config: RunConfig) -> Fingerprint:
         "by id": True if given.by_id else None,
         "depth": given.by_id.depth if given.by_id else None,
         "run values": given.by_id.values.value if given.by_id else None,
+        # Not the same as AUTO, whose entry above is that of its older name, for a checkpoint that states logits
+        **({_SCORES_GIVEN: "sigmoid"} if answers.scores is ScoreKind.SIGMOID else {}),
+        **({_ECHO_QUERY: True} if answers.query else {}),
+        **({} if given.format is InputFormat.AUTO else {_INPUT_FORMAT: given.format.value}),
+        **({_CONTAINER: container} if container else {}),
+        **{name.replace("_", " "): value for name in _INPUT_WHEN_SET if (value := getattr(given, name))},
     }
 
 
 def fingerprint(config: RunConfig, facts: ModelFacts, chunk_pairs: int) -> Fingerprint:
     """All settings of a run with the loaded model, but for `cascade_settings`."""
-    return settings(config) | {
+    found = settings(config) | {
         "model revision": facts.revision,
         "dtype": facts.dtype,
         "max length": facts.max_length,
         "query max length": facts.query_max_length,
         "chunk pairs": chunk_pairs,
     }
+    # Older versions did not apply settings that the checkpoint's files state. The revision identifies their values.
+    if facts.by_files:
+        found[_STATED] = list(facts.by_files)
+    if facts.scores == ScoreKind.RAW and config.output.answers.scores is ScoreKind.AUTO:
+        found[_STATED_SCORES] = facts.scores
+    return found
 
 
 def cascade_settings(facts: ModelFacts) -> Fingerprint:
@@ -82,6 +104,7 @@ def cascade_settings(facts: ModelFacts) -> Fingerprint:
         f"{_CASCADE} dtype": facts.dtype,
         f"{_CASCADE} max length": facts.max_length,
         f"{_CASCADE} query max length": facts.query_max_length,
+        **({f"{_CASCADE} {_STATED}": list(facts.by_files)} if facts.by_files else {}),
     }
 
 
@@ -92,10 +115,14 @@ def score_settings(mark: Fingerprint) -> Fingerprint:
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """The settings in `now` that differ, one phrase each: `max length 512 → 1024`.
+    """The settings in `now` that differ, one phrase each: `max length 512 → 1024`. `now` has all of `settings`.
 
     A run with `--on-error fail` stopped at its first bad record, so the settings for bad records may change after it.
+    `--scores sigmoid` is what `auto` means unless the checkpoint states logits.
     """
     ignored = {_ON_ERROR, _ERRORS} if before.get(_ON_ERROR) == "fail" else set()
-    changed = (name for name in now if name not in ignored and before.get(name) != now[name])
-    return [f"{name} {before.get(name)} → {now[name]}" for name in changed]
+    if _STATED_SCORES not in before and _STATED_SCORES not in now:
+        ignored.add(_SCORES_GIVEN)
+    names = [*now, *(name for name in before if name in _WHEN_SET and name not in now)]
+    changed = (name for name in names if name not in ignored and before.get(name) != now.get(name))
+    return [f"{name} {before.get(name)} → {now.get(name)}" for name in changed]

@@ -5,12 +5,14 @@ A stream or a device has none of them unless `--checkpoint` names a file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rerank_cli.choices import Resume
-from rerank_cli.errors import RefusedError, RerankError
+from rerank_cli.display import shown
+from rerank_cli.errors import ChangedError, RefusedError, RerankError
 from rerank_cli.run.recovery import checkpoint
 from rerank_cli.run.recovery.checkpoint import Checkpoint
 from rerank_cli.run.recovery.fingerprint import Fingerprint, differences
@@ -43,8 +45,11 @@ class OutputState:
         others = (_add(own or beside, suffix) for suffix in (".queries", ".journal", ".judged"))
         return cls(output, partial, kept, _add(beside or own, ".lock"), *others)
 
-    def held(self) -> AbstractContextManager[None]:
-        """Holds the output's lock, if it has one. RefusedError if another process holds it."""
+    def held(self) -> AbstractContextManager[Callable[[str], None] | None]:
+        """Holds the output's lock, if it has one, and gives what sets its note, for `rerank status`.
+
+        Raises RefusedError if another process holds it.
+        """
         return locked(self.lock, self.output) if self.lock else nullcontext()
 
     def saved(self, resume: Resume) -> Checkpoint | None:
@@ -65,12 +70,18 @@ class OutputState:
                 found = checkpoint.load(self.checkpoint)
         return found if found and found.sealed else None
 
+    def refuse_unfinished(self) -> None:
+        """Raise RefusedError if an unfinished run writes to this output."""
+        if self.checkpoint and self.checkpoint.exists():
+            what = f"an unfinished run writes to {shown(self.output, 300)}"
+            raise RefusedError(f"{self.checkpoint}: {what}. Fix: another -o")
+
     def refuse_another_run(self, saved: Checkpoint, now: Fingerprint) -> None:
         """Raise RefusedError with the differences if the checkpoint is of a run with another fingerprint."""
         found = differences(saved.fingerprint, now)
         if found:
             what = f"started with other settings ({'; '.join(found)})"
-            raise RefusedError(f"{self.output}: {what}. Fix: --restart, or another -o")
+            raise ChangedError(f"{self.output}: {what}")
 
     def forget(self) -> None:
         """Remove all files but the lock: the output is complete."""

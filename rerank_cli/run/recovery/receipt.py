@@ -1,16 +1,18 @@
 """A receipt on a finished output, by which the same command recognises that nothing remains to be done.
 
 It is an extended attribute of the file, so that no second file is needed, and a copy or an edit of the output does not
-carry it. On a file system without extended attributes an existing output is refused instead.
+carry it. On a file system without extended attributes an existing output is refused instead. A second attribute has the
+figures that `rerank status` shows of a finished output.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -24,6 +26,7 @@ from rerank_cli.storage.opening import Stamp, stamp_of
 from rerank_cli.storage.paths import final_path
 
 _ATTRIBUTE = "user.rerank.run"
+_RECORD = "user.rerank.record"
 
 
 def receipt(config: RunConfig, revisions: Sequence[str], stamps: Sequence[Stamp | None]) -> str | None:
@@ -31,7 +34,8 @@ def receipt(config: RunConfig, revisions: Sequence[str], stamps: Sequence[Stamp 
     if None in stamps:
         return None
     model, sizes = config.model, (config.limit, config.chunk_pairs)
-    asked = ("+".join(revisions), model.dtype, model.max_length, model.query_max_length, *sizes)
+    unlisted = ["unlisted"] if config.input.by_id and config.input.by_id.answer_unlisted else []
+    asked = ("+".join(revisions), model.dtype, model.max_length, model.query_max_length, *sizes, *unlisted)
     content = orjson.dumps([settings(config), asked, stamps])
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -52,6 +56,29 @@ def signed(path: Path) -> tuple[str, int] | None:
         return (found, int(rejected)) if int(size) == path.stat().st_size else None
     except (OSError, ValueError):
         return None
+
+
+def attach_record(path: Path, figures: Mapping[str, Any]) -> None:
+    """Store the figures of a run on a file, if its file system has extended attributes and room for them.
+
+    ext4 has 4 KiB for all attributes of a file, so a long `command` may be left out.
+    """
+    if hasattr(os, "setxattr"):
+        size = {"size": path.stat().st_size}
+        try:
+            os.setxattr(path, _RECORD, orjson.dumps({**figures, **size}))
+        except OSError:
+            with suppress(OSError):
+                os.setxattr(path, _RECORD, orjson.dumps({**figures, "command": None, **size}))
+
+
+def recorded(path: Path) -> dict[str, Any] | None:
+    """The figures stored on a file; None without them, or if the file's size has changed."""
+    if hasattr(os, "getxattr"):
+        with suppress(OSError, ValueError):
+            found: dict[str, Any] = orjson.loads(os.getxattr(path, _RECORD))
+            return found if found.pop("size", None) == path.stat().st_size else None
+    return None
 
 
 def identity(path: Path) -> list[int]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from typing import TypeAlias
 
-from rerank_cli.engine.contract import Session, StopRequested
+from rerank_cli.engine.contract import RowNotes, Session, StopRequested
+from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import Prepared
-from rerank_cli.engine.results import PairScores, by_pair
+from rerank_cli.engine.results import Logits, PairScores, by_pair
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.stages import Slice
 from rerank_cli.run.statistics import RunStatistics
@@ -19,6 +21,32 @@ ShouldStop: TypeAlias = Callable[[], bool]
 Scoring: TypeAlias = Callable[[Iterable[Slice]], Generator[ScoredSlice]]
 """Reads slices ahead on other threads; yields each with its scores, in order. Raises StopRequested if stopped early."""
 MakeScoring: TypeAlias = Callable[[ShouldStop], Scoring]
+
+
+class CountedNotes:
+    """The notes of a slice; `scored` is called with the pairs and tokens of each row, as shares of those of the slice.
+
+    A row has sequences: distinct pairs, or passages of long documents.
+    """
+
+    def __init__(self, notes: RowNotes, prepared: Prepared, scored: Callable[[float, float], None]) -> None:
+        self._notes = notes
+        self._scored = scored
+        sequences = max(1, prepared.distinct_pairs)
+        self._pairs, self._tokens = len(prepared.tokens) / sequences, float(prepared.tokens.sum()) / sequences
+
+    def known(self, pairs: Index) -> Logits | None:
+        found = self._notes.known(pairs)
+        if found is not None:
+            self._count(pairs)
+        return found
+
+    def done(self, pairs: Index, scores: Logits) -> None:
+        self._notes.done(pairs, scores)
+        self._count(pairs)
+
+    def _count(self, pairs: Index) -> None:
+        self._scored(len(pairs) * self._pairs, len(pairs) * self._tokens)
 
 
 def in_this_process(
@@ -40,8 +68,9 @@ def in_this_process(
         with closing(Ahead(prepared(slices), until=should_stop)) as ready:
             for part, pairs in stats.waiting("wait for rows", ready):
                 notes = journal.notes(part.chunk.reached.digest, part.part, part.left, early=part.chunk.early)
+                counted = CountedNotes(notes, pairs, partial(stats.scored, part.chunk))
                 with stats.timing("score"), exclusive():
-                    logits = session.score(pairs, should_stop, notes)
+                    logits = session.score(pairs, should_stop, counted)
                 yield part, by_pair(pairs, logits)
             if not ready.exhausted:
                 raise StopRequested

@@ -10,6 +10,7 @@ from threading import Lock
 
 from rerank_cli.engine.contract import Session
 from rerank_cli.engine.options import ModelOptions
+from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import Fingerprint, cascade_settings, fingerprint
 from rerank_cli.run.recovery.journal import Journal
@@ -35,17 +36,20 @@ class ScoringWrappers:
         self._config, self._stats, self._stack = config, stats, stack
         self._device = Lock()
         self._small: Session | Workers | None = None
-        self._small_stats = RunStatistics()
+        self._small_stats = RunStatistics(by_rows=False)
         self._agreement = Agreement(config.cascade.sample, config.cascade.keep) if config.cascade else None
         self._caches: list[ScoreCache] = []
         self._file = stack.enter_context(closing(CacheFile(config.cache, config.notify))) if config.cache else None
 
     def load(self, open_model: Callable[[ModelOptions], Session | Workers]) -> None:
-        """Open the small model, if there is a cascade."""
+        """Open the small model, if there is a cascade. Raises what `open_model` raises, with the flag's name."""
         if self._config.cascade is None:
             return
         with self._stats.timing("load"):
-            small = self._small = open_model(self._config.cascade.model)
+            try:
+                small = self._small = open_model(self._config.cascade.model)
+            except (ModelError, UsageError) as error:
+                raise type(error)(f"--cascade: {error}") from error
         if isinstance(small, Workers):
             self._stack.enter_context(small)
         facts, keep = small.facts, self._config.cascade.keep

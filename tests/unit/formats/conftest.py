@@ -1,3 +1,4 @@
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,19 @@ def read():
             source.close()
 
     return read
+
+
+@pytest.fixture
+def open_files():
+    """Open files as a source, which is closed after the test."""
+    with ExitStack() as stack:
+
+        def open_files(*paths, **options):
+            source = open_source(InputOptions(tuple(map(str, paths)), **options))
+            stack.callback(source.close)
+            return source
+
+        yield open_files
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ def placed(folder, run=None, queries=None, corpus=None):
 
 
 def options(folder, run="run.trec", queries="queries.jsonl", corpus="corpus.jsonl", **more):
-    by_id = {key: more.pop(key) for key in ("depth", "values", "index_folder") if key in more}
+    names = ("depth", "values", "index_folder", "answer_unlisted", "judged")
+    by_id = {key: more.pop(key) for key in names if key in more}
     runs = [run] if isinstance(run, str) else run
     paths = tuple(name if name == "-" else str(folder / name) for name in runs)
     return InputOptions(paths, by_id=ById(str(folder / queries), str(folder / corpus), **by_id), **more)

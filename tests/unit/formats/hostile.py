@@ -6,6 +6,7 @@ import decimal
 import gzip
 import io
 import json
+import lzma
 
 import lz4.frame
 import pyarrow as pa
@@ -15,6 +16,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 from rerank_cli.formats.shapes.fields import DOC_ID, DOCUMENTS, FIRST_SCORE, INSTRUCTION, QUERY, QUERY_ID, TEXT
+from rerank_cli.formats.shapes.request_options import NAMES as OPTIONS
 from rerank_cli.formats.writing.answers import RESERVED
 from rerank_cli.formats.writing.pair_rows import OURS
 
@@ -23,9 +25,22 @@ COMPRESS = {
     "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
     "bzip2": bz2.compress,
     "lz4": lz4.frame.compress,
+    "xz": lzma.compress,
 }
-OTHERS = ["pos", "neg", "doc", "title", "top_n", "max_tokens_per_doc", "return_documents", "url", "model", "x"]
-NAMES = [*QUERY, *QUERY_ID, *DOCUMENTS, *TEXT, *DOC_ID, *FIRST_SCORE, *INSTRUCTION, *sorted(RESERVED), *OURS, *OTHERS]
+OTHERS = ["pos", "neg", "doc", "title", "url", "input", "hits", "responses", "root", "result", "data", "value", "x"]
+NAMES = [
+    *QUERY,
+    *QUERY_ID,
+    *DOCUMENTS,
+    *TEXT,
+    *DOC_ID,
+    *FIRST_SCORE,
+    *INSTRUCTION,
+    *sorted(RESERVED),
+    *OURS,
+    *OTHERS,
+    *sorted(OPTIONS),
+]
 RECORDS = [
     {"id": 7, "query": "q", "documents": ["a", {"docid": "d", "title": "t", "text": "b", "score": 1.5}], "top_n": 1},
     {"_id": "q", "question": "q", "pos": ["a"], "neg": ["b"], "prompt": "p", "return_documents": False, "y": {"z": []}},
@@ -34,6 +49,12 @@ RECORDS = [
     {"query": {"qid": 1, "text": "q"}, "candidates": [{"docid": 1, "score": 2, "doc": {"title": "t", "body": "a"}}]},
     {"custom_id": "c", "url": "/v1/rerank", "body": {"query": "q", "documents": ["a", {"text": "b"}], "top_n": 0}},
     {"custom_id": "c", "url": "/v1/score", "body": {"text_1": "q", "text_2": "a"}},
+    {
+        "query": "q",
+        "hits": {"hits": [{"_index": "i", "_id": "d", "_score": 1, "_source": {"title": "t", "body": "a"}}]},
+    },
+    {"queries": ["q", "r"], "responses": [{"hits": {"hits": []}}, {"hits": {"hits": []}}]},
+    {"query": "q", "documents": [{"node": {"id_": "d", "text": "a"}, "score": 0.5}], "rank_fields": ["text"]},
 ]
 VALID = [b"".join(json.dumps({**record, "x": n}).encode() + b"\n" for n in (1, 2)) for record in RECORDS]
 

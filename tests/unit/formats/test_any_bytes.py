@@ -38,6 +38,7 @@ from rerank_cli.records import Ranking, Rejection, Request, Shape
 
 FIELDS = [f"{part}_field" for part in ("query", "documents", "text", "id", "doc_id")]
 fields = st.dictionaries(st.sampled_from(FIELDS), st.lists(names, min_size=1, max_size=4).map(".".join), min_size=1)
+quoted = st.sampled_from(['"a"', '"a ""b"""', '"a\nb"', '"', 'a"b', '"a"b', '"[""a""]"', '\\"', "\r\n"])
 cells = names | st.sampled_from(["1", "2", "a", "", "nan", "-inf", "1e999", "1_0", "\r"])
 
 
@@ -96,8 +97,10 @@ def survives(folder, content, name="in.jsonl", parquet=False, **options):
 
 
 def ranked(record):
-    count = 0 if isinstance(record, Rejection) else len(record.candidates)
-    return Ranking(record, [0.0] * count, range(count)[: record.top_n], 3) if count else record
+    if isinstance(record, Rejection):
+        return record
+    count = len(record.candidates)
+    return Ranking(record, [0.0] * count, range(count)[: record.top_n], 3)
 
 
 def check_written(outcomes, source, folder, parquet):
@@ -173,6 +176,25 @@ def test_a_damaged_compressed_file_is_records_or_one_error(folder, kind, members
 @given(st.lists(st.lists(cells, max_size=6).map("\t".join), max_size=6), st.sampled_from(["in.tsv", "in.txt"]))
 def test_any_tab_separated_text_is_records_or_one_error(folder, lines, name):
     survives(folder, as_lines(lines), name, shape=Shape.PAIRS)
+
+
+@examples(250)
+@given(st.lists(st.lists(cells | quoted, max_size=6), max_size=6), st.sampled_from([",", ";", "\t"]), st.data())
+def test_any_text_with_quotes_is_records_or_one_error(folder, rows, delimiter, data):
+    lines = [delimiter.join(["query", "text", "score", "documents"]), *map(delimiter.join, rows)]
+    content = data.draw(st.just(as_lines(lines)) | damaged(st.just(as_lines(lines))))
+    survives(folder, content, "in.csv", parquet=True)
+
+
+@examples(80)
+@given(
+    tables() | st.sampled_from(TABLES).map(pa.table), st.sampled_from([pa.ipc.new_stream, pa.ipc.new_file]), st.data()
+)
+def test_a_damaged_arrow_file_is_records_or_one_error(folder, elsewhere, table, container, data):
+    file = io.BytesIO()
+    with container(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    elsewhere(survives, folder, data.draw(damaged(st.just(file.getvalue()))))
 
 
 @examples(80)

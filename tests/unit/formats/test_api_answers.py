@@ -21,6 +21,13 @@ def test_an_answer_is_written_byte_for_byte(save, ranking):
     )
 
 
+@pytest.mark.parametrize("shape", [Shape.RERANK, Shape.SCORE])
+def test_the_query_stands_after_the_id_where_it_is_asked_for(save, ranking, shape):
+    line = save([ranking([1], shape=shape, extra={"query": "of another field"})], query=True).read_bytes()
+    assert line.startswith(b'{"id":"q1","query":"a query","model":"m","usage":{"total_tokens":42},"')
+    assert b"another" not in line
+
+
 def test_raw_scores_are_logits(saved, ranking):
     (answer,) = saved([ranking([-1.5, 2.25])], scores=ScoreKind.RAW)
     assert [result["relevance_score"] for result in answer["results"]] == [2.25, -1.5]

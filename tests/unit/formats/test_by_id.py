@@ -264,7 +264,6 @@ def test_a_bad_row_of_a_run_is_rejected_alone(tmp_path, line, code):
 @pytest.mark.parametrize(
     ("row", "code"),
     [
-        ({"query-id": "q1", "corpus-ids": []}, "no_candidates"),
         ({"query-id": "q1", "corpus-ids": ["d1", "d1"]}, "duplicate_id"),
         ({"query-id": "q1", "corpus-ids": ["d1", None]}, "bad_id"),
         ({"query-id": "q1", "corpus-ids": "d1"}, "bad_documents"),
@@ -278,6 +277,12 @@ def test_a_bad_row_of_a_run_is_rejected_alone(tmp_path, line, code):
 def test_a_bad_list_is_rejected(tmp_path, row, code):
     placed(tmp_path, lines({"query-id": "2", "corpus-ids": ["44"]}, row))
     assert summary(read(tmp_path)) == [(code, 2), ("2", ["44"])]
+
+
+@pytest.mark.parametrize("row", [{"query-id": "q1", "corpus-ids": []}, {"query-id": "q1", "corpus-ids": {}}])
+def test_a_query_of_a_run_may_have_no_candidates(tmp_path, row):
+    placed(tmp_path, lines(row, {"query-id": "2", "corpus-ids": ["44"]}))
+    assert summary(read(tmp_path)) == [("q1", []), ("2", ["44"])]
 
 
 def test_a_query_that_returns_is_rejected_with_the_flag_that_mends_it(tmp_path):
@@ -296,7 +301,7 @@ def test_a_run_in_any_order_can_be_sorted(tmp_path):
 @pytest.mark.parametrize("run", [b"", b"\n", b"{}", b"[]"])
 def test_an_empty_run_has_no_records(tmp_path, run):
     placed(tmp_path, run)
-    assert read(tmp_path) == []
+    assert read(tmp_path) == read(tmp_path, answer_unlisted=True) == []
 
 
 @pytest.mark.parametrize(
@@ -351,11 +356,13 @@ def test_nothing_comes_twice_before_the_error_that_a_corpus_changed(tmp_path, mo
     assert taken_before(source, "was changed while it was read") == WHOLE[:1]
 
 
+@pytest.mark.parametrize("unlisted", [False, True])
 @pytest.mark.parametrize("kind", ["trec", "lists", "results", "array", "parquet", "sorted"])
-def test_from_every_place_the_rest_comes_out(tmp_path, kind):
+def test_from_every_place_the_rest_comes_out(tmp_path, kind, unlisted):
     placed(tmp_path)
     found = [(f"q{n % 3 + 1}-{n}", [d for d in DOCUMENTS if (n + len(d)) % 3]) for n in range(12)]
     queries = [{"_id": q, "text": f"query {q}"} for q, _ in found if q != "q1-3"]
+    queries[4:4] = [{"_id": f"more {n}", "text": "more"} for n in range(3)]
     (tmp_path / "queries.jsonl").write_bytes(lines(*queries))
     rows = [(q, d) for q, ids in found for d in [*ids, "nowhere"]]
     rows = sorted(rows, key=lambda row: row[1]) if kind == "sorted" else rows
@@ -367,13 +374,16 @@ def test_from_every_place_the_rest_comes_out(tmp_path, kind):
     }.get(kind, "".join(f"{q} Q0 {d} 1 1 t\n" for q, d in rows).encode() + b"bad row\n")
     run = "run.parquet" if kind == "parquet" else "run.trec"
     save(tmp_path / run, lists) if kind == "parquet" else (tmp_path / run).write_bytes(data)
-    given = options(tmp_path, run=run, sort=kind == "sorted")
+    given = options(tmp_path, run=run, sort=kind == "sorted", answer_unlisted=unlisted)
     source = open_source(given)
     source.keep_memory_in(tmp_path / "log")
     records = list(source)
     kept = source.sync()
     places = [record.position.place for record in records]
     assert len(set(places)) > 8
+    assert [record.id for record in records if record.position.path.endswith("queries.jsonl")] == [
+        f"more {n}" for n in range(3 * unlisted)
+    ]
     for place in set(places):
         again = open_source(given)
         again.keep_memory_in(tmp_path / "log")
@@ -383,6 +393,51 @@ def test_from_every_place_the_rest_comes_out(tmp_path, kind):
         assert again.bytes_read == again.total_bytes
         again.close()
     source.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("q.jsonl", b'{"_id":"q1","text":"a"}\n\n{bad\n{"_id":"q7","text":"b"}\n{"_id":"2","text":"c"}\n', 4),
+        ("q.tsv", b"id\ttext\nq1\ta\nq7\tb\n2\tc\n", 3),
+        ("q.csv", b"id,text\nq1,a\nq7,b\n2,c\n", 2),
+        ("q.jsonl.gz", gzip.compress(b'{"_id":"q1","text":"a"}\n{"_id":"q7","text":"b"}\n{"_id":"2","text":"c"}\n'), 2),
+    ],
+    ids=["jsonl", "tsv", "csv", "gzip"],  # of its own, a gzip file would have the time in its name
+)
+def test_a_query_that_the_run_does_not_name_has_its_place_in_the_queries(tmp_path, name, content, line):
+    placed(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    record = read(tmp_path, queries=name, answer_unlisted=True)[-1]
+    assert (record.id, record.query, record.candidates) == ("q7", "b", ())
+    assert (record.position.path, record.position.line) == (str(tmp_path / name), line)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "text"])
+def test_ids_of_queries_that_a_run_does_not_name_have_the_type_of_the_others(tmp_path, kind):
+    run = lines({"query_id": 1, "docid": "44", "score": 1}) if kind == "numbers" else ["1 Q0 44 1 1 t"]
+    placed(tmp_path, run, queries=[{"id": 7, "text": "a"}, {"id": 1, "text": "b"}, {"id": 7, "text": "a"}])
+    found = [record.id for record in read(tmp_path, answer_unlisted=True)]
+    assert found == ([1, 7] if kind == "numbers" else ["1", "7"])
+
+
+def test_a_query_all_of_whose_rows_are_bad_is_not_answered_too(tmp_path):
+    rows = lines({"query_id": "q1", "docid": "d1", "score": 1}, {"query_id": "2", "docid": "d1", "score": "x"})
+    placed(tmp_path, rows)
+    assert summary(read(tmp_path, answer_unlisted=True)) == [("bad_score", 2), ("q1", ["d1"]), ("q3", [])]
+
+
+def test_of_the_queries_that_a_run_does_not_name_only_judged_ones_may_be_answered(tmp_path):
+    placed(tmp_path, TREC[:2])
+    (tmp_path / "qrels").write_text("query-id\tcorpus-id\tscore\nq3\td1\t1\n")
+    assert summary(read(tmp_path, answer_unlisted=True, judged=str(tmp_path / "qrels"))) == [WHOLE[0], ("q3", [])]
+
+
+def test_a_query_that_cannot_be_used_is_a_bad_record_if_it_is_to_be_answered(tmp_path):
+    placed(
+        tmp_path, queries=[*({"_id": key, "text": text} for key, text in QUERIES.items()), {"_id": "q4", "text": " "}]
+    )
+    assert summary(read(tmp_path, answer_unlisted=True)) == [*WHOLE, ("q3", []), ("empty_query", 4)]
 
 
 def test_flags_of_other_inputs_are_refused(tmp_path):

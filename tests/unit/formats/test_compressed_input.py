@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import io
+import lzma
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ COMPRESS = {
     "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
     "bzip2": bz2.compress,
     "lz4": lz4.frame.compress,
+    "xz": lzma.compress,
 }
 every_kind = pytest.mark.parametrize("kind", COMPRESS)
 

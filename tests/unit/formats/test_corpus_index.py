@@ -262,8 +262,9 @@ def test_a_corpus_that_changes_while_it_is_read_is_one_line(tmp_path, change):
         (b"", "holds no documents .got an empty file"),
         (b'{"text": "no id"}\n', "holds no documents .1 bad lines, the first: .*:1: there is no id"),
         (b"one column\n", "unknown columns .got 1"),
-        (b"[1]", "is one JSON array"),
-        (b"\xff\xfe\ta\n", "neither JSON nor text in UTF-8"),
+        (b"[1]", "holds no documents .1 bad lines, the first: .*:1: the record is a number"),
+        (b"\xe9\xe9\ta\n", "neither JSON nor text in UTF-8"),
+        (b"\xff\xfea\0\n\0", "is text in UTF-16 .*iconv"),
         (b"\x1f\x8b" + b"x" * 30, "gzip data is corrupt"),
     ],
 )

@@ -104,3 +104,50 @@ def test_any_value_comes_out_as_it_went_in(tmp_path, monkeypatch):
         path.write_text(json.dumps(values, ensure_ascii=bool(rng.randrange(2))))
         with path.open("rb") as file:
             assert [row.value for row in arrays.array_rows(file, "in.json")] == values
+
+
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"\n \n"])
+@pytest.mark.parametrize("between", ["\n", "", " \n\n"])
+@pytest.mark.parametrize("indent", [0, 1, 4])
+def test_objects_over_several_lines_follow_each_other(read, write, begin, between, indent):
+    records = read(write(begin + between.join(json.dumps(record, indent=indent) for record in ANSERINI).encode()))
+    assert summary(records) == [1, 2, 3, 4, 5, 6, 7]
+    lines = [record.position.line for record in records]
+    assert lines[0] == 1 + begin.count(b"\n")
+    assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_objects_may_be_read_in_any_pieces(read, write, monkeypatch, size):
+    path = write("\n".join(json.dumps(record, indent=2) for record in ANSERINI).encode())
+    expected = read(path)
+    monkeypatch.setattr(arrays, "_READ", size)
+    assert read(path) == expected
+
+
+def test_a_broken_object_is_rejected_alone_with_the_line_where_it_breaks(read, write):
+    whole = [json.dumps({"id": n, "query": "q", "documents": ["a"]}, indent=1) for n in range(3)]
+    whole[1] = whole[1].replace('"q"', "q")
+    one, bad, two = read(write("\n".join(whole).encode(), name="in.json"))
+    assert (one.id, two.id) == (0, 2)
+    assert (bad.code, bad.position.line) == ("bad_json", 8)
+    assert "at line 10, column 1" in bad.message
+
+
+@pytest.mark.parametrize("end", [2, 20, -3])
+def test_an_object_that_does_not_end_is_the_last(read, write, end):
+    whole = [json.dumps({"id": n, "query": "q", "documents": ["a"]}, indent=1) for n in range(2)]
+    one, torn = read(write(f"{whole[0]}\n{whole[1][:end]}".encode(), name="in.json"))
+    assert (one.id, torn.code, torn.position.line) == (0, "torn_object", 8)
+    assert "no record after it can be read" in torn.message
+
+
+@pytest.mark.parametrize("line", [b'{"query": "q", "documents": ["a"]}', b'{"query": "q"', b'{"query": "q",'])
+def test_lines_of_objects_stay_lines_whatever_is_broken_in_them(read, write, line):
+    records = read(write(line + b"\n" + line + b"\n" + b'{"query": "r", "documents": ["b"]}\n'))
+    assert [record.position.line for record in records] == [1, 2, 3]
+
+
+def test_one_object_without_a_newline_is_a_record(read, write):
+    (record,) = read(write(b'{"query": "q", "documents": ["a"]}', name="in.json"))
+    assert record.query == "q"

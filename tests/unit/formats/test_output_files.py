@@ -2,6 +2,7 @@ import bz2
 import errno
 import gzip
 import io
+import lzma
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rerank_cli.errors import OutputError, RefusedError, UsageError
 from rerank_cli.formats import AnswerOptions, ErrorsFile, OutputOptions, check_output, open_sink, refuse_existing
 
 DECOMPRESS = {
+    ".xz": lzma.decompress,
     ".gz": gzip.decompress,
     ".bz2": bz2.decompress,
     ".lz4": lambda data: lz4.frame.open(io.BytesIO(data)).read(),

@@ -44,8 +44,8 @@ def table(tmp_path):
 def convert(tmp_path):
     """Read a file, rank each request backwards (the last candidate is best), and return the output's path."""
 
-    def convert(path, name="out.parquet", format="api", commit_every=1, keep_errors=False, **answers):
-        source = open_source(InputOptions((path,)))
+    def convert(path, name="out.parquet", format="api", commit_every=1, keep_errors=False, read=None, **answers):
+        source = open_source(InputOptions((path,), **(read or {})))
         out = tmp_path / name
         options = OutputOptions(str(out), OutputFormat(format), AnswerOptions("m", **answers), keep_errors=keep_errors)
         sink = open_sink(options, columns=source.columns, shape=source.shape)
@@ -253,6 +253,18 @@ def test_json_lines_become_answers_of_fixed_columns(convert, write):
     best, second = row["results"]
     assert best["document"] == {"id": "5", "text": "b", "title": "T", "extra": '{"z":null,"retrieval_score":2.0}'}
     assert second["document"] == {"id": None, "text": "x", "title": None, "extra": None}
+
+
+def test_an_echoed_query_is_a_column_in_place_of_one_that_is_carried(convert, table, write):
+    found = pq.read_table(convert(write({"id": 1, "query": "a", "documents": ["x"]}), query=True))
+    assert found.schema.names == ["id", "query", "model", "usage", "results", "extra"]
+    assert found.column("query").to_pylist() == ["a"]
+    assert pq.read_table(convert(table(NESTED), query=True)).column("query").to_pylist() == ["a", "b"]
+    given = table({"q": ["asked"], "documents": [["x"]], "query": [7]}, name="other.parquet")
+    found = pq.read_table(convert(given, read={"query_field": "q"}, query=True))
+    assert found.to_pylist()[0]["query"] == "asked"
+    found = pq.read_table(convert(given, read={"query_field": "q"}))
+    assert found.to_pylist()[0]["query"] == 7
 
 
 def test_the_schema_does_not_depend_on_the_records(convert, write):

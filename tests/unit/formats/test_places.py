@@ -1,7 +1,11 @@
 """Reading may begin at any record's place, and then yields what stood there and after it."""
 
 import bz2
+import csv
 import gzip
+import io
+import json
+import lzma
 
 import lz4.frame
 import orjson
@@ -20,6 +24,7 @@ PACK = {
     ".bz2": bz2.compress,
     ".zst": zstandard.ZstdCompressor().compress,
     ".lz4": lz4.frame.compress,
+    ".xz": lzma.compress,
 }
 
 
@@ -113,6 +118,57 @@ def test_tab_separated_pairs(tmp_path, header):
     path = tmp_path / "in.tsv"
     path.write_text(header + "".join(f"{q}\t{q}{d}\tquery {q}\ttext {d}\n" for q in range(5) for d in range(3)))
     check_every_place([str(path)], tmp_path, Shape.PAIRS)
+
+
+CELLS = ["text", "two\nlines", 'a "quote", and\r\nmore\n', "", " ", ";\t|"]
+TABLE = [(str(q), f"query\n{q}", f"d{n}", CELLS[(q + n) % 6], n / 2) for q in range(6) for n in range(q % 3 + 1)]
+NAMES = ("query_id", "query", "docid", "text", "score")
+
+
+def as_csv(rows, delimiter=",", begin="\ufeff", end="\n"):
+    file = io.StringIO(begin, newline="")
+    file.seek(0, io.SEEK_END)
+    csv.writer(file, delimiter=delimiter, lineterminator=end).writerows([NAMES, *rows])
+    return file.getvalue().encode()
+
+
+@pytest.mark.parametrize("suffix", PACK)
+@pytest.mark.parametrize("dialect", [{}, {"delimiter": ";", "begin": "sep=;\n"}, {"delimiter": "\t", "end": "\r\n"}])
+def test_csv_with_bad_rows_and_line_breaks_in_cells(tmp_path, suffix, dialect):
+    delimiter = dialect.get("delimiter", ",")
+    bad = [b"too few" + delimiter.encode() + b"cells\n", b"\n", b'"stray"quote\n']
+    content = as_csv(TABLE[:5], **dialect) + b"".join(bad) + as_csv(TABLE[5:], **dialect).split(b"score")[1].lstrip()
+    path = tmp_path / f"in.csv{suffix}"
+    path.write_bytes(PACK[suffix](content))
+    records = check_every_place([str(path)], tmp_path, Shape.PAIRS)
+    assert [r.code for r in records if isinstance(r, Rejection)] == ["bad_columns", "bad_csv"]
+    texts = [c.text for r in records if not isinstance(r, Rejection) for c in r.candidates]
+    assert texts == [row[3] for row in TABLE]
+
+
+@pytest.mark.parametrize("container", [pa.ipc.new_stream, pa.ipc.new_file])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("rows_in_batch", [1, 2, 1000])
+def test_arrow_of_pairs(tmp_path, container, suffix, rows_in_batch):
+    table = pa.table(dict(zip(NAMES, map(list, zip(*TABLE, strict=True)), strict=True)))
+    paths = [str(tmp_path / f"{name}.arrow{suffix}") for name in "ab"]
+    for path, part in zip(paths, (table.slice(0, 7), table.slice(7)), strict=True):
+        file = io.BytesIO()
+        with container(file, table.schema) as writer:
+            writer.write_table(part, max_chunksize=rows_in_batch)
+        with open(path, "wb") as out:
+            out.write(PACK[suffix](file.getvalue()))
+    check_every_place(paths, tmp_path, Shape.PAIRS)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("indent", [1, 4])
+def test_objects_over_several_lines(tmp_path, suffix, indent):
+    path = tmp_path / f"in.json{suffix}"
+    records = [json.dumps(record, indent=indent).encode() for record in [*requests(3), {"query": 1}, *requests(3, 3)]]
+    path.write_bytes(PACK[suffix](b"\xef\xbb\xbf" + b"\n".join(records) + b"\n"))
+    found = check_every_place([str(path)], tmp_path, Shape.RERANK)
+    assert [isinstance(record, Rejection) for record in found].index(True) == 3
 
 
 @pytest.mark.parametrize("rows_in_group", [1, 3, 1000])

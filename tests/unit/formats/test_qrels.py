@@ -3,6 +3,7 @@ import gzip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from rerank_cli.errors import InputError
 from rerank_cli.formats.runs.qrels import fingerprint_of, read_qrels
@@ -12,6 +13,7 @@ WRITTEN = {
     "trec": b"q1 0 d1 1\nq1 0 d2 0\n2 0 d1 2\n",
     "msmarco": b"q1\t0\td1\t1\nq1\t0\td2\t0\n2\t0\td1\t2\n",
     "beir": b"query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\n2\td1\t2\n",
+    "csv": b"query-id,corpus-id,score\r\nq1,d1,1\r\nq1,d2,0\r\n2,d1,2\r\n",
     "beir without a header": b"q1\td1\t1\nq1\td2\t0\n2\td1\t2\n",
     "flagembedding": b'{"qid":"q1","docid":"d1","relevance":1}\n{"qid":"q1","docid":"d2","relevance":0}\n'
     b'{"qid":2,"docid":"d1","relevance":2}\n',
@@ -30,10 +32,11 @@ def test_judgements_are_read_from(write, kind):
     assert read_qrels(write(WRITTEN[kind], name="qrels")) == EXPECTED
 
 
-def test_judgements_are_read_from_parquet(tmp_path):
-    path = tmp_path / "qrels.parquet"
+@pytest.mark.parametrize("write", [pq.write_table, feather.write_feather])
+def test_judgements_are_read_from_parquet_and_arrow(tmp_path, write):
+    path = tmp_path / "qrels"
     columns = {"query-id": ["q1", "q1", "2"], "corpus-id": ["d1", "d2", "d1"], "score": [1, 0, 2]}
-    pq.write_table(pa.table(columns), path)
+    write(pa.table(columns), str(path))
     assert read_qrels(str(path)) == EXPECTED
 
 
@@ -41,7 +44,7 @@ def test_judgements_are_read_from_parquet(tmp_path):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"[1]", "is one JSON array"),
+        (b"[1]", r"qrels:1: not a relevance judgement \(got no object"),
         (b"query-id\tcorpus-id\tscore\n", "contains no relevance judgements"),
         (b"q1 d1\n", r"qrels:1: not a relevance judgement \(got 2 columns, expected 4"),
         (b"q1 0 d1 1\nq1 d2 1\n", r"qrels:2: not a relevance judgement \(got 3 columns"),

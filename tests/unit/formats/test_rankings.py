@@ -17,8 +17,8 @@ def read(path, *wanted, **fields):
 
 def order(path, *wanted, **fields):
     found = read(path, *wanted, **fields).rankings
-    (documents,) = found.values()
-    return [document.id for document in documents]
+    (item,) = found.values()
+    return [document.id for document in item.results]
 
 
 def answer(*names, **fields):
@@ -60,7 +60,7 @@ def test_rows_with_neither_stay_as_they_come(write):
 
 def test_a_run_may_be_sorted_in_any_way(write):
     found = read(write(b"q Q0 a 1 1 t\np Q0 x 1 1 t\nq Q0 b 2 2 t\n"), "q", "p").rankings
-    assert {query: [d.id for d in documents] for query, documents in found.items()} == {"q": ["b", "a"], "p": ["x"]}
+    assert {query: [d.id for d in item.results] for query, item in found.items()} == {"q": ["b", "a"], "p": ["x"]}
 
 
 def test_queries_that_are_not_wanted_are_counted_and_passed_over(write):
@@ -109,9 +109,9 @@ def test_the_input_of_a_run_without_scores_is_the_first_stage_as_it_comes(write)
 
 def test_both_scores_and_the_place_are_read(write):
     result = {"index": 4, "id": "a", "relevance_score": 0.5, "retrieval_score": 9}
-    assert read(write({"id": "q", "results": [result]})).rankings["q"] == (Result("a", 0.5, 4, None, 9.0),)
+    assert read(write({"id": "q", "results": [result]})).rankings["q"].results == (Result("a", 0.5, 4, None, 9.0),)
     result = {"index": 4, "document": {"id": "a", "score": 9}, "relevance_score": 0.5}
-    assert read(write({"id": "q", "results": [result]})).rankings["q"] == (Result("a", 0.5, 4, None, 9.0),)
+    assert read(write({"id": "q", "results": [result]})).rankings["q"].results == (Result("a", 0.5, 4, None, 9.0),)
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,13 @@ def test_both_scores_and_the_place_are_read(write):
         (b'{"docid":"a","rank":1}\n', r":1: the row has no query id \(got docid, rank\)"),
         (b'{"query_id":"q","rank":1}\n', r":1: the row has no document id"),
         (b'{"query_id":"q","docid":"a","rank":"x"}\n', r":1: the rank is not a number \(got x"),
-        (b'{"query":"x","documents":[]}\n', r":1: `documents` is empty"),
+        (b'{"query":"x","documents":[]}\n', r":1: the record has no id"),
+        (b'{"query":"x","documents":7}\n', r":1: `documents` is not a list"),
         (b'{"id":"q","results":[]}\n7\n', r":2: not a ranking \(got a number"),
         (b'{"id":"q","results":[]}\n{"id":"q","results":[]}\n', r":2: query q occurs twice"),
         (b'{"id":"q","results":[]}\n{"id":', r":2: the last line is cut off"),
         (b'{"q":{"a":1},\n"p":', r":1: broken JSON"),
-        (b"[]", "is one JSON array"),
+        (b"[7]", r":1: not a ranking \(got a number"),
     ],
 )
 def test_what_is_no_ranking_is_named(write, content, message):
@@ -146,6 +147,7 @@ def test_what_is_no_ranking_is_named(write, content, message):
 
 def test_a_run_of_no_queries_holds_none(write):
     assert read(write(b"{\n\n}\n")).rankings == {}
+    assert read(write(b"[]\n")).rankings == {}
 
 
 KEYS = st.sampled_from(

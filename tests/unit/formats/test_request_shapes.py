@@ -154,7 +154,6 @@ def test_a_top_n_of_nothing_means_all(only, value):
         ({"query": 3}, "bad_query"),
         ({"query": ["a"]}, "bad_query"),
         ({"documents": None}, "no_candidates"),
-        ({"documents": []}, "no_candidates"),
         ({"documents": "a"}, "bad_documents"),
         ({"documents": {"text": "a"}}, "bad_documents"),
         ({"documents": ["a", None]}, "null_text"),
@@ -197,6 +196,31 @@ def test_a_record_that_cannot_be_used_has_a_code(only, change, code):
 )
 def test_bad_records_of_other_shapes_have_codes_too(only, record, code):
     assert only(record).code == code
+
+
+@pytest.mark.parametrize(
+    ("record", "parts"),
+    [
+        ({"query": None, "documents": ["a"]}, ["`query` is null", "expected a string"]),
+        ({"query": {"qid": 1, "text": None}, "candidates": ["a"]}, ["`text` is null"]),
+        ({"query": {"qid": 1}, "candidates": ["a"]}, ["there is no query (got qid;", "`text`"]),
+        ({"query": "q", "documents": None}, ["`documents` is null", "expected a list"]),
+        ({"query": "q", "document": "a"}, ["a field `document`", "`documents`, a list", "--text-field document"]),
+        ({"query": "q", "document": ["a"]}, ["a field `document`", "--documents-field document"]),
+        ({"text_1": None, "text_2": "a"}, ["`text_1` is null"]),
+    ],
+)
+def test_a_field_that_is_null_or_singular_is_named(only, record, parts):
+    message = only(record).message
+    assert [part for part in parts if part not in message] == []
+    assert "--query-field" not in message or "there is no query" in message
+
+
+@pytest.mark.parametrize("flag", ["documents_field", "text_field"])
+def test_the_advice_for_a_singular_field_works(only, flag):
+    text = ["a"] if flag == "documents_field" else "a"
+    record = only({"query": "q", "document": text}, **{flag: "document"})
+    assert [candidate.text for candidate in record.candidates] == ["a"]
 
 
 def test_a_batch_without_a_body_is_bad(only):

@@ -41,6 +41,23 @@ def test_an_answer_is_read_with_ids_texts_and_scores(answer, save):
     assert found.results[0].score == pytest.approx(0.8808, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("out.jsonl", "api"),
+        ("out.parquet", "api"),
+        ("out.jsonl", "pairs"),
+        ("o.parquet", "pairs"),
+        ("o", "openai-batch"),
+    ],
+)
+@pytest.mark.parametrize("shape", [Shape.RERANK, Shape.SCORE])
+def test_the_text_of_a_query_comes_back_with_its_answer(ranking, save, name, format, shape):
+    one = ranking([0.0, 2.0], id="q7", shape=shape)
+    ((found,), _) = reread(save([one], name=name, format=format, shape=shape, documents=False, query=True))
+    assert (found.id, found.query, len(found.results)) == ("q7", "a query", 2)
+
+
 def test_without_documents_ids_and_first_scores_stand_beside_the_index(answer, save):
     ((found,), _) = reread(save([answer], documents=False))
     assert [(r.id, r.first_score, r.text) for r in found.results] == [
@@ -106,7 +123,7 @@ def test_a_run_that_is_one_object_is_read_as_eval_reads_it(write):
     ("content", "message"),
     [
         (b'{"query": "q", "documents": ["a"]}\n', "in.jsonl:1: not a ranking (got query, documents"),
-        (b"[1]\n", "in.jsonl: is one JSON array"),
+        (b"[1]\n", "in.jsonl:1: not a ranking (got a number"),
         (b"1 Q0 d 1\n", "got 4 columns"),
         (b"1 Q0 d 1 nan t\n", "got nan, expected a number"),
         (b'{"results": [1]}\n', "a result has no `index` (got a number)"),

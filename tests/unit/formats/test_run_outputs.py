@@ -43,7 +43,7 @@ def figures(run):
 def test_every_format_is_read_back_in_the_order_that_was_written(save, rankings, format, scores):
     path = save(rankings, format=format, scores=scores)
     found = read_rankings(str(path), QRELS).rankings
-    assert {query: [document.id for document in documents] for query, documents in found.items()} == TRUTH
+    assert {query: [document.id for document in item.results] for query, item in found.items()} == TRUTH
 
 
 @pytest.mark.parametrize("format", ["api", "pairs"])
@@ -51,7 +51,7 @@ def test_every_format_is_read_back_in_the_order_that_was_written(save, rankings,
 def test_parquet_is_read_back_too(save, rankings, format, documents):
     path = save(rankings, name="out.parquet", format=format, documents=documents)
     found = read_rankings(str(path), QRELS).rankings
-    assert {query: [document.id for document in documents] for query, documents in found.items()} == TRUTH
+    assert {query: [document.id for document in item.results] for query, item in found.items()} == TRUTH
 
 
 def test_a_trec_run_means_the_same_to_ir_measures_and_to_trec_eval(save, rankings):
@@ -110,7 +110,7 @@ def test_a_whole_number_is_one_id_however_it_is_written(save, ranking, write, fo
     one = ranking([2.0], [Candidate("text", {"id": 1.0, "text": "text"}, 1.0)], id=7.0)
     ((query, found),) = read_rankings(str(save([one], format=format)), {"7"}).rankings.items()
     judged = read_qrels(write({"qid": 7.0, "docid": 1.0, "relevance": 1}, name="qrels.jsonl"))
-    assert judged == {query: {found[0].id: 1}}
+    assert judged == {query: {found.results[0].id: 1}}
 
 
 def test_ids_with_quotes_and_spaces_stay_what_they_are_in_json(save, ranking):
@@ -139,7 +139,7 @@ def test_score_records_are_put_best_first(save, ranking):
 
 def test_answers_to_score_records_are_read_best_first(save, ranking):
     path = save([ranking([1, 3, 2], shape=Shape.SCORE)])
-    assert [document.id for document in read_rankings(str(path), {"q1"}).rankings["q1"]] == ["1", "2", "0"]
+    assert [document.id for document in read_rankings(str(path), {"q1"}).rankings["q1"].results] == ["1", "2", "0"]
 
 
 def test_our_qrels_are_those_of_ir_measures(tmp_path):

@@ -61,7 +61,6 @@ def test_documents_may_be_objects(only):
     [
         ({"query": "q", "pos": "a", "neg": ["b"]}, "bad_documents"),
         ({"query": "q", "pos": ["a"], "neg": None}, "bad_documents"),
-        ({"query": "q", "pos": [], "neg": []}, "no_candidates"),
         ({"query": "q", "pos": ["a"]}, "no_candidates"),
         ({"query": "q", "pos": [None], "neg": []}, "null_text"),
         ({"query": "", "pos": ["a"], "neg": []}, "empty_query"),

@@ -89,6 +89,12 @@ def test_every_chart_has_a_name(found, many):
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in charts)
 
 
+def test_the_axes_of_square_charts_are_named(found, many):
+    words = Page(page(found(*many))).words
+    for label in ("before →", "after →", "first-stage rank →", "new rank →"):
+        assert words.count(label) == 1
+
+
 def test_without_judgements_the_largest_moves_are_the_examples(found, many):
     answers, requests, _ = many
     text = page(found(answers, requests))

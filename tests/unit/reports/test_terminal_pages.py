@@ -12,12 +12,12 @@ from rerank_cli.reports.view import ViewOptions, bar, queries
 
 @pytest.fixture
 def viewed(lines):
-    def viewed(answers, requests=None, qrels=None, colour=False, top=10, **options):
+    def viewed(answers, requests=None, qrels=None, colour=False, top=10, full=False, **options):
         inputs = (lines("in.jsonl", requests),) if requests else ()
         judged = lines("qrels.txt", qrels) if qrels else None
         with ExitStack() as stack:
             found = queries(ViewOptions(lines("out.jsonl", answers), inputs, judged, **options), stack)
-            return "".join(view.text_of(query, judgements, top, colour) for query, judgements in found)
+            return "".join(view.text_of(query, judgements, top, colour, full) for query, judgements in found)
 
     return viewed
 
@@ -88,6 +88,17 @@ def test_a_long_text_ends_at_the_edge(viewed):
     given["documents"][0]["text"] = "long " * 500
     one = answer("a", [0], documents=False)
     assert max(map(len, viewed([one], [given]).splitlines())) == 120
+
+
+def test_whole_texts_are_wrapped_below_their_line(viewed):
+    given = request("a", query="what " * 60)
+    given["documents"][0]["text"] = "long " * 500 + "end\n\n\tsecond \x1b[31mparagraph"
+    lines = viewed([answer("a", [0], documents=False)], [given], full=True).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert " ".join(lines).count("what") == 60
+    assert " ".join(lines).count("long") == 500
+    assert lines[-2:] == ["          second \\x1b[31mparagraph", ""]
+    assert next(line for line in lines if "Title 0" in line).endswith("d0  Title 0")
 
 
 @pytest.mark.parametrize(

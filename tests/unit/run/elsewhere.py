@@ -46,7 +46,7 @@ RAISED = {
 
 @dataclass
 class RowSession:
-    """Takes `pause` seconds a row; ends by `way` where a passage holds `at`, a text."""
+    """Takes `pause` seconds a row; ends by `way` where a passage is `at`."""
 
     pause: float = 0.0
     at: str = "\0"
@@ -64,7 +64,7 @@ class RowSession:
     def prepare(self, pairs):
         texts = zip(pairs.queries, pairs.passages, strict=True)
         hashes = np.array([zlib.crc32(f"{q}|{p}".encode()) % 1000 for q, p in texts], dtype=np.int64)
-        kind = Doomed if any(self.at in passage for passage in pairs.passages) else Prepared
+        kind = Doomed if self.at in pairs.passages else Prepared
         nothing_cut = np.zeros(len(hashes), dtype=bool)
         return kind((), hashes, Windows.one_each(hashes), hashes + 1, nothing_cut, self.batch_tokens // 290)
 
@@ -102,6 +102,15 @@ class OtherRevision(RowSession):
     def __post_init__(self):
         super().__post_init__()
         self.facts = replace(self.facts, revision="r2")
+
+
+def once(lives, way, **settings):
+    """A session that ends as `settings` say, in a worker's first life; in later ones it opens well, or not: `way`."""
+    with open(lives, "a") as file:
+        file.write("x")
+    if len(lives.read_text()) == 1:
+        return RowSession(**settings)
+    return RowSession() if way == "well" else failing(way)
 
 
 def end(way):

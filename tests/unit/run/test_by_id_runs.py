@@ -9,6 +9,8 @@ from instant import config, go, kill, names
 
 from rerank_cli.choices import OnError, OutputFormat
 from rerank_cli.errors import InputError, RefusedError, UsageError
+from rerank_cli.evaluation.evaluate import Asked, worked_out
+from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.formats import ById, InputOptions
 from rerank_cli.formats.corpus import building as corpus_building
 from rerank_cli.run.checks import check
@@ -108,6 +110,26 @@ def test_a_run_is_not_gone_on_with_where_texts_that_are_done_changed(given, tmp_
         go(options)
 
 
+def test_ties_of_a_run_are_measured_in_the_same_pass_as_by_eval(given, tmp_path):
+    rng = random.Random(9)
+    rows = [f"q{q} Q0 d{d} 1 {rng.randrange(3)} t" for q in range(QUERIES) for d in rng.sample(range(DOCUMENTS), 8)]
+    (given / "ties.trec").write_text("\n".join(rows) + "\n")
+    (tmp_path / "qrels").write_text("".join(f"q{q} 0 {rows[8 * q + 5].split()[2]} 1\n" for q in range(QUERIES)))
+    asked = QrelsOptions(str(tmp_path / "qrels"), "nDCG@10,RR@10,AP,Judged@5,Accuracy,Compat")
+    summary, _ = go(plan(given, tmp_path / "out", run="ties.trec", qrels=asked))
+    found = worked_out(Asked(str(tmp_path / "out"), asked.path, str(given / "ties.trec"), asked.measures), print)
+    assert summary.evaluation.as_json(per_query=True) == found.as_json(per_query=True)
+
+
+def test_rows_with_a_score_and_a_rank_are_by_score_in_the_same_pass_and_by_rank_for_eval(given, tmp_path):
+    rows = [{"qid": "q0", "docid": f"d{n}", "score": n, "rank": n} for n in range(1, 4)]
+    (given / "both.jsonl").write_bytes(lines(rows))
+    (tmp_path / "qrels").write_text("q0 0 d3 1\n")
+    summary, _ = go(plan(given, tmp_path / "out", run="both.jsonl", qrels=QrelsOptions(str(tmp_path / "qrels"), "RR")))
+    found = worked_out(Asked(str(given / "both.jsonl"), str(tmp_path / "qrels"), measures="RR"), print)
+    assert (summary.evaluation.before.means, found.after.means) == ({"RR": 1.0}, {"RR": 1 / 3})
+
+
 def test_another_depth_is_another_run(given, tmp_path):
     kill(plan(given, tmp_path / "out.jsonl", depth=3), 2)
     with pytest.raises(RefusedError, match="depth 3 → 2"):
@@ -161,7 +183,14 @@ def test_missing_ones_are_emitted_where_they_are_met(given, tmp_path):
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "run.trec"])
 def test_no_output_takes_the_place_of_what_is_read(given, name):
     with pytest.raises(RefusedError, match="would be written while it is read"):
-        check(plan(given, given / name, overwrite=True))
+        check(
+            plan(
+                given,
+                given / name,
+                format=OutputFormat.TREC if name == "run.trec" else OutputFormat.API,
+                overwrite=True,
+            )
+        )
 
 
 def test_sorting_is_for_rows_of_pairs(given, tmp_path):

@@ -8,11 +8,12 @@ import orjson
 import pytest
 from instant import InstantSession, config, go, kill, names
 
-from rerank_cli.choices import OnError
+from rerank_cli.choices import OnError, ScoreKind
 from rerank_cli.engine.contract import ModelFacts
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores
 from rerank_cli.errors import OutputError, RefusedError, UsageError
+from rerank_cli.formats import AnswerOptions
 from rerank_cli.run.options import Cascade
 from rerank_cli.run.recovery.fingerprint import fingerprint, score_settings
 from rerank_cli.run.scoring import cache_file
@@ -139,7 +140,13 @@ def facts(**changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"revision": "r2"}, {"dtype": "bf16"}, {"max_length": 8}, {"query_max_length": 8}],
+    [
+        {"revision": "r2"},
+        {"dtype": "bf16"},
+        {"max_length": 8},
+        {"query_max_length": 8},
+        {"by_files": ("truncation_rule",)},  # older versions did not apply what files state
+    ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_another_model_or_length_or_dtype_finds_nothing(job, changes):
@@ -148,6 +155,14 @@ def test_another_model_or_length_or_dtype_finds_nothing(job, changes):
     session.facts = facts(**changes)
     second, _ = go(job("second.jsonl"), session)
     assert use(second) == (0, first.stats.pairs, 2 * first.stats.pairs)
+
+
+def test_logits_that_a_checkpoint_states_are_the_same_scores(job):
+    first, _ = go(job(answers=AnswerOptions("instant", ScoreKind.AUTO)))
+    session = InstantSession()
+    session.facts = facts(scores="raw")
+    second, _ = go(job("second.jsonl", answers=AnswerOptions("instant", ScoreKind.AUTO)), session)
+    assert (second.cache.hits, second.cache.misses) == (first.stats.pairs, 0)
 
 
 def test_the_order_of_answers_and_the_size_of_chunks_change_no_score(job):

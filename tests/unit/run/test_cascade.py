@@ -287,8 +287,8 @@ def test_a_cache_serves_a_run_without_the_cascade(job, given, tmp_path):
 
 @pytest.mark.parametrize("format", [OutputFormat.PAIRS, OutputFormat.TREC])
 def test_other_formats_hold_the_kept_candidates(job, tmp_path, format):
-    go(job(format=format))
-    lines = (tmp_path / "out.jsonl").read_bytes().splitlines()
+    go(job("out.txt", format=format))
+    lines = (tmp_path / "out.txt").read_bytes().splitlines()
     assert len(lines) == sum(len(kept_of(record)) for record in some_records())
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.evaluate import check_overlap, evaluate, suspicion
 from rerank_cli.evaluation.measures import DEFAULT, measure, parse_measures
-from rerank_cli.formats.runs.results import Result, by_score
+from rerank_cli.formats.runs.results import Result, by_score, stand_ins, trec_order
 
 TREC = {"nDCG@10": "ndcg_cut_10", "AP": "map", "P@10": "P_10", "R@100": "recall_100", "RR": "recip_rank"}
 scores = st.dictionaries(st.sampled_from("abcdeABCDEäöü0123456789"), st.integers(0, 4), min_size=1, max_size=12)
@@ -58,9 +58,11 @@ def test_a_missing_library_is_one_line(monkeypatch):
 
 @given(scores, judgements)
 def test_figures_of_scores_are_those_that_trec_eval_gives_ties_and_all(found, judged):
-    order = by_score([Result(name) for name in found], [float(score) for score in found.values()])
-    ours = measure(parse_measures(",".join(TREC)), {"q": judged}, {"q": [document.id for document in order]})
     run = {name: float(score) for name, score in found.items()}
+    ours = measure(parse_measures(",".join(TREC)), {"q": judged}, {"q": run})
+    order = stand_ins([document.id for document in by_score([Result(name) for name in run], list(run.values()))])
+    assert measure(parse_measures(",".join(TREC)), {"q": judged}, {"q": order}).means == ours.means
+    assert trec_order(run) == list(order)
     theirs = pytrec_eval.RelevanceEvaluator({"q": judged}, set(TREC.values())).evaluate({"q": run})
     assert {TREC[name]: value for name, value in ours.means.items()} == theirs["q"]
 
@@ -68,27 +70,28 @@ def test_figures_of_scores_are_those_that_trec_eval_gives_ties_and_all(found, ju
 @given(st.permutations("abcdefgh"), judgements)
 def test_an_order_is_measured_as_it_stands_by_every_provider(names, judged):
     """RR@10 is worked out by another provider than RR, which breaks ties the other way round."""
-    ours = measure(parse_measures("RR,RR@10"), {"q": judged}, {"q": names}).means
+    ours = measure(parse_measures("RR,RR@10"), {"q": judged}, {"q": stand_ins(names)}).means
     assert ours["RR"] == pytest.approx(ours["RR@10"])
 
 
 def test_figures_are_those_of_ir_measures_on_the_same_run():
     run = {"q1": {"b": 3.0, "a": 2.0}, "q2": {"b": 1.0}}
     names = "nDCG@10,RR@10,AP,R@100,P@10"
-    ours = measure(parse_measures(names), QRELS, {"q1": ["b", "a"], "q2": ["b"]})
+    ours = measure(parse_measures(names), QRELS, run)
     theirs = ir_measures.calc_aggregate([ir_measures.parse_measure(name) for name in names.split(",")], QRELS, run)
     assert ours.means == {str(name): value for name, value in theirs.items()}
 
 
 def test_a_judged_query_that_was_not_ranked_counts_as_nothing():
-    found = evaluate(parse_measures("RR"), QRELS, {"q1": ["a"]})
+    found = evaluate(parse_measures("RR"), QRELS, {"q1": {"a": 1.0}})
     assert (found.after.means, found.queries, found.missing) == ({"RR": 0.5}, 2, 1)
     assert found.after.values["RR"] == {"q1": 1, "q2": 0}
-    assert evaluate(parse_measures("RR"), QRELS, {"q1": ["a"], "q2": []}).missing == 1
+    assert evaluate(parse_measures("RR"), QRELS, {"q1": {"a": 1.0}, "q2": {}}).missing == 1
 
 
 def test_two_rankings_are_compared_query_by_query():
-    found = evaluate(parse_measures("RR"), QRELS, {"q1": ["a"], "q2": ["a", "b"]}, {"q1": ["b", "a"], "q2": ["c"]})
+    after = {"q1": {"a": 1.0}, "q2": {"a": 1.0, "b": 0.5}}
+    found = evaluate(parse_measures("RR"), QRELS, after, {"q1": {"b": 1.0, "a": 0.5}, "q2": {"c": 1.0}})
     difference = found.differences["RR"]
     assert (difference.wins, difference.losses, difference.mean) == (1, 1, 0)
     assert found.line == "RR 0.7500 → 0.7500; 2 judged queries"
@@ -99,14 +102,14 @@ def test_two_rankings_are_compared_query_by_query():
 
 
 def test_one_ranking_alone_has_figures_alone():
-    found = evaluate(parse_measures("RR"), QRELS, {"q1": ["a"]})
+    found = evaluate(parse_measures("RR"), QRELS, {"q1": {"a": 1.0}})
     assert found.line == "RR 0.5000; 2 judged queries, 1 of them not ranked"
     assert found.as_json() == {"queries": 2, "missing": 1, "unjudged": 0, "means": {"RR": 0.5}}
 
 
 def test_queries_are_listed_by_number():
     qrels = {name: {"a": 1} for name in ("10", "9", "b", "a")}
-    found = evaluate(parse_measures("RR"), qrels, {"9": ["a"]})
+    found = evaluate(parse_measures("RR"), qrels, {"9": {"a": 1.0}})
     assert [query for query, *_ in found.by_query()] == ["9", "10", "a", "b"]
 
 
@@ -118,6 +121,6 @@ def test_a_run_without_a_judged_query_is_refused():
 
 
 def test_documents_of_which_none_is_judged_are_remarked():
-    assert suspicion(QRELS, {"q1": ["x"]}) == "none of the documents is judged: query q1 has x, the judgements a"
-    assert suspicion(QRELS, {"q1": []}) == "none of the documents is judged: query q1 has none, the judgements a"
-    assert suspicion(QRELS, {"q1": ["x", "a"]}) is None
+    assert suspicion(QRELS, {"q1": {"x": 1.0}}) == "none of the documents is judged: query q1 has x, the judgements a"
+    assert suspicion(QRELS, {"q1": {}}) == "none of the documents is judged: query q1 has none, the judgements a"
+    assert suspicion(QRELS, {"q1": {"x": 1.0, "a": 0.5}}) is None

@@ -1,13 +1,18 @@
+import csv
+import json
 import random
 from dataclasses import replace
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from instant import InstantSession, config, go, kill, names
 
-from rerank_cli.choices import OnError, Quantize, Resume
+from rerank_cli.choices import OnError, OutputFormat, Quantize, Resume
 from rerank_cli.errors import InputError, RefusedError
+from rerank_cli.formats import AnswerOptions
+from rerank_cli.run.recovery.fingerprint import settings
 
 RECORDS = 60
 
@@ -24,7 +29,9 @@ def given(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst", "out.parquet"])
+@pytest.mark.parametrize(
+    "name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst", "out.jsonl.xz", "out.json", "out.parquet"]
+)
 @pytest.mark.parametrize("at", [0, 1, 5, 9])
 def test_a_run_that_was_killed_goes_on_and_writes_the_same_bytes(given, tmp_path, name, at):
     whole, broken = tmp_path / f"whole-{name}", tmp_path / name
@@ -38,6 +45,43 @@ def test_a_run_that_was_killed_goes_on_and_writes_the_same_bytes(given, tmp_path
     else:
         assert broken.read_bytes() == whole.read_bytes()
     assert names(tmp_path) == sorted(["in.jsonl", whole.name, broken.name])
+
+
+def as_pairs(given, path):
+    """The candidates of the records as a table of pairs, in the format of the suffix."""
+    records = [orjson.loads(line) for line in given.read_bytes().splitlines()]
+    rows = [
+        {"query_id": str(record["id"]), "query": record["query"], "docid": f"d{n}", "text": f'{text}\n"{n}", the end'}
+        for record in records
+        for n, text in enumerate(record["documents"])
+    ]
+    table, kind = pa.Table.from_pylist(rows), path.suffix
+    if kind in (".csv", ".tsv"):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if kind == ".csv" else "\t")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif kind == ".json":
+        path.write_text("\n".join(json.dumps(record, indent=2) for record in records))
+    else:
+        container = pa.ipc.new_stream if kind == ".arrow" else pa.ipc.new_file
+        with container(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=7)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "arrow", "feather", "json"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.tsv.xz"])
+def test_a_run_of_any_kind_of_file_goes_on_after_kill_upon_kill(given, tmp_path, kind, name):
+    given = as_pairs(given, tmp_path / f"in.{kind}")
+    options = {"format": OutputFormat.PAIRS}
+    _, uninterrupted = go(config(given, tmp_path / f"whole-{name}", **options))
+    plan = config(given, tmp_path / name, **options)
+    for _ in range(3):
+        kill(plan, 2)
+    _, session = go(plan)
+    assert session.calls == uninterrupted.calls - 6
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
 
 
 def test_a_run_killed_again_and_again_loses_and_doubles_nothing(given, tmp_path):
@@ -130,6 +174,20 @@ def test_other_settings_are_refused_and_named(given, tmp_path):
     kill(config(given, tmp_path / "out.jsonl"), 5)
     with pytest.raises(RefusedError, match=r"started with other settings \(top n None → 3\). Fix: --restart"):
         go(config(given, tmp_path / "out.jsonl", top_n=3))
+
+
+def test_a_setting_that_is_stored_only_when_set_is_compared_both_ways(given, tmp_path):
+    plain = config(given, tmp_path / "out.jsonl")
+    echoing = config(given, tmp_path / "echo.jsonl", answers=AnswerOptions("instant", query=True))
+    assert "echo query" not in settings(plain)
+    for plan, other, change in ((plain, echoing, "None → True"), (echoing, plain, "True → None")):
+        kill(plan, 5)
+        with pytest.raises(RefusedError, match=rf"started with other settings \(echo query {change}\). Fix: --restart"):
+            go(replace(other, output=replace(other.output, path=plan.output.path)))
+        go(plan)
+    whole = tmp_path / "whole.jsonl"
+    go(replace(echoing, output=replace(echoing.output, path=str(whole))))
+    assert (tmp_path / "echo.jsonl").read_bytes() == whole.read_bytes() != (tmp_path / "out.jsonl").read_bytes()
 
 
 def test_a_model_quantized_in_another_way_is_refused(given, tmp_path):

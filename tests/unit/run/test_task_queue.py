@@ -19,7 +19,7 @@ SCORES = PairScores(np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, 
 def parts(count, fails=False):
     for number in range(count):
         records = [Rejection(Position("in.jsonl", 2 * number + line), "bad", "is bad") for line in (1, 2)]
-        yield Slice(Chunk(number, records, 0, 0, InputPosition(f"{number:032x}")), PairTexts([], [], []), 0, True)
+        yield Slice(Chunk(number, records, 0, 0, 0, InputPosition(f"{number:032x}")), PairTexts([], [], []), 0, True)
     if fails:
         raise InputError("torn")
 

@@ -10,9 +10,9 @@ from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation.evaluate import Asked, worked_out
 from rerank_cli.evaluation.evaluate import tuned as tuned_by
 from rerank_cli.evaluation.measures import measure, parse_measures
-from rerank_cli.evaluation.tuning import WEIGHTS, mix, tune
+from rerank_cli.evaluation.tuning import WEIGHTS, Mixable, tune
 from rerank_cli.formats import AnswerOptions
-from rerank_cli.formats.runs.results import Result
+from rerank_cli.formats.runs.results import Result, stand_ins
 from rerank_cli.ranking import Fusion
 
 (RR,) = parse_measures("RR")
@@ -47,8 +47,9 @@ def test_the_curve_is_what_the_mixes_are_worth():
     found = tuned(rankings, qrels)
     assert list(found.curve) == list(WEIGHTS) == pytest.approx([i * 0.05 for i in range(21)])
     for weight in (0.0, 0.35, 1.0):
-        mixed = {query: mix(documents, weight, Normalize.MINMAX) for query, documents in rankings.items()}
-        assert found.curve[weight] == pytest.approx(measure([RR], qrels, mixed).means["RR"])
+        mixed = {query: Mixable(documents).mixed(weight, Normalize.MINMAX) for query, documents in rankings.items()}
+        run = {query: stand_ins([result.id for result, _ in documents]) for query, documents in mixed.items()}
+        assert found.curve[weight] == pytest.approx(measure([RR], qrels, run).means["RR"])
     assert found.curve[found.best] == max(found.curve.values())
 
 
@@ -96,7 +97,8 @@ def test_too_few_queries_are_not_cross_validated():
 
 def test_ties_keep_the_order_of_the_output():
     documents = [Result(name, 0.5, first_score=1.0) for name in "cab"]
-    assert mix(documents, 0.5, Normalize.MINMAX) == ["c", "a", "b"]
+    assert [result.id for result, _ in Mixable(documents).mixed(0.5, Normalize.MINMAX)] == ["c", "a", "b"]
+    assert list(Mixable([]).mixed(0.5, Normalize.MINMAX)) == []
 
 
 @pytest.mark.parametrize(

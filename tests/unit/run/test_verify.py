@@ -42,7 +42,7 @@ def scored(*records, logits=None, layers=0):
     """A chunk of requests, whose passages are numbers, and of rejections."""
     passages = [c.text for record in records if isinstance(record, Request) for c in record.candidates]
     count = len(passages)
-    chunk = Chunk(0, records, count, 0, None)
+    chunk = Chunk(0, records, count, 0, 0, None)
     found = logits_of(passages, layers) if logits is None else np.array(logits, dtype=np.float32)
     return Scored(chunk, PairScores(found, np.ones(count, np.int64), np.zeros(count, bool), None, 0))
 
@@ -144,14 +144,14 @@ def test_the_tolerance_goes_by_precision(dtype, limit):
 def test_a_quantized_model_has_a_tolerance_of_its_own():
     found = verdict(scored(request([0, 3])), dtype="bf16", quantize="fp8", off=1.5)
     assert (found.tolerance, found.kendall_tau) == (2, 1)
-    with pytest.raises(ModelError, match=r"beyond the tolerance of 2\. Fix: --quantize none"):
+    with pytest.raises(ModelError, match=r"beyond the tolerance of 2\. Fix: --restart --quantize none"):
         verdict(scored(request([0, 3])), dtype="bf16", quantize="fp8", off=2.5)
 
 
 def test_a_tolerance_of_ones_own_wins_and_may_be_met_exactly():
     assert verdict(scored(request([0, 1])), off=0.5, tolerance=0.5).worst == 0.5
     assert verdict(scored(request([0, 1])), tolerance=0).worst == 0
-    message = r"2 pairs verified: worst \|Δ\| 0.5, .*beyond the tolerance of 0.25\. Fix: --dtype fp32"
+    message = r"2 pairs verified: worst \|Δ\| 0.5, .*beyond the tolerance of 0.25\. Fix: --restart --dtype fp32"
     with pytest.raises(ModelError, match=message):
         verdict(scored(request([0, 1])), dtype="bf16", off=0.5, tolerance=0.25)
 

@@ -70,14 +70,15 @@ def test_the_bytes_are_those_of_one_process_though_one_worker_is_slow(given, who
         ("device", "lost its device (Lost: CUDA error: unspecified)"),
     ],
 )
-def test_slices_of_a_worker_that_dies_go_to_the_others_without_its_finished_rows(
+def test_slices_of_a_worker_that_dies_go_to_the_others_without_its_finished_rows_and_it_is_started_again(
     given, whole, tmp_path, caplog, way, how
 ):
     summary = go_elsewhere(plan(given, tmp_path / "out.jsonl"), {"at": "10.5.", "way": way}, {"pause": 0.005})
     assert (tmp_path / "out.jsonl").read_bytes() == whole
-    (said,) = caplog.messages
-    assert said.startswith(f"worker 1 of 2 (cpu:0) {how}")
-    assert said.endswith("; workers left: 1")
+    died, again = caplog.messages
+    assert died.startswith(f"worker 1 of 2 (cpu:0) {how}")
+    assert died.endswith("; workers left: 1")
+    assert again == "worker 1 of 2 (cpu:0) is started again (1 of 2 times)"
     assert summary.work.rows < 30 * CHUNKS  # the dead worker's rows were not reported, and not scored again
 
 
@@ -91,9 +92,19 @@ def test_a_slice_that_kills_two_workers_ends_the_run_naming_its_records_and_noth
     assert (tmp_path / "out.jsonl").read_bytes() == whole
 
 
-def test_without_a_worker_left_the_run_ends_naming_where(given, tmp_path):
-    with pytest.raises(ModelError, match=r"in\.jsonl:1 to 21: no worker is left \(worker 1 of 1 .* SIGKILL .*Fix: "):
-        go_elsewhere(plan(given, tmp_path / "out.jsonl"), {"at": "10.5."})
+@pytest.mark.parametrize(("way", "how"), [("kill", "died of SIGKILL"), ("model", "could not be started again")])
+def test_a_worker_that_dies_again_and_again_is_left_alone_and_the_run_ends_naming_where(given, tmp_path, way, how):
+    lives = tmp_path / "lives"
+    place = Place("cpu:0", partial(elsewhere.once, lives, way, at="10.5."))
+    with pytest.raises(ModelError, match=rf"in\.jsonl:1 to 21: no worker is left \(.* SIGKILL .*; .* {how}.*Fix: "):
+        run(plan(given, tmp_path / "out.jsonl"), lambda _: Workers([place]))
+    assert lives.read_text() == "xxx"
+
+
+def test_a_lone_worker_that_dies_is_started_again_and_does_the_rest(given, whole, tmp_path):
+    place = Place("cpu:0", partial(elsewhere.once, tmp_path / "lives", "well", at="10.5."))
+    run(plan(given, tmp_path / "out.jsonl"), lambda _: Workers([place]))
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
 
 
 def test_what_a_worker_logs_is_one_line_here_and_what_it_prints_is_no_data(given, tmp_path, caplog, capfd):

@@ -67,6 +67,13 @@ class RowDone(NamedTuple):
     scores: Logits
 
 
+class RowCounted(NamedTuple):
+    """Answer, after each row of the current task, known ones too: its pairs and tokens, see `local.CountedNotes`."""
+
+    pairs: float
+    tokens: float
+
+
 class TaskDone(NamedTuple):
     """Answer: all rows of the current task are scored."""
 
@@ -101,4 +108,4 @@ class Logged(NamedTuple):
 
 
 Order: TypeAlias = Score | ScorePlainly | Resize | Halt
-Answer: TypeAlias = Opened | RowDone | TaskDone | PlainDone | Halted | Failed | Logged
+Answer: TypeAlias = Opened | RowDone | RowCounted | TaskDone | PlainDone | Halted | Failed | Logged

@@ -1,7 +1,7 @@
 """One model in several workers: each slice goes to the worker with the fewest tasks.
 
 Results are passed on in the order of the slices, so the output bytes do not depend on which worker scored what. The
-slices of a worker that dies go to the others. The job's own process does not import torch.
+slices of a worker that dies go to the others, and it is started again. The job's own process does not import torch.
 """
 
 from __future__ import annotations
@@ -31,14 +31,21 @@ log = logging.getLogger(__name__)
 _TASKS = 2  # of a worker: one on its device, one being tokenized
 _WINDOW = 4  # slices per worker between the first unscored slice and the last one handed out
 _DEATHS = 2  # workers that may die on one slice before the run ends
+_RESTARTS = 2  # of a worker
 
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """The pool's record of a worker: its unfinished tasks, its last report, and how it ended."""
+    """The pool's record of a worker: its unfinished tasks, its last report, and how it ended.
+
+    `ready` once its model is loaded; `restarts` counts the workers before it at the same place.
+    """
 
     name: str
+    place: Place
     link: Link
+    restarts: int = 0
+    ready: bool = False
     tasks: deque[Task] = field(default_factory=deque)
     report: messages.Report = field(default_factory=messages.Report)
     death: str = ""
@@ -59,11 +66,15 @@ class Workers:
         self._workers: list[_Worker] = []
         try:
             for number, (place, link) in enumerate(zip(places, self._transport.start(places), strict=True), 1):
-                self._workers.append(_Worker(f"worker {number} of {len(places)} ({place.device})", link))
+                self._workers.append(_Worker(f"worker {number} of {len(places)} ({place.device})", place, link))
             self._alive = list(self._workers)
             opened = self._opened()
             self.sizes: Sizes = opened[0].sizes
-            self.facts: ModelFacts = self._agree([found.facts for found in opened])
+            first, smallest = opened[0].facts, min(found.facts.batch_tokens for found in opened)
+            self.facts: ModelFacts = first if first.compiled else replace(first, batch_tokens=smallest)
+            for worker, found in zip(self._workers, opened, strict=True):
+                self._admit(worker, found.facts)
+            self.facts = replace(self.facts, device=", ".join(found.facts.device for found in opened))
         except BaseException:
             self.close()
             raise
@@ -111,18 +122,19 @@ class Workers:
                     raise ModelError(f"{worker.name} {worker.death} before its model was loaded. Fix: fewer --devices")
         return [opened[worker] for worker in self._workers]
 
-    def _agree(self, found: Sequence[ModelFacts]) -> ModelFacts:
-        """Facts of all workers, with the smallest row size. ModelError for other differences, and for compiled rows."""
-        tokens = min(facts.batch_tokens for facts in found)
-        free = {"device"} if found[0].compiled else {"device", "batch_tokens"}
-        for worker, facts in zip(self._workers, found, strict=True):
-            for name, value in asdict(facts).items():
-                if name not in free and value != (first := getattr(found[0], name)):
-                    what = f"has {name} {value}, the first worker has {first}"
-                    raise ModelError(f"{worker.name} {what}. Fix: --batch-tokens, or identical --devices")
-            if facts.batch_tokens != tokens:
-                worker.link.tell(messages.Resize(tokens))
-        return replace(found[0], device=", ".join(facts.device for facts in found), batch_tokens=tokens)
+    def _admit(self, worker: _Worker, facts: ModelFacts) -> None:
+        """Accept a worker that has loaded the same model as the others, and have it plan rows of the same size.
+
+        Raises ModelError for other differences, and for another size of compiled rows.
+        """
+        free = {"device"} if self.facts.compiled else {"device", "batch_tokens"}
+        for name, value in asdict(facts).items():
+            if name not in free and value != (first := getattr(self.facts, name)):
+                what = f"has {name} {value}, the first worker has {first}"
+                raise ModelError(f"{worker.name} {what}. Fix: --batch-tokens, or identical --devices")
+        if facts.batch_tokens != self.facts.batch_tokens:
+            worker.link.tell(messages.Resize(self.facts.batch_tokens))
+        worker.ready = True
 
     def scoring(self, journal: Journal, stats: RunStatistics, should_stop: ShouldStop) -> Scoring:
         """Score with all workers."""
@@ -139,7 +151,8 @@ class Workers:
                             break
                         self._hand_out(queue)
                         with stats.timing("wait for workers"):
-                            self._listen(queue, stats, wakeable=queue.has_room)
+                            for worker in self._listen(queue, stats, wakeable=queue.has_room):
+                                self._restart(worker)
                     for worker in self._alive:
                         worker.link.tell(messages.Halt())
                     while self._alive:
@@ -154,7 +167,10 @@ class Workers:
 
     def _hand_out(self, queue: TaskQueue) -> None:
         while self._alive:
-            worker = min(self._alive, key=lambda worker: len(worker.tasks))
+            ready = [worker for worker in self._alive if worker.ready]
+            if not ready:
+                return  # those that were started again are still loading
+            worker = min(ready, key=lambda worker: len(worker.tasks))
             if len(worker.tasks) >= _TASKS or (task := queue.take()) is None:
                 return
             if len(task.deaths) >= _DEATHS:
@@ -166,24 +182,42 @@ class Workers:
         fix = "Fix: a smaller --batch-tokens, or fewer --devices"
         raise ModelError(f"{where}no worker is left ({self._deaths()}). {fix}")
 
-    def _listen(self, queue: TaskQueue, stats: RunStatistics, *, wakeable: bool) -> None:
-        """Process the answers that have arrived."""
+    def _restart(self, dead: _Worker) -> None:
+        """Start a worker in place of one that died, unless that has happened too often."""
+        if dead.restarts < _RESTARTS:
+            (link,) = self._transport.start([dead.place])
+            new = _Worker(dead.name, dead.place, link, dead.restarts + 1)
+            self._workers.append(new)
+            self._alive.append(new)
+            log.warning("%s is started again (%d of %d times)", dead.name, new.restarts, _RESTARTS)
+
+    def _listen(self, queue: TaskQueue, stats: RunStatistics, *, wakeable: bool) -> list[_Worker]:
+        """Process the answers that have arrived; returns the workers that died."""
+        dead = []
         for worker, answer in self._answers(wakeable):
             match answer:
                 case messages.RowDone(pairs, scores):
                     worker.tasks[0].note(pairs, scores)
+                case messages.RowCounted(pairs, tokens):
+                    stats.scored(worker.tasks[0].part.chunk, pairs, tokens)
                 case messages.TaskDone(found, report):
                     worker.tasks.popleft().scores = found
                     worker.account(report, stats)
                 case messages.Halted(report):
                     worker.account(report, stats)
                     self._alive.remove(worker)
+                case messages.Opened(facts=facts):
+                    self._admit(worker, facts)
                 case _:
                     self._take_last(worker, answer)
-                    if worker.tasks and worker not in self._alive:
+                    if worker in self._alive:
+                        continue
+                    dead.append(worker)
+                    if worker.tasks:
                         worker.tasks[0].deaths.append(f"{worker.name} {worker.death}")  # it was working on this one
                         queue.give_back(worker.tasks)
                         worker.tasks.clear()
+        return dead
 
     def _answers(self, wakeable: bool = False) -> Iterator[tuple[_Worker, messages.Answer | None]]:
         """One answer of each worker that has one within the transport's timeout; None for a worker that has ended."""
@@ -201,6 +235,8 @@ class Workers:
         match answer:
             case messages.Failed(messages.DeviceLost() as lost):
                 worker.death = f"lost its device ({lost})"
+            case messages.Failed(error) if worker.restarts and not worker.ready:
+                worker.death = f"could not be started again ({error})"
             case messages.Failed(error):
                 error.add_note(f"(in {worker.name})")
                 raise error

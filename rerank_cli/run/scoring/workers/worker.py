@@ -17,6 +17,7 @@ from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.results import Logits, by_pair
 from rerank_cli.run.recovery.journal import CarriedNotes
+from rerank_cli.run.scoring.local import CountedNotes
 from rerank_cli.run.scoring.workers import messages
 from rerank_cli.run.scoring.workers.transport import Channel, OpenSession, Resizable
 from rerank_cli.run.statistics import RunStatistics
@@ -70,7 +71,8 @@ def serve(channel: Channel, sender: Sender, open_session: OpenSession) -> None:
                     sender.send(messages.PlainDone(session.score_plainly(order.texts)))
                     continue
                 with stats.timing("score"):
-                    logits = session.score(prepared, halt.is_set, _SentNotes(order.notes, sender))
+                    notes = CountedNotes(_SentNotes(order.notes, sender), prepared, _counted(sender))
+                    logits = session.score(prepared, halt.is_set, notes)
                 sender.send(messages.TaskDone(by_pair(prepared, logits), _report(session, stats)))
         sender.send(messages.Halted(_report(session, stats)))
     except Exception as error:  # raised again in the job
@@ -95,6 +97,10 @@ def _prepared(
 
 def _report(session: Session, stats: RunStatistics) -> messages.Report:
     return messages.Report(replace(session.work), dict(stats.seconds))
+
+
+def _counted(sender: Sender) -> Callable[[float, float], None]:
+    return lambda pairs, tokens: sender.send(messages.RowCounted(pairs, tokens))
 
 
 @dataclass(frozen=True, slots=True)
