@@ -182,3 +182,55 @@ class MarginFrom(StrEnum):
 
     LOWEST = "lowest"
     BEST = "best"
+
+
+class Loss(StrEnum):
+    """What training minimises. `ce`: cross-entropy with the positive. `distil`: that, and with a teacher's scores.
+
+    `bce` and `mse`: of single passages with labels. `margin-mse`: differences of a teacher's scores. `listnet` and
+    `lambdarank`: of groups with graded labels.
+    """
+
+    CE = "ce"
+    DISTIL = "distil"
+    BCE = "bce"
+    MSE = "mse"
+    MARGIN_MSE = "margin-mse"
+    LISTNET = "listnet"
+    LAMBDARANK = "lambdarank"
+
+
+class LayerLoss(StrEnum):
+    """How the layers of a layered model teach each other, beside the loss of each.
+
+    `none`: not at all. `last`: the last layer the others, without a teacher. `final` and `fixed` need a teacher, and
+    the last layer teaches by its scores without compression. `final`: the teacher the last layer, which the others.
+    `fixed`: the teacher all layers; besides, every eighth layer from the last those below it.
+    """
+
+    NONE = "none"
+    LAST = "last"
+    FINAL = "final"
+    FIXED = "fixed"
+
+
+class Schedule(StrEnum):
+    """How the learning rate goes on after the warm-up: it stays, or falls to 0 linearly or along half a cosine."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class TrainedLayers(StrEnum):
+    """The layers of a layered model that are trained: all from `--start-layer` on, or the last alone."""
+
+    ALL = "all"
+    LAST = "last"
+
+
+class OnBadGroup(StrEnum):
+    """A bad record of training data ends the run, or is left out."""
+
+    FAIL = "fail"
+    SKIP = "skip"

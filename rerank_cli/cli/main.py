@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from rerank_cli import __version__
-from rerank_cli.cli import bench, check, inspect, mine, models, report, run, score, status, view
+from rerank_cli.cli import bench, check, inspect, mine, models, report, run, score, status, train, view
 from rerank_cli.cli import eval as evaluation
 from rerank_cli.cli.flags.declare import FlagCommand
 from rerank_cli.cli.streams import die_of_closed_pipe, say, silence_stdout, stand_in_for_closed
@@ -84,6 +84,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("report", report.report, "Summarize an output as an HTML page or in the terminal."),
     ("view", view.view, "Page through queries and their reranked passages."),
     ("mine", mine.mine, "Write training data with hard negatives."),
+    ("train", train.train, "Fine-tune a reranker."),
     ("models", models.models, "List known models, or show one."),
 )
 for _name, _function, _summary in _COMMANDS:

@@ -12,7 +12,7 @@ from rerank_cli.errors import UsageError
 
 @declare.command
 def report(
-    output: str = typer.Argument(metavar="OUTPUT", help="What a run wrote."),
+    output: str = typer.Argument(metavar="OUTPUT", help="What a run wrote, or the folder of a training run."),
     page: str | None = flag(None, "Write an HTML page.", "FILE", short="-o", long="--output"),
     given: list[str] | None = common.GIVEN,
     qrels: str | None = common.QRELS,
@@ -26,12 +26,22 @@ def report(
     \b
       rerank report reranked.jsonl --input candidates.jsonl --qrels qrels.tsv -o report.html
       rerank report reranked.jsonl
+      rerank report my-reranker/ -o training.html
 
     The page needs no network. The output is read once, in bounded memory; --input has the texts that it left out.
     """
     if page == "-":
         raise UsageError("--output cannot be - (stdout is for --terminal). Fix: name a file")
     from rerank_cli.reports.collect import ReportOptions, findings
+    from rerank_cli.reports.training import is_training
+
+    if is_training(output):
+        if given or qrels or baseline or summary:
+            raise UsageError(
+                "--input, --qrels, --baseline and --summary are for the output of a run. Fix: leave them out"
+            )
+        _training(output, page, terminal, overwrite)
+        return
 
     options = ReportOptions(output, tuple(given or ()), qrels, baseline, summary)
     stdout = claim_stdout() if terminal or not page else None
@@ -47,3 +57,18 @@ def report(
         from rerank_cli.reports.terminal import text_of
 
         write(stdout, text_of(found, colour=stdout.isatty()))
+
+
+def _training(output: str, page: str | None, terminal: bool, overwrite: bool) -> None:
+    """The report of a training run, also while it goes on."""
+    from rerank_cli.reports.training import check_page, read_log, text_of, write_page
+
+    stdout = claim_stdout() if terminal or not page else None
+    if page:
+        check_page(page, output, overwrite)
+    found = read_log(output)
+    if page:
+        size = write_page(page, found)
+        say(f"{page}: {size / 1e6:.2f} MB, {len(found.steps):,} steps")
+    if stdout:
+        write(stdout, text_of(found))

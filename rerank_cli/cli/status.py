@@ -18,7 +18,7 @@ _STATES = {
 
 @declare.command
 def status(
-    output: str = typer.Argument(metavar="OUTPUT", help="Output of the run, as given to -o."),
+    output: str = typer.Argument(metavar="OUTPUT", help="Output of the run or the training, as given to -o."),
     checkpoint: str | None = flag(None, "Checkpoint of the run, as given to it.", "FILE"),
     as_json: bool = common.AS_JSON,
 ) -> None:
@@ -32,7 +32,11 @@ def status(
     has its own, unless the file was copied. Loads no model. Exit code 4 if nothing is known of OUTPUT.
     """
     from rerank_cli.inspection.status import status_of
+    from rerank_cli.reports.training import is_training
 
+    if is_training(output):
+        _training(output, as_json)
+        return
     found = status_of(output, checkpoint)
     if as_json:
         typer.echo(orjson.dumps(found.as_json()).decode())
@@ -65,5 +69,24 @@ def status(
             rows.append(("model", f"{figures['model']} ({figures['revision']}) {where}"))
         if figures["command"]:
             rows.append(("command", figures["command"]))
+    for name, value in rows:
+        typer.echo(f"{name:<10}  {value}")
+
+
+def _training(output: str, as_json: bool) -> None:
+    """The status of a training run."""
+    from rerank_cli.reports.training import status_of
+
+    found = status_of(output)
+    if as_json:
+        typer.echo(orjson.dumps(found).decode())
+        return
+    rows = [("output", output), ("state", _STATES[found["state"]].format(holder=found["holder"]))]
+    if last := found.get("progress"):
+        done = f"step {last['step']:,}, epoch {last['epoch']:.2f}, loss {last['loss']:.4f}, lr {last['lr']:.3g}"
+        rows += [("done", done), ("pace", f"{last['tokens'] / max(last['seconds'], 1e-9):,.0f} tokens/s")]
+    if line := found.get("evaluation"):
+        measures = ", ".join(f"{name} {value:.4f}" for name, value in line["measures"].items())
+        rows.append(("evaluated", f"step {line['step']:,}: {measures}"))
     for name, value in rows:
         typer.echo(f"{name:<10}  {value}")

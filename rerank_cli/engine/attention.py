@@ -2,7 +2,8 @@
 
 Each sequence of a row attends only to itself and to the prefix that it shares with others, if any. CUDA in half
 precision uses torch's variable-length flash kernel, everything else scaled-dot-product attention over runs of segments
-of equal length. Works for any stock model that passes extra keyword arguments on to its attention function.
+of equal length. Works for any stock model that passes extra keyword arguments on to its attention function, and under
+autograd.
 """
 
 from __future__ import annotations
@@ -41,17 +42,18 @@ def packed_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     one_query: bool = False,
+    dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention inside each sequence: query [1, heads, T, d], key and value [1, kv heads, T, d] to [1, T, heads, d].
 
     With `one_query`, query holds only the states of the scored tokens, [1, heads, n, d]. `sliding_window` is defined as
     in transformers: tokens more than window - 1 apart do not attend to each other. `softcap` c replaces each product x
-    of query and key by c · tanh(x / c).
+    of query and key by c · tanh(x / c). With `dropout`, while training, the kernel is not used: it has none.
     """
     reach = sliding_window - 1 if sliding_window is not None and sliding_window <= packing.longest_keys else None
     query, key, value = query[0], key[0], value[0]
-    flash = packing.kernel and softcap is None and _kernel_accepts(query)
+    flash = packing.kernel and softcap is None and not dropout and _kernel_accepts(query)
     # The kernel aligns queries with the end of their keys, so it cannot center a window on a first token.
     around_first = one_query and not packing.causal
     if flash and (reach is None or (not around_first and _has_windows())):
@@ -65,10 +67,10 @@ def packed_attention(
         k, v = (_with_shared_prefix(states, run) for states in (key, value))
         mask, plain_causal = _mask(run, packing.causal, reach, one_query, query.device)
         if softcap is not None:
-            context = _softcapped(q, k, v, mask, scaling, softcap, plain_causal)
+            context = _softcapped(q, k, v, mask, scaling, softcap, plain_causal, dropout)
         else:
             context = scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=plain_causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+                q, k, v, mask, dropout, plain_causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
             )
         parts.append(context.transpose(1, 2).flatten(0, 1))
     return (parts[0] if len(parts) == 1 else torch.cat(parts))[None], None
@@ -91,11 +93,12 @@ def _variable_length(
     offsets, longest = (packing.scored_offsets, 2) if one else (packing.offsets, packing.longest)
     left = -1 if reach is None else reach
     right = 0 if packing.causal else left
-    return cast("Tensor", kernel(q, k, v, offsets, key_offsets, longest, packing.longest_keys, scaling, left, right))
+    # torch's own operator has a gradient, the opaque one has none.
+    run = flash_attention if torch.is_grad_enabled() else kernel
+    return cast("Tensor", run(q, k, v, offsets, key_offsets, longest, packing.longest_keys, scaling, left, right))
 
 
-@torch.library.custom_op("rerank::variable_length", mutates_args=())
-def kernel(
+def flash_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -107,7 +110,7 @@ def kernel(
     left: int,
     right: int,
 ) -> Tensor:
-    """Attention of any torch version by its flash kernel, [Tq, heads, d]; torch.compile does not look inside."""
+    """Attention of any torch version by its flash kernel, [Tq, heads, d]."""
     from torch.nn.attention.varlen import varlen_attn
 
     known = _kernel_parameters()
@@ -129,6 +132,10 @@ def kernel(
     q, k, v = (states if states.stride(-1) == 1 else states.contiguous() for states in (q, k, v))
     found = cast("Tensor", varlen_attn(q, k, v, offsets, key_offsets, longest, longest_keys, **options))
     return found.contiguous()
+
+
+# The same for torch.compile, which does not look inside.
+kernel = torch.library.custom_op("rerank::variable_length", flash_attention, mutates_args=())
 
 
 @kernel.register_fake
@@ -183,14 +190,18 @@ def _mask(run: Run, causal: bool, reach: int | None, one: bool, device: torch.de
 
 @lru_cache(maxsize=64)
 def _visible(first: int, queries: int, keys: int, causal: bool, reach: int | None, device: torch.device) -> Tensor:
-    """The keys that each query attends to, bool [queries, keys]; the first query is at position `first`."""
-    distance = torch.arange(first, first + queries, device=device)[:, None] - torch.arange(keys, device=device)
-    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
-    return seen if reach is None else seen & (distance.abs() <= reach)
+    """The keys that each query attends to, bool [queries, keys]; the first query is at position `first`.
+
+    Never a tensor of inference mode: autograd could not save it for the backward pass.
+    """
+    with torch.inference_mode(False):
+        distance = torch.arange(first, first + queries, device=device)[:, None] - torch.arange(keys, device=device)
+        seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+        return seen if reach is None else seen & (distance.abs() <= reach)
 
 
 def _softcapped(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None, cap: float, causal: bool
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None, cap: float, causal: bool, drop: float
 ) -> Tensor:
     """Attention with a softcap, which no fused kernel supports on every device; softmax in fp32."""
     groups = q.shape[1] // k.shape[1]
@@ -202,4 +213,5 @@ def _softcapped(
         mask = _visible.__wrapped__(0, q.shape[2], k.shape[2], True, None, q.device)
     if mask is not None:
         products = products.masked_fill(~mask, -torch.inf)
-    return products.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
+    shares = products.softmax(-1, dtype=torch.float32).to(q.dtype)
+    return torch.dropout(shares, drop, train=drop > 0) @ v

@@ -20,6 +20,7 @@ from rerank_cli.models.known import meant_by
 MINI = "mini"
 _MODULE_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 _ADAPTER = "adapter_config.json"
+ADAPTER_BASE = "rerank_adapter.json"  # the base that an adapter was trained on
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _OTHER_BACKENDS = ["onnx/*", "openvino/*", "coreml/*", "*/*.bin", "*/*.safetensors"]
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -39,7 +40,8 @@ class Checkpoint:
     """A checkpoint on disk. `revision` is the Hub commit, or a hash of a local folder's contents.
 
     `adapter` is the folder of a PEFT adapter to merge into it; the revision then covers the adapter too. `modules` are
-    the entries of sentence-transformers' `modules.json`, empty without that file.
+    the entries of sentence-transformers' `modules.json`, empty without that file. It is `made` if it was made of the
+    named one for training, so that nobody else has it.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     adapter: Path | None = None
     modules: tuple[Module, ...] = ()
+    made: bool = False
 
 
 def resolve(name: str, revision: str | None = None, adapter: str | None = None, *, weights: bool = True) -> Checkpoint:
@@ -69,6 +72,8 @@ def resolve(name: str, revision: str | None = None, adapter: str | None = None, 
     folder, mark = _locate(adapter, None, weights=weights)
     if not (folder / _ADAPTER).is_file():
         raise ModelError(f"{adapter}: not a PEFT adapter (expected {_ADAPTER})")
+    if weights:
+        _refuse_other_base(found, folder)
     return replace(found, adapter=folder, revision=f"{found.revision}+{mark}")
 
 
@@ -171,10 +176,34 @@ def _folder_hash(folder: Path) -> str:
             continue
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder)}:{size}:".encode())
-        with path.open("rb") as file:
-            for block in range(16):
-                file.seek(block * size // 16)
-                digest.update(file.read(65536))
+        digest.update(_sampled(path))
+    return digest.hexdigest()
+
+
+def _sampled(path: Path) -> bytes:
+    """Sixteen blocks of a file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        blocks = []
+        for block in range(16):
+            file.seek(block * size // 16)
+            blocks.append(file.read(65536))
+    return b"".join(blocks)
+
+
+def _refuse_other_base(base: Checkpoint, adapter: Path) -> None:
+    """Raise ModelError if the adapter says that it was trained on other weights."""
+    stated = read_object(adapter / ADAPTER_BASE)
+    if stated and stated.get("weights") != weights_mark(base.folder):
+        trained = f"{stated.get('base')}, revision {stated.get('revision')}"
+        raise ModelError(f"{adapter}: trained on other weights than those of {base.name}. Fix: --model with {trained}")
+
+
+def weights_mark(folder: Path) -> str:
+    """A hash of the sizes and of sampled blocks of a folder's weight files."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.glob("*") if path.suffix in {".safetensors", ".bin"}):
+        digest.update(_sampled(path))
     return digest.hexdigest()
 
 

@@ -21,9 +21,14 @@ Rotary = tuple[Tensor, Tensor] | None
 Layout = Callable[[Any, Tensor, Packing, Rotary], Tensor]
 
 
+def layers_of(backbone: nn.Module) -> Any:
+    """The backbone's list of layers; None if it is not one of the usual attributes."""
+    return getattr(getattr(backbone, "encoder", backbone), "layer", None) or getattr(backbone, "layers", None)
+
+
 def trim_last_layer(backbone: nn.Module) -> bool:
     """Replace the backbone's last layer if its layout is known; False if it is left as it is."""
-    layers: Any = getattr(getattr(backbone, "encoder", backbone), "layer", None) or getattr(backbone, "layers", None)
+    layers = layers_of(backbone)
     layout = _LAYOUTS.get(type(layers[-1]).__name__) if isinstance(layers, nn.ModuleList) else None
     if layout is not None:
         layers[-1] = TrimmedLayer(layers[-1], layout)
@@ -58,20 +63,24 @@ def _gte(layer: Any, states: Tensor, packing: Packing, rotary: Rotary) -> Tensor
     attention, scored = layer.self_attn, states[:, packing.score_at]
     parts = attention.q_proj(scored), attention.k_proj(states), attention.v_proj(states)
     context = _attend(attention, parts, packing, rotary, scaling=attention.scaling)
-    states = layer.post_attention_layernorm(scored + attention.o_proj(context))
-    return cast("Tensor", layer.post_mlp_layernorm(states + layer.mlp(states)))
+    states = layer.post_attention_layernorm(scored + layer.post_attention_dropout(attention.o_proj(context)))
+    return cast("Tensor", layer.post_mlp_layernorm(states + layer.post_mlp_dropout(layer.mlp(states))))
 
 
 def _modern_bert(layer: Any, states: Tensor, packing: Packing, rotary: Rotary) -> Tensor:
     """ModernBERT: pre-norm blocks with one fused projection, whose query third is applied to the scored tokens."""
     attention, normed = layer.attn, layer.attn_norm(states)
-    weight, bias = attention.Wqkv.weight, attention.Wqkv.bias
-    width = weight.shape[0] // 3
-    query = linear(normed[:, packing.score_at], weight[:width], None if bias is None else bias[:width])
-    key, value = linear(normed, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
+    if type(attention.Wqkv) is nn.Linear:
+        weight, bias = attention.Wqkv.weight, attention.Wqkv.bias
+        width = weight.shape[0] // 3
+        query = linear(normed[:, packing.score_at], weight[:width], None if bias is None else bias[:width])
+        key, value = linear(normed, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
+    else:  # with an adapter the projection is more than its weight
+        query, key, value = attention.Wqkv(normed).chunk(3, dim=-1)
+        query = query[:, packing.score_at]
     options = {"scaling": attention.head_dim**-0.5, "sliding_window": attention.sliding_window}
     context = _attend(attention, (query, key, value), packing, rotary, **options)
-    states = states[:, packing.score_at] + attention.Wo(context)
+    states = states[:, packing.score_at] + attention.out_drop(attention.Wo(context))
     return cast("Tensor", states + layer.mlp(layer.mlp_norm(states)))
 
 
@@ -119,8 +128,16 @@ def _attend(
         if packing.causal:  # an encoder's query is at position zero, where the rotation changes nothing
             query = _rotate(query, cos[:, packing.score_at], sin[:, packing.score_at])
     attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
+    if attention.training:
+        options["dropout"] = _dropout(attention)
     context, _ = attend(attention, query, key, value, None, packing=packing, one_query=True, **options)
     return cast("Tensor", context).flatten(2)
+
+
+def _dropout(attention: Any) -> float:
+    """The probability that the stock layer passes to its attention while training: a module's, or a number."""
+    known = getattr(attention, "dropout", getattr(attention, "attention_dropout", 0.0))
+    return float(getattr(known, "p", known))
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

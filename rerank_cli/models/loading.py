@@ -21,7 +21,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from rerank_cli.errors import ModelError
@@ -36,6 +36,7 @@ class _Scores(Protocol):
 
 Packed = TypeVar("Packed", bound=_Scores)
 Padded = TypeVar("Padded", bound=_Scores)
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 
 def stock_config(checkpoint: Checkpoint) -> Any:
@@ -126,7 +127,7 @@ def _unreadable(what: str, error: Exception) -> ModelError:
     return ModelError(f"{what} ({why}). Fix: weights in safetensors")
 
 
-def merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
+def merge_adapter(model: AnyModel, checkpoint: Checkpoint) -> AnyModel:
     """The model with the checkpoint's PEFT adapter merged into its weights."""
     try:
         from peft import PeftModel
@@ -135,7 +136,7 @@ def merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedM
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # about peft's own use of transformers
-            merged: PreTrainedModel = PeftModel.from_pretrained(model, str(checkpoint.adapter)).merge_and_unload()
+            merged: AnyModel = PeftModel.from_pretrained(model, str(checkpoint.adapter)).merge_and_unload()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # peft, safetensors and torch have no common base class for an unsuitable adapter

@@ -25,13 +25,13 @@ from rerank_cli.models.prompts.profiles import Profile, fill, pieces_of
 from rerank_cli.models.prompts.tokens import TextTokenizer, load_tokenizer
 from rerank_cli.models.stated import INPUT, Stated, stated_by
 
-_LAYERED = {"cutoff_layers", "truncation_rule"}
+_LAYERED = {"adapter", "cutoff_layers", "truncation_rule"}
 # The fixed profile of a family, if it has one, and its options beyond those of the profile.
 _FAMILIES: Mapping[str, tuple[Profile | None, set[str]]] = {
-    ENCODER: (profiles.ENCODER, set()),
+    ENCODER: (profiles.ENCODER, {"adapter"}),
     MODULAR: (profiles.ENCODER, set()),
     DECODER: (None, {"profile", "adapter"}),
-    CLASSIFIER: (None, {"profile"}),
+    CLASSIFIER: (None, {"profile", "adapter"}),
     LAYERWISE: (profiles.LAYERWISE, _LAYERED),
     LIGHTWEIGHT: (profiles.LIGHTWEIGHT, _LAYERED | {"layer_heads", "compress_layers", "compress_ratio", "softcap"}),
 }
@@ -61,10 +61,10 @@ class Reading:
     def by_files(self) -> tuple[str, ...]:
         """The settings of texts and tokens, other than the length, that files of the checkpoint state."""
         names = ("answers", "lower_case", "profile", "query_instruction", "truncation_rule", "truncation_side")
-        return tuple(name for name in names if self.sources.get(name, "").startswith(_FILE))
+        return tuple(name for name in names if self.sources.get(name, "").startswith(OF_FILE))
 
 
-_FILE = "file "
+OF_FILE = "file "
 
 
 def is_guess(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> bool:
@@ -72,7 +72,13 @@ def is_guess(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> boo
     name = Path(checkpoint.name).name.lower()
     known = any(part in name for part in ("bge-reranker", "qwen3-reranker", "mxbai-rerank"))
     guessed = family in {DECODER, CLASSIFIER} and options.profile is None and not known
-    return guessed and not _is_told(stated_by(checkpoint))
+    return guessed and _saved_profile(checkpoint) is None and not _is_told(stated_by(checkpoint))
+
+
+def _saved_profile(checkpoint: Checkpoint) -> Path | None:
+    """The file with the profile that the adapter or the model was trained with, if there is one."""
+    folders = [folder for folder in (checkpoint.adapter, checkpoint.folder) if folder is not None]
+    return next((path for folder in folders if (path := folder / profiles.SAVED_PROFILE).is_file()), None)
 
 
 def _is_told(stated: Stated) -> bool:
@@ -126,14 +132,18 @@ def _choose(
     family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOptions, stated: Stated
 ) -> _Choice:
     """`--profile`, else what the files state, else the profile of the family."""
+    saved = _saved_profile(checkpoint)
+    if options.profile is None and saved is not None:
+        profile = profiles.read_profile(str(saved))
+        return _Choice(profile, OF_FILE + saved.name, pair=profile.name == profiles.ENCODER.name)
     if options.profile is not None or not _is_told(stated):
         profile = _profile_of(family, checkpoint, options)
         return _Choice(profile, FAMILY if options.profile is None else FLAG, pair=profile is profiles.ENCODER)
     if stated.chat is None:
-        return _Choice(profiles.ENCODER, _FILE + stated.sources.get("answers", INPUT), pair=True)
+        return _Choice(profiles.ENCODER, OF_FILE + stated.sources.get("answers", INPUT), pair=True)
     chat = chat_prompt(tokenizer, stated, str(checkpoint.config.get("model_type")), checkpoint.name)
     usual = _profile_by_name(checkpoint) or profiles.ENCODER
-    return _Choice(replace(chat.profile, max_length=usual.max_length), _FILE + "chat_template", chat=chat)
+    return _Choice(replace(chat.profile, max_length=usual.max_length), OF_FILE + "chat_template", chat=chat)
 
 
 def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOptions) -> Reading:
@@ -149,15 +159,15 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
     given = {name: value for name, value in options.given().items() if name in _OVERRIDES}
     profile = replace(choice.profile, **(by_files | given))
     sources = dict.fromkeys(("profile", *sorted(_OVERRIDES)), choice.source)
-    sources |= {name: _FILE + stated.sources[_STATED_AS.get(name, name)] for name in by_files if name in _OVERRIDES}
+    sources |= {name: OF_FILE + stated.sources[_STATED_AS.get(name, name)] for name in by_files if name in _OVERRIDES}
     sources |= dict.fromkeys(given, FLAG)
-    sources |= {name: _FILE + file for name, file in stated.sources.items() if name in {"activation", "lower_case"}}
+    sources |= {name: OF_FILE + file for name, file in stated.sources.items() if name in {"activation", "lower_case"}}
     keeps_end = tokenizer.keeps_end if stated.keeps_end is None else stated.keeps_end
     remarks = list(stated.remarks)
     if choice.pair:
         rule = _pair_rule(profile, tokenizer, checkpoint.name, keeps_end=keeps_end)
         rule = replace(rule, shares_prefix=family == DECODER)
-        sources |= {"truncation_side": _FILE + stated.sources.get("keeps_end", "tokenizer.json")} if keeps_end else {}
+        sources |= {"truncation_side": OF_FILE + stated.sources.get("keeps_end", "tokenizer.json")} if keeps_end else {}
     else:
         rule = _rule(profile, checkpoint, tokenizer, choice.chat)
         rule = replace(rule, shares_prefix=family not in {ENCODER, MODULAR})
@@ -165,15 +175,15 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
     sources["max_length"] = BUILT_IN if rule.max_length == profiles.ENCODER.max_length else choice.source
     if stated.max_length is not None and stated.max_length < rule.max_length:
         rule = replace(rule, max_length=stated.max_length)
-        sources["max_length"] = _FILE + stated.sources["max_length"]
+        sources["max_length"] = OF_FILE + stated.sources["max_length"]
     answers: tuple[int, ...] = ()
     if family == DECODER and stated.answers and profile.yes is None:
-        answers, sources["answers"] = stated.answers, _FILE + stated.sources["answers"]
+        answers, sources["answers"] = stated.answers, OF_FILE + stated.sources["answers"]
     elif family == DECODER:
         answers, sources["answers"] = _answers(profile, tokenizer), choice.source
     skip = _skipped(profile, rule, tokenizer, checkpoint) if family == MODULAR else 0
     if family == MODULAR:
-        sources["pooling"] = _FILE + f"{checkpoint.modules[1].folder.name}/config.json"
+        sources["pooling"] = OF_FILE + f"{checkpoint.modules[1].folder.name}/config.json"
     # A space at the end of the lead is tokenized together with the word after it.
     head = tokenizer.ids("" if rule.template.keeps_end else rule.passage_lead.rstrip())
     rule = replace(rule, template=replace(rule.template, passage_head=head), own_instructions=not skip)

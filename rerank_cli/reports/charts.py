@@ -75,10 +75,10 @@ def score_chart(counts: Counter[int], probabilities: bool, width: float, height:
     if probabilities:
         marks = [(logit_of(p), f"{p:g}") for p in _PROBABILITIES]
     else:
-        marks = [(value, f"{value:g}") for value in _nice_steps(low * WIDTH, (high + 1) * WIDTH, 8)]
+        marks = [(value, f"{value:g}") for value in nice_steps(low * WIDTH, (high + 1) * WIDTH, 8)]
     spots = [((logit / WIDTH - low) / (number * merged) * width, label) for logit, label in marks]
     x_ticks = tuple((x, label) for x, label in spots if 0 <= x <= width)
-    steps = [value for value in _nice_steps(0, most, 4) if value == int(value)]
+    steps = [value for value in nice_steps(0, most, 4) if value == int(value)]
     y_ticks = tuple((height - height * value / most, f"{int(value):,}") for value in steps)
     return Chart(width, height, tuple(bars), x_ticks=x_ticks, y_ticks=y_ticks)
 
@@ -88,7 +88,7 @@ def score_label(logit: float, probabilities: bool) -> str:
     return f"{1 / (1 + math.exp(-max(-_STEEP, min(_STEEP, logit)))):.4g}" if probabilities else f"{logit:g}"
 
 
-def _nice_steps(low: float, high: float, about: int) -> list[float]:
+def nice_steps(low: float, high: float, about: int) -> list[float]:
     """About `about` round numbers from `low` to `high`."""
     if high <= low:
         return [low]

@@ -52,19 +52,20 @@ def page(found: Findings) -> str:
         ndcg=NDCG,
         examples=examples(found.quality),
         lines=lines,
-        settings=list(itertools.islice(_settings(found.summary), _SETTINGS)),
+        settings=list(itertools.islice(settings_of(found.summary), _SETTINGS)),
         stages=_stages(found.summary),
         version=__version__,
         style=style,
         script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=style_hash(style),
+        script_hash=style_hash(script),
         name=Path(found.output).name,
         **_charts(found),
     )
 
 
-def _hash(text: str) -> str:
+def style_hash(text: str) -> str:
+    """Allows a style or a script in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -137,12 +138,12 @@ def _origins(found: Findings, top: int, bounds: tuple[int, ...]) -> charts.Chart
     return charts.share_chart(found.ranks.origins(top, bounds), names, _WIDE, 24.0)
 
 
-def _settings(summary: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def settings_of(summary: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """A summary flattened to dotted names and values, in its order, without seconds by stage, which have a chart."""
     for name, value in summary.items():
         if isinstance(value, dict):
             if name != "seconds":
-                yield from _settings(value, f"{before}{name}.")
+                yield from settings_of(value, f"{before}{name}.")
         elif isinstance(value, bool):
             yield before + name, "yes" if value else "no"
         elif isinstance(value, int):

@@ -30,6 +30,11 @@ class Stop:
         return self.reason is not None
 
     @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the time limit, at least a moment; None without one."""
+        return None if self._deadline is None else max(0.001, self._deadline - time.monotonic())
+
+    @property
     def reason(self) -> str | None:
         """The name of the signal, `max-duration`, or None."""
         if self.signal is not None:

@@ -84,7 +84,7 @@ def test_a_model_is_described_with_the_options_it_has():
     assert found["family"] == "lightweight"
     assert found["suffix"] == "\nPredict whether passage B contains an answer to query A."
     assert {"--cutoff-layers", "--compress-ratio", "--softcap"} <= set(found["options"])
-    assert "--adapter" not in found["options"]
+    assert "--profile" not in found["options"]
     assert found["dtype"].startswith("bf16")
 
 

@@ -39,7 +39,8 @@ def test_every_file_that_a_page_names_exists():
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
     for page in pages:
         for path in re.findall(r"`((?:tests|benchmarks|rerank_cli|docs|training)/[\w./-]+)`", page.read_text("utf-8")):
-            assert (ROOT / path).exists(), f"{page.name} names {path}"
+            inside = page.name == "architecture.md" and (ROOT / "rerank_cli" / path).exists()
+            assert inside or (ROOT / path).exists(), f"{page.name} names {path}"
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name} links to {link}"

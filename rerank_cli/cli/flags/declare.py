@@ -35,9 +35,16 @@ LAYERS = "Layerwise and lightweight models"
 DEVICE = "Device and speed"
 RANKING = "Ranking and evaluation"
 OUTPUT = "Output"
+LEARNING = "Learning"
+LOSS = "Loss"
+LORA = "Adapters"
+HELD_OUT = "Evaluation while training"
 RECOVERY = "Resume and errors"
 PROGRESS = "Progress and settings"
-_PANELS = (COMMON, INPUT, BY_ID, MODEL, PROMPT, LAYERS, DEVICE, RANKING, OUTPUT, RECOVERY, PROGRESS)
+_PANELS = (
+    COMMON, INPUT, BY_ID, LEARNING, LOSS, HELD_OUT, LORA, MODEL, PROMPT, LAYERS, DEVICE, RANKING, OUTPUT, RECOVERY,
+    PROGRESS,
+)  # fmt: skip
 _FIRST = ("model", "output", "top_n")  # come first in every help text
 _LOWEST = re.compile(r"; x>=[\d.]+|x>=[\d.]+; |\s*\[x>=[\d.]+\]")
 

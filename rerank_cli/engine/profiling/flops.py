@@ -141,7 +141,7 @@ def costs_of(model: CrossEncoder) -> Costs | None:
         head=head,
         causal=not isinstance(model, PackedEncoder),
         trimmed=bool(getattr(parts, "_trimmed", False)),
-        compression=getattr(parts, "_compression", Compression()),
+        compression=getattr(parts, "compression", Compression()),
     )
 
 

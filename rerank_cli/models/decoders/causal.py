@@ -6,12 +6,12 @@ head only the rows of the answers. A decoder with a classification head of one l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from rerank_cli.models.answer_head import AnswerHead, head_of_answers, head_of_model, head_of_tensor
 from rerank_cli.models.checkpoint import Checkpoint
@@ -20,7 +20,7 @@ from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import TensorFiles, load_stock, merge_adapter, packed_or_padded, stock_config
 from rerank_cli.models.packed_row import TokenRow
 
-_PACKED_AND_TESTED = {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite"}
+PACKED_AND_TESTED = {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite"}
 
 
 def load_decoder(
@@ -32,12 +32,14 @@ def load_decoder(
     packed rows only if a probe gets the same scores both ways, and never with an adapter.
     """
     config = stock_config(checkpoint)
-    tested = config.model_type in _PACKED_AND_TESTED
+    tested = config.model_type in PACKED_AND_TESTED
 
     def parts(attention: str | None) -> tuple[PreTrainedModel, torch.device, AnswerHead]:
         if checkpoint.adapter is not None:
-            model = merge_adapter(load_stock(AutoModelForCausalLM, checkpoint, placement, attention), checkpoint)
-            return model.base_model, placement.device, head_of_model(model, answers, divide_by)
+            stock = AutoModelForCausalLM if answers else AutoModelForSequenceClassification
+            model: Any = merge_adapter(load_stock(stock, checkpoint, placement, attention), checkpoint)
+            head = head_of_model(model, answers, divide_by) if answers else AnswerHead(model.score.weight.float())
+            return model.base_model, placement.device, head
         if answers:
             head = head_of_answers(checkpoint, config, answers, divide_by, placement.device)
         else:
@@ -59,7 +61,8 @@ class _Decoder:
     packed: bool
     layers: tuple[int, ...] = ()
 
-    def __init__(self, backbone: PreTrainedModel, device: torch.device, head: AnswerHead) -> None:
+    def __init__(self, backbone: PreTrainedModel, device: torch.device, head: Callable[[Tensor], Tensor]) -> None:
+        """`head` maps states [n, H] to fp32 scores [n]."""
         self.parameters = backbone.num_parameters()
         self.max_positions = positions_of(backbone.config)
         self.backbone = backbone
@@ -76,6 +79,9 @@ class PackedDecoder(_Decoder):
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
+        return self.logits(row)
+
+    def logits(self, row: TokenRow) -> Tensor:
         return self.compute(self.model_inputs(row))
 
     def model_inputs(self, row: TokenRow, frame: Frame | None = None) -> ModelInputs:
@@ -99,6 +105,9 @@ class PaddedDecoder(_Decoder):
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
+        return self.logits(row)
+
+    def logits(self, row: TokenRow) -> Tensor:
         batch = padded(row.unshared(), self._device, pad=0)
         ids, mask = batch["input_ids"], batch["attention_mask"]
         states = self.backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state

@@ -7,20 +7,21 @@ may merge adjacent passage states between blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rerank_cli.errors import UsageError
-from rerank_cli.models.answer_head import AnswerHead
+from rerank_cli.models.answer_head import AnswerHead, head_of_tensor
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.causal import positions_of
 from rerank_cli.models.inputs import Packing, model_inputs, to_device
+from rerank_cli.models.loading import TensorFiles, merge_adapter
 from rerank_cli.models.packed_row import TokenRow
 
 _SETTINGS = (
@@ -60,6 +61,65 @@ def stock_settings(checkpoint: Checkpoint, cutoffs: Cutoffs, *more: str) -> dict
 
 
 @dataclass(frozen=True, slots=True)
+class LayeredParts:
+    """A loaded backbone and what goes with it.
+
+    `known` are the layers that have a head, `heads` the stored name of each one's tensor; names may repeat. `cap` is
+    the heads' softcap. `scales` multiply the embeddings and each block's attention and feed-forward output, and are not
+    yet part of the weights.
+    """
+
+    backbone: PreTrainedModel
+    cutoffs: Cutoffs
+    known: Sequence[int]
+    heads: Sequence[str]
+    cap: float | None = None
+    scales: tuple[float, float] = (1.0, 1.0)
+
+
+class LayerHead(nn.Module):
+    """The head of one layer: states [n, H] to fp32 scores [n]. Its weight is named as in the checkpoints."""
+
+    def __init__(self, weight: Tensor, cap: float | None) -> None:
+        super().__init__()
+        self.linear_head = nn.Linear(weight.shape[1], 1, bias=False, device=weight.device)
+        self.linear_head.weight = nn.Parameter(weight, requires_grad=False)
+        self.cap = cap
+
+    def forward(self, states: Tensor) -> Tensor:
+        with torch.autocast(states.device.type, enabled=False):
+            scores = self.linear_head(states.float())[:, 0]
+            return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
+
+
+class LayeredModel(nn.Module):
+    """A backbone and the heads of all its layers, under the names that their checkpoints and adapters use."""
+
+    def __init__(self, parts: LayeredParts, checkpoint: Checkpoint, device: torch.device) -> None:
+        super().__init__()
+        files = TensorFiles(checkpoint)
+        names = list(dict.fromkeys(parts.heads))
+        made = [LayerHead(files.read(name).float().to(device), parts.cap) for name in names]
+        self.model = parts.backbone
+        self.lm_head = nn.ModuleList(made) if ".0." in names[0] else made[0]
+        self.config = parts.backbone.config  # read by peft
+        self.heads = {layer: made[names.index(name)] for layer, name in zip(parts.known, parts.heads, strict=True)}
+
+
+def answer_heads(
+    parts: LayeredParts, numbers: Sequence[int], checkpoint: Checkpoint, device: torch.device
+) -> list[AnswerHead]:
+    """The heads of these numbers among the known layers; an adapter is merged into them and into the backbone."""
+    if checkpoint.adapter is None:
+        files = TensorFiles(checkpoint)
+        return [head_of_tensor(files, parts.heads[number], device, parts.cap) for number in numbers]
+    whole = LayeredModel(parts, checkpoint, device)
+    merge_adapter(whole, checkpoint)
+    heads = [whole.heads[parts.known[number]] for number in numbers]
+    return [AnswerHead(head.linear_head.weight.float(), cap=parts.cap) for head in heads]
+
+
+@dataclass(frozen=True, slots=True)
 class Compression:
     """Before each of these blocks, every `ratio` adjacent passage states are replaced by their mean."""
 
@@ -83,7 +143,7 @@ class LayeredDecoder:
         backbone: PreTrainedModel,
         device: torch.device,
         cutoffs: Cutoffs,
-        heads: Sequence[AnswerHead],
+        heads: Sequence[Callable[[Tensor], Tensor]],
         compression: Compression | None = None,
         *,
         packed: bool = True,
@@ -95,11 +155,14 @@ class LayeredDecoder:
         self.backbone = backbone
         self._device = device
         self._heads = dict(zip(cutoffs.layers, heads, strict=True))
-        self._compression = compression or Compression()
+        self.compression = compression or Compression()
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
         """fp32 [n] for one cutoff layer, [n, layers] for several."""
+        return self.logits(row)
+
+    def logits(self, row: TokenRow) -> Tensor:
         if self.packed:
             return self._score(row)
         row = row.unshared()
@@ -116,8 +179,8 @@ class LayeredDecoder:
                 found.append(self._heads[block](backbone.norm(states[0, packing.score_at])))
             if block == top:
                 break
-            if self._compression.at(block):
-                row, states = compress(row, states, self._compression.ratio)
+            if self.compression.at(block):
+                row, states = compress(row, states, self.compression.ratio)
                 inputs = model_inputs(row, self._device, causal=True)
                 packing, rotary = inputs.packing, backbone.rotary_emb(states, inputs.positions)
             states = self._run(backbone.layers[block], states, rotary, packing)

@@ -11,9 +11,14 @@ import torch
 from transformers import LlamaConfig, LlamaModel
 
 from rerank_cli.errors import ModelError
-from rerank_cli.models.answer_head import head_of_tensor
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.decoders.layered import LayeredDecoder, choose_cutoffs, stock_settings
+from rerank_cli.models.decoders.layered import (
+    LayeredDecoder,
+    LayeredParts,
+    answer_heads,
+    choose_cutoffs,
+    stock_settings,
+)
 from rerank_cli.models.inputs import Placement
 from rerank_cli.models.loading import TensorFiles, load_stock
 from rerank_cli.models.options import FamilyOptions
@@ -23,6 +28,21 @@ _DEFAULTS = {"num_hidden_layers": 32, "start_layer": 8, "scale_emb": 1, "scale_d
 
 def load_layerwise(checkpoint: Checkpoint, placement: Placement, options: FamilyOptions) -> LayeredDecoder:
     """The blocks up to the top cutoff layer, and a head for each requested layer."""
+    parts = layerwise_parts(checkpoint, placement, options)
+    backbone, cutoffs, files = parts.backbone, parts.cutoffs, TensorFiles(checkpoint)
+    heads = answer_heads(parts, [parts.known.index(layer) for layer in cutoffs.layers], checkpoint, placement.device)
+    embeddings, branch = parts.scales
+    for name, weight in backbone.named_parameters():
+        factor = embeddings if name == "embed_tokens.weight" else branch
+        if name == "embed_tokens.weight" or name.endswith(("self_attn.o_proj.weight", "mlp.down_proj.weight")):
+            stored = f"model.{name}" if f"model.{name}" in files else name
+            with torch.no_grad():
+                weight.copy_((files.read(stored) if checkpoint.adapter is None else weight).float() * factor)
+    return LayeredDecoder(backbone, placement.device, cutoffs, heads, packed=placement.attention is not None)
+
+
+def layerwise_parts(checkpoint: Checkpoint, placement: Placement, options: FamilyOptions) -> LayeredParts:
+    """The backbone as it is stored, without its scaling factors."""
     config = {**_DEFAULTS, **checkpoint.config}
     if config.get("head_type", "simple") != "simple":
         raise ModelError(f"{checkpoint.name}: head_type {config['head_type']!r} is for training only (expected simple)")
@@ -30,15 +50,8 @@ def load_layerwise(checkpoint: Checkpoint, placement: Placement, options: Family
     cutoffs = choose_cutoffs(options.cutoff_layers, known, checkpoint.name)
     llama = LlamaConfig(**stock_settings(checkpoint, cutoffs, "hidden_act", "rope_scaling"))
     backbone = load_stock(LlamaModel, checkpoint, placement, placement.attention or "eager", llama)
-    files = TensorFiles(checkpoint)
     branch = config["scale_depth"] / config["num_hidden_layers"] ** 0.5  # of the full model's depth
-    for name, weight in backbone.named_parameters():
-        factor = config["scale_emb"] if name == "embed_tokens.weight" else branch
-        if name == "embed_tokens.weight" or name.endswith(("self_attn.o_proj.weight", "mlp.down_proj.weight")):
-            stored = f"model.{name}" if f"model.{name}" in files else name
-            with torch.no_grad():
-                weight.copy_(files.read(stored).float() * factor)
     several = config.get("head_multi", True)
-    names = [f"lm_head.{k - config['start_layer']}" if several else "lm_head" for k in cutoffs.layers]
-    heads = [head_of_tensor(files, f"{name}.linear_head.weight", placement.device) for name in names]
-    return LayeredDecoder(backbone, placement.device, cutoffs, heads, packed=placement.attention is not None)
+    heads = [f"lm_head.{place}" if several else "lm_head" for place in range(len(known))]
+    names = [f"{head}.linear_head.weight" for head in heads]
+    return LayeredParts(backbone, cutoffs, known, names, scales=(config["scale_emb"], branch))

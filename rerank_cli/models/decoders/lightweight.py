@@ -12,12 +12,20 @@ from transformers import Gemma2Config, Gemma2Model
 
 from rerank_cli.choices import LayerHeads
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.models.answer_head import head_of_tensor
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.decoders.layered import Compression, Cutoffs, LayeredDecoder, choose_cutoffs, stock_settings
+from rerank_cli.models.decoders.layered import (
+    Compression,
+    Cutoffs,
+    LayeredDecoder,
+    LayeredParts,
+    answer_heads,
+    choose_cutoffs,
+    stock_settings,
+)
 from rerank_cli.models.inputs import Placement
-from rerank_cli.models.loading import TensorFiles, load_stock
+from rerank_cli.models.loading import load_stock
 from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.prompts.profiles import SAVED_PROFILE
 
 _GEMMA_SETTINGS = (
     "head_dim", "hidden_activation", "query_pre_attn_scalar", "sliding_window", "final_logit_softcapping",
@@ -28,26 +36,34 @@ _COMPRESSED_BY_DEFAULT = (8,)
 
 def load_lightweight(checkpoint: Checkpoint, placement: Placement, options: FamilyOptions) -> LayeredDecoder:
     """The blocks up to the top cutoff layer, and a head for each requested layer."""
+    parts = lightweight_parts(checkpoint, placement, options)
+    cutoffs = parts.cutoffs
+    ours = (checkpoint.folder / SAVED_PROFILE).is_file()  # made by `rerank train`, which trains each layer's own head
+    trained = (options.layer_heads or (LayerHeads.TRAINED if ours else None)) is LayerHeads.TRAINED
+    numbers = [parts.known.index(layer) if trained else rank for rank, layer in enumerate(cutoffs.layers)]
+    heads = answer_heads(parts, numbers, checkpoint, placement.device)
+    compression = compression_of(options, cutoffs, checkpoint.name)
+    packed = placement.attention is not None
+    return LayeredDecoder(parts.backbone, placement.device, cutoffs, heads, compression, packed=packed)
+
+
+def lightweight_parts(checkpoint: Checkpoint, placement: Placement, options: FamilyOptions) -> LayeredParts:
     config = checkpoint.config
     if not config.get("layer_wise", False):
         raise ModelError(f"{checkpoint.name}: has no head per layer (layer_wise is false in config.json)")
     start, step = int(config.get("start_layer", 28)), int(config.get("layer_sep", 28))
     known = range(start, int(config["num_hidden_layers"]) + 1, step)
     cutoffs = choose_cutoffs(options.cutoff_layers, known, checkpoint.name)
-    compression = _compression(options, cutoffs, checkpoint.name)
+    compression_of(options, cutoffs, checkpoint.name)  # before the weights are loaded
     gemma = Gemma2Config(**stock_settings(checkpoint, cutoffs, *_GEMMA_SETTINGS))
     if not options.softcap:
         gemma.attn_logit_softcapping = None
     backbone = load_stock(Gemma2Model, checkpoint, placement, placement.attention or "eager", gemma)
-    files, trained = TensorFiles(checkpoint), options.layer_heads is LayerHeads.TRAINED
-    numbers = [known.index(layer) if trained else rank for rank, layer in enumerate(cutoffs.layers)]
-    names = [f"lm_head.{number}.linear_head.weight" for number in numbers]
-    heads = [head_of_tensor(files, name, placement.device, gemma.final_logit_softcapping) for name in names]
-    packed = placement.attention is not None
-    return LayeredDecoder(backbone, placement.device, cutoffs, heads, compression, packed=packed)
+    names = [f"lm_head.{number}.linear_head.weight" for number in range(len(known))]
+    return LayeredParts(backbone, cutoffs, known, names, gemma.final_logit_softcapping)
 
 
-def _compression(options: FamilyOptions, cutoffs: Cutoffs, where: str) -> Compression:
+def compression_of(options: FamilyOptions, cutoffs: Cutoffs, where: str) -> Compression:
     """`--compress-layers` and `--compress-ratio`. Raises UsageError for values that would have no effect."""
     layers, ratio = options.compress_layers, options.compress_ratio or 1
     if layers is not None and ratio == 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,10 +20,10 @@ from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.encoders.pooling import pooled
 from rerank_cli.models.inputs import Frame, ModelInputs, Packing, Placement, model_inputs, padded
 from rerank_cli.models.last_layer import trim_last_layer
-from rerank_cli.models.loading import load_stock, packed_or_padded, stock_config
+from rerank_cli.models.loading import load_stock, merge_adapter, packed_or_padded, stock_config
 from rerank_cli.models.packed_row import TokenRow
 
-_PACKED_AND_TESTED = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert", "gte"}
+PACKED_AND_TESTED = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert", "gte"}
 
 
 def load_encoder(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder | PaddedEncoder:
@@ -33,20 +33,34 @@ def load_encoder(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder 
     """
     config, stock = stock_config(checkpoint), AutoModelForSequenceClassification
 
-    def packed_encoder() -> PackedEncoder:
-        model = load_stock(stock, checkpoint, placement, placement.attention)
-        mode = "mean" if getattr(model.config, "classifier_pooling", "cls") == "mean" else "cls"
-        return PackedEncoder(cast("PreTrainedModel", model.base_model), _Head(model), placement.device, (mode,))
+    def loaded(attention: str | None) -> PreTrainedModel:
+        model = load_stock(stock, checkpoint, placement, attention)
+        return model if checkpoint.adapter is None else merge_adapter(model, checkpoint)
 
-    def padded_encoder() -> PaddedEncoder:
-        model = load_stock(stock, checkpoint, placement, None)
-        heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
-        if heads:  # the logit is computed in fp32 whatever the dtype of the other layers
-            heads[-1].float().register_forward_pre_hook(lambda _, args: (args[0].float(),))
-        return PaddedEncoder(model, cast("PreTrainedModel", model.base_model), placement.device)
+    return packed_or_padded(
+        placement.attention is not None and takes_packed_rows(stock, config),
+        lambda: packed_encoder(loaded(placement.attention), placement.device),
+        lambda: padded_encoder(loaded(None), placement.device),
+        tested=config.model_type in PACKED_AND_TESTED,
+    )
 
-    packs = placement.attention is not None and takes_packed_rows(stock, config)
-    return packed_or_padded(packs, packed_encoder, padded_encoder, tested=config.model_type in _PACKED_AND_TESTED)
+
+def packed_encoder(
+    model: PreTrainedModel, device: torch.device, around: Callable[[nn.Module], nn.Module] = lambda head: head
+) -> PackedEncoder:
+    """Takes a classification model apart: its pooler is moved into the head, its last layer is trimmed.
+
+    `around` is applied to the head.
+    """
+    mode = "mean" if getattr(model.config, "classifier_pooling", "cls") == "mean" else "cls"
+    return PackedEncoder(cast("PreTrainedModel", model.base_model), around(_Head(model)), device, (mode,))
+
+
+def padded_encoder(model: PreTrainedModel, device: torch.device) -> PaddedEncoder:
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    if heads:  # the logit is computed in fp32 whatever the dtype of the other layers
+        heads[-1].float().register_forward_pre_hook(lambda _, args: (args[0].float(),))
+    return PaddedEncoder(model, cast("PreTrainedModel", model.base_model), device)
 
 
 def takes_packed_rows(stock: Any, config: Any) -> bool:
@@ -80,6 +94,9 @@ class PackedEncoder:
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
+        return self.logits(row)
+
+    def logits(self, row: TokenRow) -> Tensor:
         return self.compute(self.model_inputs(row))
 
     def model_inputs(self, row: TokenRow, frame: Frame | None = None) -> ModelInputs:
@@ -120,6 +137,9 @@ class PaddedEncoder:
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
+        return self.logits(row)
+
+    def logits(self, row: TokenRow) -> Tensor:
         inputs = padded(row, self._device, self._pad)
         if not self._types:
             del inputs["token_type_ids"]

@@ -30,18 +30,18 @@ def load_modular(checkpoint: Checkpoint, placement: Placement, skip: int = 0) ->
 
     def packed_encoder() -> PackedEncoder:
         backbone = load_stock(AutoModel, checkpoint, placement, placement.attention)
-        return PackedEncoder(backbone, _head(checkpoint, placement), placement.device, modes, skip)
+        return PackedEncoder(backbone, module_head(checkpoint, placement), placement.device, modes, skip)
 
     def padded_encoder() -> PaddedEncoder:
         backbone = load_stock(AutoModel, checkpoint, placement, None)
-        whole = _Whole(backbone, modes, skip, _head(checkpoint, placement))
+        whole = Whole(backbone, modes, skip, module_head(checkpoint, placement))
         return PaddedEncoder(whole, backbone, placement.device)
 
     packs = placement.attention is not None and not is_causal(checkpoint) and takes_packed_rows(AutoModel, config)
     return packed_or_padded(packs, packed_encoder, padded_encoder, tested=config.model_type == "modernbert")
 
 
-class _Whole(nn.Module):
+class Whole(nn.Module):
     """Backbone, pooling and head over a right-padded batch, to logits [n]."""
 
     def __init__(self, backbone: nn.Module, modes: Sequence[str], skip: int, head: nn.Module) -> None:
@@ -57,7 +57,7 @@ class _Whole(nn.Module):
         return cast("Tensor", self.head(vectors))
 
 
-def _head(checkpoint: Checkpoint, placement: Placement) -> nn.Module:
+def module_head(checkpoint: Checkpoint, placement: Placement) -> nn.Module:
     """The modules after the pooling, in fp32: pooled vectors [n, H · modes] to logits [n]."""
     built: list[nn.Module] = []
     at = "sentence_embedding"

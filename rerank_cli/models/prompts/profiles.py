@@ -18,6 +18,8 @@ import orjson
 from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 
+# The profile of a model that `rerank train` wrote, in its folder.
+SAVED_PROFILE = "rerank_profile.json"
 _SLOTS = {
     "prefix": {"prompt"},
     "query": {"query", "instruction"},

@@ -1,0 +1,346 @@
+"""A whole training run: read the data, load the model, compute steps, evaluate, save, publish the result.
+
+A checkpoint has everything that the next step depends on, so the same command started again computes the same weights.
+The result's folder appears only once everything in it is written.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rerank_cli.choices import Loss, OnChanged, Resume
+from rerank_cli.display import shown
+from rerank_cli.engine.lazy import uncollected
+from rerank_cli.engine.limits import find
+from rerank_cli.errors import ChangedError, InputError, RerankError, UsageError
+from rerank_cli.evaluation.evaluate import Evaluation
+from rerank_cli.models.checkpoint import Checkpoint
+from rerank_cli.models.registry import identify
+from rerank_cli.run.signals import Stop, die_of, listening
+from rerank_cli.storage.opening import stamp_of
+from rerank_cli.storage.paths import refuse_if_input
+from rerank_cli.training.data.open import DataOptions, OpenedData, open_data
+from rerank_cli.training.data.store import BatchPlan
+from rerank_cli.training.options import LossOptions, TrainConfig, rules_of
+from rerank_cli.training.processes import Processes, joined
+from rerank_cli.training.run.checkpoints import OPTIMIZER, WEIGHTS, TrainingState, WorkFolder
+from rerank_cli.training.run.evaluation import open_held_out
+from rerank_cli.training.run.fingerprint import differences, settings_of
+from rerank_cli.training.run.log import StepLog
+from rerank_cli.training.run.steps import Steps, clock
+from rerank_cli.training.run.teacher import TeacherFiles, taught
+from rerank_cli.training.run.trackers import Trackers, check_trackers
+
+if TYPE_CHECKING:
+    from rerank_cli.training.learner import Learner
+    from rerank_cli.training.losses import LossSettings
+    from rerank_cli.training.optimizer import OptimizerSettings
+
+
+@dataclass(slots=True)
+class TrainSummary:
+    """What a run did. `interrupted` is why it stopped early and can be continued, None if it is finished."""
+
+    state: TrainingState | None = None
+    rejected: int = 0
+    nothing_to_do: bool = False
+    interrupted: str | None = None
+    evaluation: Evaluation | None = None
+    estimate: Mapping[str, Any] | None = None
+
+    def line(self) -> str:
+        """`120 steps in 5:10, nDCG@10 0.6770 → 0.7130 (p = 0.0031) at step 100`."""
+        state = self.state
+        assert state is not None
+        parts = [f"{state.steps_done:,} steps in {clock(state.seconds)}"]
+        if state.best_step is not None:
+            name = next(iter(state.evaluations[0]["measures"]))
+            best = next(line for line in state.evaluations[1:] if line["step"] == state.best_step)
+            found = best["differences"][name]
+            p = f" (p = {found['permutation_p']:.2g})" if found else ""
+            figures = f"{state.baseline['means'][name]:.4f} → {best['measures'][name]:.4f}{p}"
+            parts.append(f"{name} {figures} at step {state.best_step:,}")
+        if self.rejected:
+            parts.append(f"{self.rejected:,} records rejected")
+        return ", ".join(parts)
+
+
+def train(config: TrainConfig, *, signals: bool = True) -> tuple[TrainSummary, Stop]:
+    """Train, or go on where an earlier run of the same command stopped.
+
+    With `signals` the run handles signals, and the caller ends the process by `Stop.signal` if it is set. Raises
+    RerankError subclasses with a message of one line.
+    """
+    with joined(config.model.device) as processes:
+        return _train(_placed(config, processes), processes, signals)
+
+
+def _placed(config: TrainConfig, processes: Processes) -> TrainConfig:
+    """The configuration of one of several processes: its own device, and no messages but from the first."""
+    if processes.count == 1:
+        return config
+    notify = config.notify if processes.leads else lambda _: None
+    data = config.data if processes.leads else replace(config.data, bad=replace(config.data.bad, errors=None))
+    model, device = config.model, config.model.device
+    if device == "cuda" or (device == "auto" and _has_cuda()):
+        model = replace(model, device=f"cuda:{processes.local}")
+    return replace(config, notify=notify, data=data, model=model)
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _train(config: TrainConfig, processes: Processes, signals: bool) -> tuple[TrainSummary, Stop]:
+    stop = Stop(config.max_duration)
+    job = _Job(config, stop, WorkFolder(config.output), processes)
+    try:
+        with ExitStack() as stack:
+            if signals:
+                stack.enter_context(listening(stop, job.announce, job.say_progress, job.remove_lock))
+            if processes.leads:
+                job.lock(stack)
+            job.work(stack)
+    except ChangedError as error:
+        if config.on_changed is not OnChanged.RESTART:
+            raise
+        done = job.state.steps_done if job.state else 0
+        config.notify(f"{error.what}; starting over, the unfinished run with {done:,} steps is discarded")
+        return _train(replace(config, resume=Resume.NEVER), processes, signals)
+    except RerankError as error:
+        saved = job.training.saved if job.training else 0
+        if saved and "--restart" not in str(error):
+            kept = f"the checkpoint of step {saved:,} is kept"
+            config.notify(f"{kept}; fix the problem and run {config.same_command} to go on")
+        raise
+    return job.summary, stop
+
+
+@dataclass(slots=True)
+class _Job:
+    """One run. What it opens is closed by the stack that its methods are given."""
+
+    config: TrainConfig
+    stop: Stop
+    folder: WorkFolder
+    processes: Processes
+    summary: TrainSummary = field(default_factory=TrainSummary)
+    state: TrainingState | None = None
+    training: Steps | None = None
+    steps: int = 0
+    _locked: bool = False
+
+    def lock(self, stack: ExitStack) -> None:
+        """Take the output's lock. A signal that arrives meanwhile takes effect afterwards."""
+        self.stop.patient = True
+        stack.enter_context(self.folder.held())
+        self._locked = True
+        self.stop.patient = False
+        if self.stop.signal:
+            self.remove_lock()
+            die_of(self.stop.signal)
+
+    def remove_lock(self) -> None:
+        """Remove the lock file if this run holds it: for a process that is about to end without unwinding."""
+        if self._locked:
+            self.folder.lock.unlink(missing_ok=True)
+
+    def announce(self, reason: str) -> None:
+        self.config.notify(f"{reason}: saving a checkpoint after this step; once more ends at once")
+
+    def work(self, stack: ExitStack) -> None:
+        config, folder = self.config, self.folder
+        check_trackers(config.report_to)
+        named = find(config.model)
+        mark = settings_of(config) | {"model revision": named.revision}
+        if config.resume is not Resume.NEVER and not config.overwrite and self._complete(mark):
+            self.summary.nothing_to_do = True
+            return
+        if not config.dry_run:
+            folder.refuse_existing(config.overwrite)
+        saved = None if config.dry_run else folder.saved(config.resume)
+        if saved:
+            self._refuse_another(saved, mark)
+        held_out = open_held_out(config.held_out, config.notify) if config.held_out else None
+        data = self._open_data(stack, config.data)
+        files = data.groups.files
+        teacher = TeacherFiles(config, folder.final)
+        if config.teacher and config.dry_run:
+            config.notify("the scores of --teacher are left out: the loss and the time are those of --loss ce")
+            config = replace(config, loss=LossOptions(Loss.CE))
+        elif config.teacher:
+            found = self._taught(config.teacher, data, teacher)
+            if found is None:
+                self.summary.interrupted = self.stop.reason or "max-duration"
+                return
+            data = self._open_data(stack, found)
+        mark |= {"data": data.groups.fingerprint, "judgements": held_out.mark if held_out else None}
+        if saved:
+            self._refuse_another(saved, mark)
+        self.state = saved or TrainingState(mark)
+        self.steps = _steps(config, data.groups.steps_per_epoch)
+        with uncollected():
+            from rerank_cli.training.learner import loss_settings, open_learner, optimizer_settings
+        checkpoint = self._begin(named, stack)
+        family = identify(checkpoint)
+        loss = loss_settings(config, data.groups, data.groups.with_teacher)
+        rates = optimizer_settings(config, family)
+        learner = open_learner(config, checkpoint, family, loss, self.processes)
+        self._describe(learner, data, loss, rates)
+        if config.dry_run:
+            from rerank_cli.training.run.estimate import estimate
+
+            self.summary.estimate = estimate(learner, data.groups, held_out, self.steps)
+            return
+        if saved:
+            config.notify(f"resuming after step {saved.steps_done:,} of {self.steps:,}")
+            learner.load(folder.tensors(WEIGHTS))
+            learner.trainer.optimizer.load(folder.tensors(OPTIMIZER))
+            if saved.part_tokens is not None:
+                learner.trainer.part_tokens = saved.part_tokens
+        self.processes.wait()  # until all have read the checkpoint
+        log = None
+        if self.processes.leads:
+            if saved:
+                folder.keep_best(saved)
+            else:
+                folder.create()
+            log = StepLog(config.log or str(folder.log), self.state.log_bytes)
+            stack.callback(log.close)
+        learner.rehearse(data.groups.longest(config.batch_groups))
+        names = config.report_to if self.processes.leads else ()
+        run_name = folder.final.name
+        trackers = Trackers(names, run_name, config.report_dir or f"{folder.final}.reports", mark)
+        stack.callback(trackers.close)
+        self.stop.patient = True
+        run = self.training = Steps(
+            config,
+            self.steps,
+            self.stop,
+            folder,
+            self.processes,
+            self.state,
+            learner,
+            data,
+            held_out,
+            log,
+            trackers,
+            rates,
+            self.state.steps_done,
+        )
+        if run.compute():
+            self._finish(run, named, files)
+            if self.processes.leads:
+                teacher.remove()
+        else:
+            self.summary.interrupted = self.stop.reason
+
+    def _begin(self, named: Checkpoint, stack: ExitStack) -> Checkpoint:
+        """The checkpoint that training begins with, made of the named one if that has no head."""
+        from rerank_cli.training.run.begin import begin
+
+        name = f"{self.folder.final.name}.base" + (f"-{self.processes.rank}" if self.processes.count > 1 else "")
+        made = self.folder.final.with_name(name)
+        stack.callback(shutil.rmtree, made, ignore_errors=True)
+        found = begin(named, self.config.start_layer, self.config.seed, made)
+        if found is not named:
+            self.config.notify(f"{named.name} has no head for a score: it gets a new one")
+        return found
+
+    def _taught(self, teacher: str, data: OpenedData, files: TeacherFiles) -> DataOptions | None:
+        """The data with the teacher's scores, None if the time is over. Process 0 makes them."""
+        config, found = self.config, None
+        if self.processes.leads:
+            found = taught(config, teacher, data.groups, files, self.stop.seconds_left)
+        return self.processes.gather(found)[0]
+
+    def _open_data(self, stack: ExitStack, options: DataOptions) -> OpenedData:
+        config = self.config
+        rules = rules_of(config)
+        plan = BatchPlan(config.batch_groups, config.seed, config.shuffle)
+        data = open_data(options, rules, plan, str(self.folder.final.parent), config.notify)
+        stack.callback(data.groups.close)
+        self.summary.rejected = data.rejected
+        for path in data.groups.files:
+            refuse_if_input(config.log or self.folder.log, [path], "another --log")
+        for remark in data.remarks:
+            config.notify(remark)
+        return data
+
+    def _describe(self, learner: Learner, data: OpenedData, loss: LossSettings, rates: OptimizerSettings) -> None:
+        """Say what is trained on what."""
+        model, config = learner.opened.trainable, self.config
+        trained = sum(weight.numel() for weight in model.trained.values())
+        rows = "packed rows" if model.model.packed else "padded batches"
+        adapters = "adapters" if model.adapter is not None else "all weights"
+        what = f"{config.model.name} on {model.device}, {adapters} ({trained:,} parameters), {rows}"
+        config.notify(f"{what}, loss {loss.kind.value}, lr {rates.lr:g}")
+        groups = data.groups
+        epochs = f"{self.steps:,} steps, {config.epochs:g} epoch{'' if config.epochs == 1 else 's'}"
+        config.notify(f"{len(groups):,} groups of {config.group_size}, {config.batch_groups} a step: {epochs}")
+
+    def _refuse_another(self, saved: TrainingState, mark: Mapping[str, Any]) -> None:
+        """Raise ChangedError with the differences if a checkpoint is of a run with other settings."""
+        found = differences({name: saved.fingerprint.get(name) for name in mark}, dict(mark))
+        self.state = saved
+        if found:
+            raise ChangedError(f"{shown(self.config.output, 300)}: started with other settings ({'; '.join(found)})")
+
+    def _complete(self, mark: Mapping[str, Any]) -> bool:
+        """Whether an earlier run of the same command has finished; removes what it left if it was killed then."""
+        manifest = self.folder.manifest()
+        if manifest is None or self.config.dry_run:
+            return False
+        made, made_of = manifest.get("settings", {}), manifest.get("stamps", {})
+        stamps: dict[str, Any] = {}
+        if differences({name: made.get(name) for name in mark}, dict(mark)):
+            return False
+        with suppress(InputError):
+            stamps = {path: asdict(stamp) for path in made_of if (stamp := stamp_of(path))}
+        if stamps != made_of:
+            return False
+        self.folder.forget()
+        self.summary.rejected = int(manifest.get("rejected", 0))
+        return True
+
+    def _finish(self, run: Steps, checkpoint: Checkpoint, files: Mapping[str, str]) -> None:
+        """Write the result with the best weights, or the last if nothing was evaluated."""
+        from rerank_cli.training.run.result import write_result
+
+        state, folder = run.state, self.folder
+        if run.log is None:  # another process writes the result
+            return
+        self.summary.state, self.summary.evaluation = state, run.evaluation
+        if state.best_step is not None and state.best_step != state.steps_done:
+            run.learner.load(folder.best_weights(state))
+        log = run.log.path
+
+        def write(made: Path) -> None:
+            write_result(made, self.config, run.learner, checkpoint, state, files, run.data, run.held_out)
+            shutil.copyfile(log, made / "training_log.jsonl")
+
+        folder.publish(write)
+
+    def say_progress(self) -> None:
+        """One line of progress."""
+        if self.training is None:
+            self.config.notify("loading")
+        else:
+            self.training.say_progress()
+
+
+def _steps(config: TrainConfig, steps_per_epoch: int) -> int:
+    """The number of steps. Raises UsageError if there are none."""
+    found = math.ceil(config.epochs * steps_per_epoch)
+    found = found if config.max_steps is None else min(found, config.max_steps)
+    if found < 1:
+        raise UsageError(f"--epochs {config.epochs:g}: there is no step to compute (expected more than 0)")
+    return found

@@ -1,0 +1,91 @@
+"""Scores of a teacher for all groups, by a run that can be resumed, before the training that learns from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+
+from rerank_cli.choices import OutputFormat, ProgressMode, Resume
+from rerank_cli.engine.lazy import start_session
+from rerank_cli.engine.limits import find
+from rerank_cli.engine.options import ModelOptions
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
+from rerank_cli.records import Shape
+from rerank_cli.run.job import run
+from rerank_cli.run.options import RunConfig
+from rerank_cli.storage.files import replace_file, writing
+from rerank_cli.storage.paths import sync_folder
+from rerank_cli.training.data.open import DataOptions
+from rerank_cli.training.data.store import Groups
+from rerank_cli.training.options import TrainConfig
+
+_TOGETHER = 64  # groups whose texts are looked up at once
+
+
+class TeacherFiles:
+    """The file with the groups and their teacher scores, and what is beside it until the training is finished."""
+
+    def __init__(self, config: TrainConfig, final: Path) -> None:
+        self._kept = config.teacher_scores is not None
+        self.scores = Path(config.teacher_scores or final.with_name(final.name + ".teacher.jsonl"))
+        self.groups = self.scores.with_name(self.scores.name + ".groups")
+        self.done = self.scores.with_name(self.scores.name + ".done")
+
+    def remove(self) -> None:
+        """Remove all but the scores, and these too unless a flag names their file."""
+        for path in (self.groups, self.done, *(() if self._kept else (self.scores,))):
+            path.unlink(missing_ok=True)
+
+
+def taught(
+    config: TrainConfig, teacher: str, groups: Groups, files: TeacherFiles, seconds: float | None
+) -> DataOptions | None:
+    """Score all groups with the teacher; returns the data with its scores.
+
+    Prompts of the records are for the model that is trained: the teacher reads pairs as it does by default. None if
+    `seconds` have passed before the end; the same command goes on. Raises RerankError like a run.
+    """
+    model = ModelOptions(teacher, device=config.model.device, threads=config.model.threads)
+    mark = orjson.dumps([teacher, find(model).revision, groups.fingerprint, config.group_size])
+    found = replace(config.data, input=InputOptions((str(files.scores),)), qrels=None, label_field=None)
+    if files.done.exists() and files.done.read_bytes() == mark and files.scores.exists():
+        return found
+    if not files.groups.exists() or config.resume is Resume.NEVER:
+        _write(groups, files.groups)
+    config.notify(f"scoring {len(groups):,} groups with {teacher}: {files.scores}")
+    summary, _ = run(
+        RunConfig(
+            model=model,
+            input=InputOptions((str(files.groups),), shape=Shape.TRAIN),
+            output=OutputOptions(str(files.scores), OutputFormat.API, AnswerOptions(teacher), config.overwrite),
+            max_duration=seconds,
+            on_changed=config.on_changed,
+            resume=config.resume,
+            progress=ProgressMode.PLAIN,
+            progress_interval=config.progress_interval,
+            notify=config.notify,
+        ),
+        start_session,
+        lambda wanted: find(wanted).revision,
+        signals=False,
+    )
+    if summary.interrupted:
+        return None
+    replace_file(files.done, mark)
+    return found
+
+
+def _write(groups: Groups, path: Path) -> None:
+    """All groups as records, whole or not at all. Raises OutputError."""
+    made = path.with_name(path.name + ".new")
+    with writing(str(path)):
+        with open(made, "wb") as file:
+            for record in groups.records(_TOGETHER):
+                file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+            file.flush()
+            os.fsync(file.fileno())
+        made.rename(path)
+        sync_folder(path.parent)
