@@ -29,6 +29,8 @@ from rerank_cli.models.checkpoint import Checkpoint, one_line
 from rerank_cli.models.inputs import Placement
 from rerank_cli.models.packed_row import TokenRow
 
+_LAYER = re.compile(r"(?:^|\.)(layers?|h|blocks)\.(\d+)\.")
+
 
 class _Scores(Protocol):
     def score(self, row: TokenRow) -> Tensor: ...
@@ -69,7 +71,8 @@ def load_stock(
 ) -> PreTrainedModel:
     """A stock class (or an Auto class) with the checkpoint's weights, loaded directly in the target dtype.
 
-    Tensors unknown to the class are not read. Raises ModelError if a tensor is missing or not finite.
+    Tensors unknown to the class are not read. Raises ModelError if a tensor is missing or not finite, or if there are
+    more layers than the configuration says.
     """
     kwargs: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     if config is not None:
@@ -90,9 +93,25 @@ def load_stock(
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{checkpoint.name}: weights lack {len(missing)} tensors ({', '.join(missing[:3])}, …)")
+    _refuse_more_layers(model, sorted(info["unexpected_keys"]), checkpoint)
     found: PreTrainedModel = model.eval().requires_grad_(False).to(placement.device)
     refuse_non_finite(found.named_parameters(), checkpoint)
     return found
+
+
+def _refuse_more_layers(model: PreTrainedModel, unknown: Iterable[str], checkpoint: Checkpoint) -> None:
+    """Raise ModelError if weights of the model's own stack of layers are left out, because config.json counts fewer."""
+    count = getattr(model.config, "num_hidden_layers", None)
+    base = f"{model.base_model_prefix}."
+    stacks = {name[: match.start(2)] for name, _ in model.named_parameters() if (match := _LAYER.search(name))}
+    for name in unknown:
+        match = _LAYER.search(name)
+        if count is None or match is None or int(match[2]) < count:
+            continue
+        stack = name[: match.start(2)]
+        if count < 1 or not stacks.isdisjoint({stack, base + stack, stack.removeprefix(base)}):
+            what = f"weights have a layer {match[2]} ({name})"
+            raise ModelError(f"{checkpoint.name}: {what}, config.json states num_hidden_layers {count}")
 
 
 def refuse_non_finite(tensors: Iterable[tuple[str, Tensor]], checkpoint: Checkpoint) -> None:

@@ -52,11 +52,11 @@ def decoder(tmp_path_factory):
 
 @pytest.fixture
 def altered(checkpoint, tmp_path):
-    """A function: a copy of the tiny BERT with changes to its config.json."""
+    """A function: a copy of the tiny BERT, or `of` another, with changes to its config.json."""
 
-    def alter(**changes):
+    def alter(of="bert", **changes):
         folder = tmp_path / "altered"
-        shutil.copytree(checkpoint("bert"), folder)
+        shutil.copytree(checkpoint(of), folder)
         config = json.loads((folder / "config.json").read_text()) | changes
         (folder / "config.json").write_text(json.dumps(config))
         return folder

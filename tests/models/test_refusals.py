@@ -95,6 +95,13 @@ def test_a_value_in_the_configuration_that_is_of_another_type(altered, name, val
     refuse(folder, f"^{re.escape(f'{folder}: config.json: unusable {name} ({what})')}$")
 
 
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "deberta-v2", "electra"])
+@pytest.mark.parametrize("count", [2, 0, -1])
+def test_fewer_layers_in_the_configuration_than_in_the_weights(altered, family, count):
+    folder = altered(of=family, num_hidden_layers=count)
+    refuse(folder, rf"weights have a layer \d \(.*\), config.json states num_hidden_layers {count}")
+
+
 def test_a_folder_without_configuration(tmp_path):
     refuse(tmp_path, "no config.json")
 

@@ -43,7 +43,7 @@ class GroupRules:
         wrong = [label for label in group.labels or () if not 0 <= label <= 1] if self.unit_labels else []
         if wrong:
             got = f"got {wrong[0]:g}, expected 0 to 1"
-            raise BadRecord("bad_label", f"the label is no probability ({got}). Fix: --loss mse, or listwise")
+            raise BadRecord("bad_label", f"the label is no probability ({got}). Fix: --loss mse, or listnet")
         if self.draws_labelled(group) or set(group.positives).isdisjoint(group.negatives):
             return group
         cut = len(group.positives)
