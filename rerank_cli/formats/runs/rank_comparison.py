@@ -113,12 +113,13 @@ def _from_candidate(index: int, candidate: Candidate) -> Result:
 
 
 def _filled(answer: QueryResults, candidates: Sequence[Result]) -> tuple[Result, ...]:
-    """Results with the data of their candidates, found by index, or by id without one. Raises InputError."""
+    """Results with the data of their candidates, found by index, by id without one, else by text. Raises InputError."""
     known: dict[str | int, Result] = dict(enumerate(candidates))
     known |= {candidate.id: candidate for candidate in candidates}
+    texts = {(candidate.title, candidate.text): candidate for candidate in reversed(candidates)}
     filled = []
     for result in answer.results:
-        found = known.get(_key(result))
+        found = known.get(_key(result)) if result.named else texts.get((result.title or None, result.text))
         if found is None:
             got = f"got candidate `{shown(result.id)}` of query `{shown(answer.id)}`, which the input does not have"
             raise _other_input(answer, got)

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
@@ -41,8 +41,9 @@ Scores: TypeAlias = dict[str, float]
 class Result:
     """One ranked candidate. What the file does not state is None, or NaN as `score`.
 
-    `id` is its own id as text, or its index. `index` counts from 0 in the input's list of candidates. `score` is the
-    relevance score, `logit` is set only if it is written too, `first_score` is the first stage's score.
+    `id` is its own id as text, or its index; if the file has neither, `named` is false and the id is `#` and the place
+    among the query's rows, from 1. `index` counts from 0 in the input's list of candidates. `score` is the relevance
+    score, `logit` is set only if it is written too, `first_score` is the first stage's score.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Result:
     title: str | None = None
     text: str | None = None
     truncated: bool | None = None
+    named: bool = True
 
 
 class QueryResults(NamedTuple):
@@ -345,7 +347,8 @@ class RunFile:
         index = index if isinstance(index, int) else None
         score = self._score(row.get("relevance_score"), "relevance_score")
         logit, title, truncated = a_number(row.get("logit")), a_string(row.get("title")), row.get("truncated")
-        result = Result(key_of(document), score, index, logit, _first_score(row), title, self._text(row), truncated)
+        name_of, text_of, named = key_of(document), self._text(row), document is not None
+        result = Result(name_of, score, index, logit, _first_score(row), title, text_of, truncated, named)
         return _Row(name, a_string(text), result, _number(row.get("rank"), "rank"), position)
 
     def _score(self, value: Json, what: str) -> float:
@@ -369,11 +372,13 @@ def _in_order(rows: list[_Row]) -> QueryResults:
     """
     head, results = rows[0], [row.result for row in rows]
     ranks, stated = {row.rank for row in rows}, None
+    if not all(result.named for result in results):
+        results = [result if result.named else replace(result, id=f"#{n}") for n, result in enumerate(results, 1)]
     if None not in ranks:
         if len(ranks) < len(rows):
             what = f"query {shown(head.id)}, whose rows begin here, has one rank more than once"
             raise InputError(f"{head.position}: {what}")
-        results = [row.result for row in sorted(rows, key=lambda row: row.rank or 0.0)]
+        results = [results[place] for place in sorted(range(len(rows)), key=lambda place: rows[place].rank or 0.0)]
     else:
         for scores in ([result.score for result in results], [result.first_score for result in results]):
             known = [score for score in scores if score is not None and not math.isnan(score)]

@@ -81,3 +81,18 @@ def test_an_input_of_another_run_is_one_line(placed, requests, message):
         placed([answer("a", [4])], requests)
     assert message in str(caught.value)
     assert "Fix: --input" in str(caught.value)
+
+
+def test_rows_without_ids_are_found_in_the_input_by_their_texts(placed):
+    given = [{"query": "q", "title": title, "text": text} for title, text in [("A", "x"), ("", "y"), ("B", "x")]]
+    rows = [
+        {**given[i], "relevance_score": score, "rank": rank}
+        for i, score, rank in [(2, 0.9, 1), (0, 0.5, 2), (1, 0.1, 3)]
+    ]
+    (alone,) = placed(rows)
+    assert [place.result.id for place in alone.results] == ["#1", "#2", "#3"]
+    assert [alone.scores[name] for name in ("#1", "#2", "#3")] == sorted(alone.scores.values(), reverse=True)
+    (query,) = placed(rows, given)
+    assert first_ranks(query) == [3, 1, 2]
+    with pytest.raises(InputError, match="was not made from this input"):
+        placed([{**rows[0], "text": "z"}], given)
