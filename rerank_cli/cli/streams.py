@@ -78,7 +78,6 @@ def prepare_environment() -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        "TOKENIZERS_PARALLELISM": "true",
     }.items():
         os.environ.setdefault(name, value)
 

@@ -83,8 +83,7 @@ class ModelSession:
 
 def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) -> ModelSession:
     """Load a model; `checkpoint` saves looking it up again. Raises ModelError or UsageError, each one line."""
-    # Threads of torch and of the tokenizer. By default torch already ignores hyper-threads where it can detect them.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # By default torch already ignores hyper-threads where it can detect them.
     if options.threads is not None:
         torch.set_num_threads(options.threads)
         os.environ["RAYON_NUM_THREADS"] = str(options.threads)
