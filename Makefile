@@ -65,7 +65,7 @@ $(READY): pyproject.toml constraints.txt
 # The adapters against LangChain and LlamaIndex themselves, whose fifty packages are kept out of .venv.
 adapters-check: $(READY)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --target build/adapters langchain-core llama-index-core
-	PYTHONPATH=$(CURDIR)/build/adapters $(BIN)/python -m pytest tests/unit/api/test_adapters.py tests/cli/test_python_face.py \
+	PYTHONPATH=$(CURDIR)/build/adapters $(BIN)/python -m pytest tests/unit/api/test_framework_adapters.py tests/cli/test_python_face.py \
 	  -k "langchain or llama or page"
 
 # The wheel with its dependencies in an empty environment, from the metadata alone.

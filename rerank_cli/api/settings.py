@@ -1,6 +1,6 @@
 """The keywords of `Reranker` and `run_file` with their types: the flags of the command, dashes as underscores.
 
-`tests/unit/api/test_settings.py` compares them with the flags.
+`tests/unit/api/test_keywords.py` compares them with the flags.
 """
 
 from __future__ import annotations
