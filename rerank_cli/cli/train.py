@@ -28,7 +28,7 @@ from rerank_cli.cli.flags import common, declare, model
 from rerank_cli.cli.flags.declare import flag, moved
 from rerank_cli.cli.flags.values import duration
 from rerank_cli.cli.settings import Config, PrintConfig, show
-from rerank_cli.cli.streams import notifier, prepare, say
+from rerank_cli.cli.streams import notifier, prepare
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 
 if TYPE_CHECKING:
@@ -329,11 +329,11 @@ def train(
 
         print("\n".join(lines(dict(outcome.estimate))))
     if outcome.nothing_to_do:
-        say(f"{plan.output}: already complete, nothing to do (--overwrite trains again)")
+        plan.notify(f"{plan.output}: already complete, nothing to do (--overwrite trains again)")
     elif outcome.interrupted:
-        say(f"stopped by {outcome.interrupted}, work kept; {plan.same_command} continues from here")
-    elif outcome.state is not None and not quiet:
-        say(f"{plan.output}: {outcome.line()}; rerank run -m {plan.output} scores with it")
+        plan.notify(f"stopped by {outcome.interrupted}, work kept; {plan.same_command} continues from here")
+    elif outcome.state is not None:
+        plan.notify(f"{plan.output}: {outcome.line()}; rerank run -m {plan.output} scores with it")
     if stop.signal:
         die_of(stop.signal)
     if outcome.interrupted:

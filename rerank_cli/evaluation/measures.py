@@ -50,15 +50,18 @@ def library() -> Any:
     return ir_measures
 
 
-def parse_measures(text: str) -> list[Measure]:
-    """Parse comma-separated names. UsageError for a measure that is unknown or that no installed package computes."""
+def parse_measures(text: str, flag: str = "--measures") -> list[Measure]:
+    """Parse comma-separated names. UsageError for a measure that is unknown or that no installed package computes.
+
+    `flag` is the flag that the user gave them by, for messages.
+    """
     names = list(dict.fromkeys(name.strip() for name in _SEPARATOR.split(text) if name.strip()))
     if not names:
-        raise UsageError(f"--measures is empty. Fix: --measures {DEFAULT}")
-    return [Measure(name, _parse(name)) for name in names]
+        raise UsageError(f"{flag} is empty. Fix: {flag} {DEFAULT}")
+    return [Measure(name, _parse(name, flag)) for name in names]
 
 
-def _parse(name: str) -> Any:
+def _parse(name: str, flag: str) -> Any:
     irm = library()
     known = irm.measures.registry
     spelled = {written.lower(): written for written in reversed(known)}
@@ -81,12 +84,12 @@ def _parse(name: str) -> Any:
         wrong = begin[0].lower() if begin else ""
         close = difflib.get_close_matches(wrong, spelled, 1) if wrong not in spelled else []
         fix = shown(spelled[close[0]] + name[len(wrong) :]) if close else "nDCG@10, say"
-        raise UsageError(f"--measures {shown(name)}: not a measure of ir_measures ({reason}). Fix: {fix}") from None
+        raise UsageError(f"{flag} {shown(name)}: not a measure of ir_measures ({reason}). Fix: {fix}") from None
     if irm.pyndeval.supports(found):
         what, fix = "needs judgements by subtopic, which are not read", f"the command ir_measures QRELS RUN {name}"
-        raise UsageError(f"--measures {shown(name)}: {what}. Fix: {shown(fix)}")
+        raise UsageError(f"{flag} {shown(name)}: {what}. Fix: {shown(fix)}")
     if not irm.DefaultPipeline.supports(found):
-        raise UsageError(f"--measures {shown(name)}: no installed package computes it. Fix: {_packages(found)}")
+        raise UsageError(f"{flag} {shown(name)}: no installed package computes it. Fix: {_packages(found)}")
     return found
 
 

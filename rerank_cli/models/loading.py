@@ -101,7 +101,8 @@ def load_stock(
 
 def _refuse_more_layers(model: PreTrainedModel, unknown: Iterable[str], checkpoint: Checkpoint) -> None:
     """Raise ModelError if weights of the model's own stack of layers are left out, because config.json counts fewer."""
-    count = getattr(model.config, "num_hidden_layers", None)
+    stated = checkpoint.config.get("num_hidden_layers")  # the model's own count is lower with `--cutoff-layers`
+    count = stated if isinstance(stated, int) else getattr(model.config, "num_hidden_layers", None)
     base = f"{model.base_model_prefix}."
     stacks = {name[: match.start(2)] for name, _ in model.named_parameters() if (match := _LAYER.search(name))}
     for name in unknown:

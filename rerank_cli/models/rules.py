@@ -172,7 +172,8 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
         rule = _rule(profile, checkpoint, tokenizer, choice.chat)
         rule = replace(rule, shares_prefix=family not in {ENCODER, MODULAR})
         remarks += ["the tokenizer states truncation_side left: not applied to a prompt"] if keeps_end else []
-    sources["max_length"] = BUILT_IN if rule.max_length == profiles.ENCODER.max_length else choice.source
+    usual = rule.max_length == profiles.ENCODER.max_length and not choice.source.endswith(profiles.SAVED_PROFILE)
+    sources["max_length"] = BUILT_IN if usual else choice.source
     if stated.max_length is not None and stated.max_length < rule.max_length:
         rule = replace(rule, max_length=stated.max_length)
         sources["max_length"] = OF_FILE + stated.sources["max_length"]

@@ -31,7 +31,7 @@ class TrainingData(Protocol):
 
     `files` are the paths of all files that were read, each with the SHA-256 of its content; `fingerprint` is a hash of
     those. `with_teacher` counts the groups that have teacher scores, `short` those with fewer negatives than a step
-    takes.
+    takes, `single` those with one passage, drawn with its label.
     """
 
     @property
@@ -44,6 +44,8 @@ class TrainingData(Protocol):
     def with_teacher(self) -> int: ...
     @property
     def short(self) -> int: ...
+    @property
+    def single(self) -> int: ...
     def __len__(self) -> int:
         """The number of groups."""
 

@@ -49,7 +49,9 @@ def export(opened: OpenModel, folder: Path, *, merge: bool = True) -> None:
             _copy_tokenizer(checkpoint, folder)
         if stands_alone:
             _write_adapter(opened, folder / ADAPTER_FOLDER if merge else folder)
-        _write_reading(opened, folder)
+        for place in (folder, folder / ADAPTER_FOLDER):
+            if place.is_dir():
+                _write_reading(opened, place)
     except OSError as error:
         raise OutputError(f"{folder}: the model cannot be written ({error.strerror or error})") from error
 

@@ -134,7 +134,13 @@ def loss_settings(config: TrainConfig, data: TrainingData, teaches: int) -> Loss
     _refuse_unused(given, kind)
     if config.group_size < 2 and kind not in (Loss.BCE, Loss.MSE):
         raise UsageError(f"--group-size 1: --loss {kind.value} compares passages of a query (expected 2 or more)")
+    if kind in (Loss.LISTNET, Loss.LAMBDARANK) and data.single == len(data):
+        what = "compares passages of a query, and every group has only one"
+        raise UsageError(f"--loss {kind.value}: {what}. Fix: --sort, if rows of one query are apart")
     layers = LayerLoss.LAST if given.layers is None else given.layers
+    if given.layers not in (None, LayerLoss.NONE) and kind in (Loss.BCE, Loss.MSE):
+        what = f"--loss {kind.value} is the same for all layers, which do not teach each other"
+        raise UsageError(f"--layer-loss {layers.value}: {what}. Fix: leave it out")
     found = LossSettings(kind, given.ce_weight, given.distil_weight, given.temperature, given.pos_weight, layers)
     by_layer = found.layers in (LayerLoss.FINAL, LayerLoss.FIXED)
     if (found.needs_teacher or by_layer) and teaches < len(data):
@@ -167,6 +173,9 @@ def open_learner(
         raise UsageError("--lora-rank, --lora-alpha, --lora-dropout and --lora-targets need --lora")
     if not uses_lora(config, family) and not config.merge:
         raise UsageError("--no-merge needs --lora")
+    if not config.merge and checkpoint.adapter is not None:
+        what = f"{checkpoint.name} has an adapter already, and another cannot be put beside it"
+        raise UsageError(f"--no-merge: {what}. Fix: leave it out")
     if not config.merge and (family == MODULAR or checkpoint.made):
         raise UsageError(
             f"--no-merge: {checkpoint.name} has no head that an adapter could be put beside. Fix: leave it out"

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -221,9 +222,18 @@ def test_bad_records_are_left_out_with_exit_code_3(groups, tmp_path):
         (["DATA", "--loss", "distil"], 2, "--loss distil: 24 of 24 groups have no teacher scores"),
         (["DATA", "--group-size", "1"], 2, "--loss ce compares passages of a query (expected 2 or more)"),
         (["DATA", "--epochs", "0"], 2, "there is no step to compute"),
+        (["DATA", "--epochs", "inf"], 2, "--epochs inf: expected a finite number"),
+        (["DATA", "-o", "/"], 2, "-o /: is the root folder"),
+        (["DATA", "--log", "-"], 2, "is a device or a pipe, and the log is read again"),
+        (["DATA", "--log", "/dev/stdout"], 2, "is a device or a pipe, and the log is read again"),
+        (["DATA", "--teacher", "mini", "--loss", "ce"], 2, "--teacher: --loss ce reads no scores"),
+        (["DATA", "--teacher", "mini", "--loss", "lambdarank"], 2, "--teacher: --loss lambdarank reads no scores"),
+        (["DATA", "--errors", "DATA", "--on-error", "skip"], 6, "Fix: another --errors"),
+        (["DATA", "--teacher", "mini", "--teacher-scores", "DATA", "--overwrite"], 6, "Fix: another --teacher-scores"),
         (["DATA", "--patience", "2"], 2, "--patience needs --eval-run RUN"),
         (["DATA", "--log", "DATA"], 6, "would be written while it is read as an input"),
-        (["DATA", "-o", "DATA"], 6, "exists and is no folder"),
+        (["DATA", "-o", "DATA"], 6, "the result would replace"),
+        (["DATA", "-o", TINY + "/config.json"], 6, "exists and is no folder"),
         (["DATA", "-o", "-"], 2, "the result is a folder"),
         (["DATA", "-m", "gone/model"], 5, "gone/model"),
         (["DATA", "--lr", "-1"], 2, "expected a number from 0"),
@@ -258,6 +268,66 @@ def test_an_output_of_others_is_never_replaced(groups, tmp_path):
     assert weights(tmp_path / "new") != before
 
 
+def test_what_is_read_is_never_replaced_by_the_result(groups, beir, tmp_path):
+    flags = ["train", groups, "-m", TINY, "--group-size", "4", "-q"]
+    assert rerank(*flags, "-o", tmp_path / "out").code == 0
+    before = weights(tmp_path / "out")
+    inside = shutil.copy(groups, tmp_path / "out" / "train.jsonl")
+    again = ["--overwrite", "-o", tmp_path / "out", "--group-size", "4", "-q"]
+    held_out = ["--eval-run", beir / "run.trec", "--eval-beir", beir, "-m", TINY]
+    for given in (
+        [inside, "-m", TINY],
+        [groups, "-m", tmp_path / "out"],
+        [groups, "-m", TINY, "--teacher", tmp_path / "out"],
+        [groups, "-m", TINY, "--log", tmp_path / "out" / "log"],
+    ):
+        ended = rerank("train", *given, *again)
+        assert (ended.code, "the result would replace" in ended.complaint) == (6, True), ended.err
+    ended = rerank("train", groups, *held_out, *again, "--log", beir / "run.trec")
+    assert (ended.code, "Fix: another --log" in ended.complaint) == (6, True)
+    assert weights(tmp_path / "out") == before
+    assert Path(inside).exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_lists_of_one_passage_are_refused_or_named(tmp_path):
+    rows = [{"query": f"q {i % 3}", "passage": f"a {i}", "label": i % 2} for i in range(9)]
+    flags = ["train", write_lines(tmp_path / "apart.jsonl", rows), "-m", TINY, "--loss", "lambdarank"]
+    ended = rerank(*flags, "-o", tmp_path / "out")
+    assert (ended.code, "every group has only one. Fix: --sort" in ended.complaint) == (2, True)
+    assert rerank(*flags, "-o", tmp_path / "out", "--sort", "-q").code == 0
+    write_lines(tmp_path / "apart.jsonl", [*rows, rows[-1] | {"passage": "b", "label": 1}])
+    ended = rerank(*flags, "-o", tmp_path / "other")
+    assert (ended.code, "learns nothing from 8 of 9 groups, which have one passage" in ended.err) == (0, True)
+
+
+def test_options_of_layers_and_adapters_are_not_ignored(groups, tmp_path):
+    flags = ["train", groups, "--group-size", "4", "-q", "--max-steps", "1"]
+    layered = ["-m", PARITY / "minicpm-layerwise", "--loss", "bce", "--layer-loss", "last"]
+    ended = rerank(*flags, *layered, "-o", tmp_path / "layers")
+    assert (ended.code, "--loss bce is the same for all layers" in ended.complaint) == (2, True)
+    assert rerank(*flags, "-m", PARITY / "gemma", "--no-merge", "-o", tmp_path / "adapter").code == 0
+    ended = rerank(*flags, "-m", tmp_path / "adapter", "--no-merge", "-o", tmp_path / "out")
+    assert (ended.code, "has an adapter already" in ended.complaint) == (2, True)
+
+
+def test_prompts_that_an_encoder_does_not_read_are_named(groups, tmp_path):
+    records = [json.loads(line) | {"prompt": "find it"} for line in Path(groups).read_text().splitlines()]
+    data = write_lines(tmp_path / "train.jsonl", records)
+    ended = rerank("train", data, "-m", TINY, "-o", tmp_path / "out", "--group-size", "4")
+    assert ended.code == 0
+    assert ended.err.count("the prompts of the records are left out") == 1
+
+
+def test_a_quiet_run_says_nothing(groups, tmp_path):
+    flags = ["train", groups, "-m", TINY, "-o", tmp_path / "out", "--group-size", "4", "-q"]
+    stopped = rerank(*flags, "--epochs", "1e6", "--max-duration", "1s")
+    assert (stopped.code, stopped.err) == (10, "")
+    for restart in (["--restart"], []):
+        ended = rerank(*flags, *restart)
+        assert (ended.code, ended.err) == (0, "")
+
+
 def test_a_teacher_scores_first(beir, tmp_path):
     flags = ["train", "--run", beir / "run.trec", "--beir", beir, "-m", TINY, "--group-size", "4", "-q"]
     flags += ["--teacher", PARITY / "xlm-roberta"]
@@ -275,6 +345,53 @@ def test_a_teacher_scores_first(beir, tmp_path):
     assert [line["loss"] for line in log(tmp_path / "direct")] == [line["loss"] for line in log(tmp_path / "out")]
     assert rerank(*flags, "-o", tmp_path / "again").code == 0
     assert not list(tmp_path.glob("again.*"))
+
+
+def test_scores_of_a_teacher_that_nothing_reads_are_not_computed(tmp_path):
+    flags = ["-m", TINY, "-o", tmp_path / "out", "--group-size", "4", "-q", "--teacher", PARITY / "xlm-roberta"]
+    alone = write_lines(tmp_path / "alone.jsonl", [{"query": f"q {i}", "pos": [f"a {i}"]} for i in range(9)])
+    ended = rerank("train", alone, *flags)
+    assert (ended.code, "9 of 9 groups have no negatives" in ended.complaint) == (2, True)
+    pairs = [{"query": "q", "passage": word, "label": number} for number, word in enumerate(["a", "b", "c"])]
+    ended = rerank("train", write_lines(tmp_path / "pairs.jsonl", pairs), *flags, "--loss", "mse")
+    assert (ended.code, "1 of 1 groups have labels or scores, which --loss mse reads" in ended.complaint) == (2, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"alone.jsonl", "pairs.jsonl"}
+    # With values for single passages, no negatives are needed.
+    assert rerank("train", alone, *flags, "--loss", "mse").code == 0
+
+
+def test_bad_records_are_counted_with_a_teacher_too(groups, tmp_path):
+    data = write_lines(tmp_path / "bad.jsonl", [*Path(groups).read_text().splitlines()[:4], {"query": "x"}])
+    flags = ["train", data, "-m", TINY, "-o", tmp_path / "out", "--group-size", "4", "-q", "--on-error", "skip"]
+    flags += ["--errors", tmp_path / "errors.jsonl", "--teacher", PARITY / "xlm-roberta"]
+    assert [rerank(*flags).code, rerank(*flags).code] == [3, 3]
+    assert [line["line"] for line in json_lines((tmp_path / "errors.jsonl").read_bytes())] == [5]
+    assert json.loads((tmp_path / "out" / "rerank_training.json").read_text())["rejected"] == 1
+
+
+def test_scores_of_other_data_are_not_trained_on(groups, tmp_path):
+    """A run that is stopped after the teacher has scored, whose data is replaced then."""
+    data = tmp_path / "train.jsonl"
+    shutil.copy(groups, data)
+    flags = ["train", data, "-m", TINY, "-o", tmp_path / "out", "--group-size", "4", "-q"]
+    flags += ["--teacher", PARITY / "xlm-roberta"]
+    with started(*flags, "--epochs", "1e6") as process:
+        until(lambda: (tmp_path / "out.teacher.jsonl.done").exists())
+        process.kill()
+    write_lines(data, [{"query": "new", "pos": ["yes"], "neg": ["a", "b", "c", "d"]}])
+    refused = rerank(*flags)
+    assert (refused.code, "was made of other data, or by another teacher" in refused.complaint) == (6, True)
+    assert rerank(*flags, "--on-changed", "restart").code == 0
+    assert json.loads((tmp_path / "out" / "rerank_training.json").read_text())["data"]["groups"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "train.jsonl"}
+
+
+def test_groups_of_a_teacher_that_was_killed_are_made_again(groups, tmp_path):
+    flags = ["train", groups, "-m", TINY, "-o", tmp_path / "out", "--group-size", "4", "-q"]
+    flags += ["--teacher", PARITY / "xlm-roberta", "--teacher-scores", tmp_path / "scores.jsonl"]
+    write_lines(tmp_path / "scores.jsonl.groups", [{"query": "old", "pos": ["yes"], "neg": ["no"]}])
+    assert rerank(*flags).code == 0
+    assert len(json_lines((tmp_path / "scores.jsonl").read_bytes())) == 24
 
 
 def test_a_dry_run_calls_no_teacher(groups, tmp_path):
@@ -300,10 +417,12 @@ def two_processes(*command):
 def test_two_processes_compute_the_same_losses_as_one(groups, tmp_path):
     flags = ["train", groups, "-m", TINY, "--batch-groups", "5", "--group-size", "4", "--dropout", "0", "--lr", "1e-3"]
     assert rerank(*flags, "-o", tmp_path / "one", "-q").code == 0
-    ended = two_processes("-m", "rerank_cli", *flags, "-o", tmp_path / "two")
+    # Without the `--`, torchrun takes `--log` for an abbreviation of its own flags.
+    ended = two_processes("-m", "--", "rerank_cli", *flags, "-o", tmp_path / "two", "--log", tmp_path / "two.log")
     assert ended.stderr.decode().count("5 steps in") == 1
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=5e-6)
+    assert (tmp_path / "two.log").read_bytes() == (tmp_path / "two" / "training_log.jsonl").read_bytes()
     for name in ("step", "pairs", "tokens", "lr"):
         assert [line[name] for line in two] == [line[name] for line in one]
 
@@ -346,7 +465,7 @@ def test_a_bi_encoder_gets_a_head_and_trains_to_a_reranker(groups, tmp_path):
     for name in ("out", "same"):
         assert rerank(*flags, "-o", tmp_path / name).code == 0
     assert weights(tmp_path / "out") == weights(tmp_path / "same")
-    assert not list(tmp_path.glob("*.base"))
+    assert not list(tmp_path.glob("*.partial*"))
     scored = rerank("score", "a", "b", "c d", "-m", tmp_path / "out")
     assert (scored.code, len(scored.records)) == (0, 2)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -385,11 +504,15 @@ def test_a_causal_model_becomes_a_layerwise_one(groups, tmp_path, kind):
 def test_no_thread_of_the_process_group_outlives_it(tmp_path):
     script = tmp_path / "joins.py"
     script.write_text(
+        "import time\n"
         "from pathlib import Path\n"
         "from rerank_cli.training.processes import joined\n"
         "with joined('cpu') as processes:\n"
         "    import transformers.modeling_utils\n"
         "    assert processes.gather(processes.rank) == [0, 1]\n"
-        "print(len(list(Path('/proc/self/task').iterdir())))\n"
+        "deadline = time.monotonic() + 10\n"
+        "while (left := len(list(Path('/proc/self/task').iterdir()))) > 1 and time.monotonic() < deadline:\n"
+        "    time.sleep(0.05)  # a thread that was joined may be listed for a moment\n"
+        "print(left)\n"
     )
     assert two_processes(script).stdout.split() == [b"1", b"1"]

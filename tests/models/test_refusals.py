@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import transformers as tf
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny import PARITY
 
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.models.options import FamilyOptions
 
 
 def refuse(name, pattern, error=ModelError, **options):
@@ -100,6 +103,20 @@ def test_a_value_in_the_configuration_that_is_of_another_type(altered, name, val
 def test_fewer_layers_in_the_configuration_than_in_the_weights(altered, family, count):
     folder = altered(of=family, num_hidden_layers=count)
     refuse(folder, rf"weights have a layer \d \(.*\), config.json states num_hidden_layers {count}")
+
+
+@pytest.mark.parametrize("name", ["minicpm-layerwise", "gemma2-lightweight"])
+def test_layers_above_the_cutoff_are_not_those_that_the_configuration_lacks(name, tmp_path):
+    def opened(folder, layers):
+        options = ModelOptions(str(folder), device="cpu", family=FamilyOptions(cutoff_layers=layers))
+        return open_session(options)
+
+    assert opened(PARITY / name, (2,)).facts.family
+    folder = shutil.copytree(PARITY / name, tmp_path / name)
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"weights have a layer \d \(.*\), config.json states num_hidden_layers 4"):
+        opened(folder, (4,))
 
 
 def test_a_folder_without_configuration(tmp_path):

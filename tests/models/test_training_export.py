@@ -204,6 +204,23 @@ def test_heads_of_a_lightweight_model_stay_those_of_their_layers(tmp_path):
     assert np.abs(found - logits(trainer, batch)).max() <= TOLERANCE
 
 
+def test_the_adapter_of_a_lightweight_model_scores_by_the_head_of_the_layer(tmp_path):
+    opened, trainer = trained(PARITY / "gemma2-lightweight", TrainedPart(LORA, dropout=0.0))
+    export(opened, tmp_path / "merged")
+    export(opened, tmp_path / "alone", merge=False)
+    batch = groups(seed=9)
+    expected = logits(trainer, batch)[:, -1]
+    for folder in ("merged", f"merged/{ADAPTER_FOLDER}", "alone"):
+        assert np.abs(scores(tmp_path / folder, batch) - expected).max() <= TOLERANCE, folder
+
+
+def test_an_adapter_beside_the_merged_model_has_the_lengths_of_training(tmp_path):
+    opened, _ = trained(PARITY / "gemma", TrainedPart(LORA, dropout=0.0), steps=1, lengths=Lengths(96))
+    export(opened, tmp_path)
+    session = open_session(ModelOptions(str(tmp_path / ADAPTER_FOLDER), device="cpu"))
+    assert session.facts.max_length == 96
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "xlm-roberta"])
 def test_sentence_transformers_scores_the_written_model_the_same(name, tmp_path):

@@ -86,7 +86,8 @@ class TrainingGroup:
         }
         cut = len(self.positives)
         scores = {"pos_scores": self.scores[:cut], "neg_scores": self.scores[cut:]} if self.scores else {}
-        return {name: value for name, value in {**texts, **prompts, **scores, "labels": self.labels}.items() if value}
+        found = {**texts, **prompts, **scores, "labels": self.labels}
+        return {name: value for name, value in found.items() if value or name in {"pos", "neg"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,9 @@ def group_from(value: Json, fields: GroupFields) -> TrainingGroup:
     """The group in a record, or the part of a group in a row; see `checked`. Raises BadRecord."""
     record = an_object(value)
     query = _text(first(record, fields.query), record, fields.query, "query", "--query-field")
+    if fields.label and first(record, fields.label).name is None:
+        what = f"there is no `{shown(fields.label[0], 40)}` (got {names(record)})"
+        raise BadRecord("missing_label", f"{what}. Fix: --label-field")
     positive = first(record, _POSITIVE)
     listed = first(record, DOCUMENTS) if positive.name is None else Found(None, None)
     if positive.name is None and any(name in record for name in (*_POSITIVE, *_NEGATIVE)):
@@ -133,13 +137,19 @@ def group_from(value: Json, fields: GroupFields) -> TrainingGroup:
 
 
 def joined(parts: Sequence[TrainingGroup]) -> TrainingGroup:
-    """Rows of one query as one group. A text that several rows have is in it once, with the first row's values."""
+    """Rows of one query as one group. A text that several rows have is in it once, with the first row's values.
+
+    Raises BadRecord if only some of the rows have labels: a row without one is no positive then.
+    """
     if len(parts) == 1:
         return replace(parts[0], is_row=False)
     positives, negatives = _merged(parts, True), _merged(parts, False)
     values = [*positives.values(), *negatives.values()]
     scores = [score for score, _ in values if score is not None]
     labels = [label for _, label in values if label is not None]
+    if 0 < len(labels) < len(values):
+        got = f"got {len(labels)} labels for {len(values)} passages"
+        raise BadRecord("missing_label", f"some rows of this query have a label and others have none ({got})")
     return replace(
         parts[0],
         positives=tuple(positives),
@@ -178,7 +188,7 @@ def _labelled(query: str, listed: Found, record: Mapping[str, Json], fields: Gro
     texts = _texts(listed)
     labels = first(record, fields.label or _LABEL)
     if labels.name is None:
-        got = f"got {names(record)}; expected {quoted(fields.label or _LABEL[1:2])} beside `{listed.name}`"
+        got = f"got {names(record)}; expected {quoted(_LABEL[1:2])} beside `{listed.name}`"
         raise BadRecord("missing_label", f"there are no labels ({got}). Fix: --label-field")
     return _split(query, texts, _numbers(labels, len(texts)))
 

@@ -38,7 +38,8 @@ def load_lightweight(checkpoint: Checkpoint, placement: Placement, options: Fami
     """The blocks up to the top cutoff layer, and a head for each requested layer."""
     parts = lightweight_parts(checkpoint, placement, options)
     cutoffs = parts.cutoffs
-    ours = (checkpoint.folder / SAVED_PROFILE).is_file()  # made by `rerank train`, which trains each layer's own head
+    folders = filter(None, (checkpoint.adapter, checkpoint.folder))
+    ours = any((folder / SAVED_PROFILE).is_file() for folder in folders)  # `rerank train` trains each layer's own head
     trained = (options.layer_heads or (LayerHeads.TRAINED if ours else None)) is LayerHeads.TRAINED
     numbers = [parts.known.index(layer) if trained else rank for rank, layer in enumerate(cutoffs.layers)]
     heads = answer_heads(parts, numbers, checkpoint, placement.device)

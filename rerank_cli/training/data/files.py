@@ -43,6 +43,7 @@ class FileGroups:
         self._fields = fields
         self._rules = rules
         self._reject = reject
+        self._apart = not options.sort
         self.counts = GroupCounts()
         files = (_rows(path, options.format, Place(number), fields) for number, path in enumerate(options.paths))
         try:
@@ -115,7 +116,7 @@ class FileGroups:
         try:
             group = self._rules.checked(joined([group for _, group in parts]))
         except BadRecord as error:
-            apart = parts[0][1].is_row and error.code == "no_positive" and layout is not Layout.NONE
+            apart = parts[0][1].is_row and error.code == "no_positive" and self._apart
             fix = ". Fix: --sort, if rows of one query are apart, or --loss bce for labelled pairs" if apart else ""
             self._reject(Rejection(row.position, error.code, f"{error}{fix}", parts[0][1].id, row.excerpt()))
             return

@@ -13,6 +13,7 @@ from pathlib import Path
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats import ErrorsFile, InputOptions
+from rerank_cli.formats.corpus.files import corpus_files
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.shapes.groups import GroupFields
 from rerank_cli.records import Rejection
@@ -109,8 +110,8 @@ def open_data(
         if errors:
             errors.commit()
         if not len(store.index):
-            what = f"{reject.count:,} bad records" if reject.count else "no records"
-            raise InputError(f"{shown(paths[0], 300)}: there is nothing to train on (got {what})")
+            got = [*([f"{reject.count:,} bad records"] if reject.count else []), *remarks] or ["no records"]
+            raise InputError(f"{shown(paths[0], 300)}: there is nothing to train on (got {'; '.join(got)})")
         mark = hashlib.blake2b("\n".join(files.values()).encode(), digest_size=16).hexdigest()
         groups = Groups(store, rules, plan, files, mark)
         remarks += _remarks(store, rules)
@@ -118,6 +119,14 @@ def open_data(
             errors.close()
         stack.pop_all()
     return OpenedData(groups, reject.count, remarks)
+
+
+def named_files(given: InputOptions, qrels: str | None) -> list[str]:
+    """All files that these options name: those that patterns match and folders hold. Raises InputError."""
+    files = [path for named in given.paths for path in _files_of(named)]
+    if given.by_id:
+        files += [*corpus_files(given.by_id.queries), *corpus_files(given.by_id.corpus)]
+    return list(dict.fromkeys([*files, *([qrels] if qrels else [])]))
 
 
 def _fields(options: DataOptions) -> GroupFields:

@@ -72,12 +72,16 @@ class GroupRules:
 
 @dataclass(slots=True)
 class GroupCounts:
-    """Groups with teacher scores of all that is drawn, with labels, with too few negatives, and with no negatives."""
+    """Groups with teacher scores of all that is drawn, with labels, with too few negatives, and with no negatives.
+
+    `single` are those that have one passage, drawn with its label.
+    """
 
     with_teacher: int = 0
     with_labels: int = 0
     short: int = 0
     without_negatives: int = 0
+    single: int = 0
 
     def add(self, group: TrainingGroup, rules: GroupRules) -> None:
         lacks = rules.lacks(group)
@@ -85,3 +89,4 @@ class GroupCounts:
         self.with_labels += group.labels is not None
         self.without_negatives += bool(lacks) and not group.negatives
         self.short += bool(lacks) and bool(group.negatives)
+        self.single += rules.draws_labelled(group) and len(group.passages) == 1

@@ -71,6 +71,10 @@ class Groups:
     def short(self) -> int:
         return self.counts.short
 
+    @property
+    def single(self) -> int:
+        return self.counts.single
+
     def batch(self, step: int) -> list[DrawnGroup]:
         """See `TrainingData.batch`."""
         epoch, number = divmod(step, self.steps_per_epoch)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _KIND = "rerank training 1"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{8})")
-_OURS = re.compile(r"(checkpoint-\d{8}|best-\d{8}|result)(\.new)?|log\.jsonl")
+_OURS = re.compile(r"(checkpoint-\d{8}|best-\d{8}|result|before)(\.new)?|log\.jsonl")
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 MANIFEST = "rerank_training.json"
 
@@ -60,7 +60,7 @@ class TrainingState:
 
 
 class WorkFolder:
-    """The files of the run that makes the folder `output`: NAME.partial and NAME.lock beside it."""
+    """The files of the run that makes the folder `output`: NAME.partial, NAME.partial-base and NAME.lock beside it."""
 
     def __init__(self, output: str) -> None:
         """Raises UsageError for a path that cannot be a folder."""
@@ -68,9 +68,13 @@ class WorkFolder:
             raise UsageError(f"-o {output or repr('')}: the result is a folder. Fix: -o FOLDER")
         self.output = output
         self.final = final_path(output)
+        if not self.final.name:
+            raise UsageError(f"-o {output}: is the root folder. Fix: -o FOLDER")
         self.path = self.final.with_name(self.final.name + ".partial")
         self.lock = self.final.with_name(self.final.name + ".lock")
+        self.base = self.final.with_name(self.final.name + ".partial-base")
         self.log = self.path / "log.jsonl"
+        self._before = self.path / "before"
 
     @contextmanager
     def held(self) -> Iterator[Callable[[str], None]]:
@@ -154,18 +158,45 @@ class WorkFolder:
             made = self.path / "result"
             with self._whole(made) as folder:
                 write(folder)
-            before = self.final.with_name(self.final.name + ".old")
             if self.final.exists():
-                shutil.rmtree(before, ignore_errors=True)
-                self.final.rename(before)
+                self.final.rename(self._before)
             made.rename(self.final)
             sync_folder(self.final.parent)
-            shutil.rmtree(before, ignore_errors=True)
             self.forget()
 
+    def restore(self) -> None:
+        """Put back the earlier result, if a kill hit `publish` after it was moved away. Raises OutputError."""
+        if self._before.exists() and not self.final.exists():
+            with writing(self.output):
+                self._before.rename(self.final)
+
     def forget(self) -> None:
-        """Remove all files of an unfinished run."""
+        """Remove all files of an unfinished run but the checkpoint that it began with, which it may still read."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def place_log(self, path: str | None, keep: int) -> Path:
+        """Where the log is written: `path`, to which a link is made in the work folder, or the work folder.
+
+        The first `keep` bytes go there if the log was elsewhere before. Raises OutputError.
+        """
+        place = self.log if path is None else Path(path)
+        with writing(str(place)):
+            elsewhere = path is None or not place.exists() or not self.log.exists() or not place.samefile(self.log)
+            if elsewhere and (path is not None or self.log.is_symlink()):
+                kept = self.log.read_bytes()[:keep] if self.log.exists() else None
+                self.log.unlink(missing_ok=True)
+                if kept is not None:
+                    place.write_bytes(kept)
+            if path is not None and not self.log.exists():
+                with suppress(OSError):  # a file system without links: `rerank status` then knows less
+                    self.log.symlink_to(place.absolute())
+        return place
+
+    def forget_unused(self) -> None:
+        """Remove the folder if no step was computed."""
+        with suppress(OSError):
+            if self._newest() is None and not (self.log.exists() and self.log.stat().st_size):
+                self.forget()
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of the finished result, None if there is none."""

@@ -5,11 +5,14 @@ The first evaluation is that of the model before training; every later one is co
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import orjson
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
@@ -32,7 +35,7 @@ ScoreGroups = Callable[[Sequence[DrawnGroup]], Iterator[Sequence[float]]]
 class HeldOut:
     """Judged queries with their candidates in memory; `names` are the documents' ids. `first` measures the first stage.
 
-    `rejected` counts bad records, which are left out.
+    `rejected` counts bad records, which are left out. `mark` is a hash of the judgements and the texts.
     """
 
     measures: Sequence[Measure]
@@ -91,7 +94,7 @@ def as_line(evaluation: Evaluation, step: int, seconds: float) -> dict[str, Any]
 
 def open_held_out(options: HeldOutOptions, notify: Callable[[str], None]) -> HeldOut:
     """Read the judged queries and their texts. Raises InputError and UsageError."""
-    measures, qrels = parse_measures(options.measures), read_qrels(options.qrels)
+    measures, qrels = parse_measures(options.measures, "--eval-measures"), read_qrels(options.qrels)
     groups: list[DrawnGroup] = []
     names: list[tuple[str, Sequence[str]]] = []
     first: dict[str, Scores] = {}
@@ -117,7 +120,10 @@ def open_held_out(options: HeldOutOptions, notify: Callable[[str], None]) -> Hel
         notify(f"{where}: {remark}")
     if rejected:
         notify(f"{where}: {rejected:,} bad records are left out")
-    return HeldOut(measures, qrels, groups, names, measure(measures, qrels, first), rejected, fingerprint_of(qrels))
+    mark = hashlib.blake2b(fingerprint_of(qrels).encode(), digest_size=16)
+    for group, (query, ids) in zip(groups, names, strict=True):
+        mark.update(orjson.dumps([query, ids, group.query, group.query_prompt, group.passages]))
+    return HeldOut(measures, qrels, groups, names, measure(measures, qrels, first), rejected, mark.hexdigest())
 
 
 def _names(request: Request) -> list[str]:

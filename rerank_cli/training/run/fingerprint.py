@@ -7,11 +7,17 @@ rounding.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import orjson
 
+from rerank_cli.choices import InputFormat, RunValues
+from rerank_cli.errors import InputError
+from rerank_cli.storage.opening import stamp_of
+from rerank_cli.training.data.open import named_files
 from rerank_cli.training.options import TrainConfig
 
 
@@ -47,10 +53,31 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
         "query field": given.query_field,
         "text field": given.text_field,
         "label field": config.data.label_field,
+        "id field": given.id_field,
+        "doc id field": given.doc_id_field,
+        "input format": None if given.format is InputFormat.AUTO else given.format.value,
+        "sort": given.sort or None,
         "min relevance": config.data.min_relevance,
         "depth": given.by_id.depth if given.by_id else None,
+        "run values": given.by_id.values.value if given.by_id and given.by_id.values is not RunValues.AUTO else None,
         "evaluation": None if held_out is None else [held_out.measures, held_out.every, held_out.patience],
+        "evaluation depth": held_out.input.by_id.depth if held_out and held_out.input.by_id else None,
     }
+
+
+def inputs_of(config: TrainConfig) -> list[str]:
+    """The files of the training data and of the held-out set. Raises InputError for a pattern without a match."""
+    files, held_out = named_files(config.data.input, config.data.qrels), config.held_out
+    return files + (named_files(held_out.input, held_out.qrels) if held_out else [])
+
+
+def stamps_of(paths: Sequence[str]) -> dict[str, Any]:
+    """Size, time and first bytes of files, by which they are recognised without reading all of them."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        with suppress(InputError):
+            found[path] = (stamp := stamp_of(path)) and asdict(stamp)
+    return found
 
 
 def _values(options: Any) -> dict[str, Any]:

@@ -8,30 +8,29 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.choices import Loss, OnChanged, Resume
+from rerank_cli.choices import LayerLoss, Loss, OnChanged, Resume
 from rerank_cli.display import shown
 from rerank_cli.engine.lazy import uncollected
 from rerank_cli.engine.limits import find
-from rerank_cli.errors import ChangedError, InputError, RerankError, UsageError
+from rerank_cli.errors import ChangedError, RefusedError, RerankError, UsageError
 from rerank_cli.evaluation.evaluate import Evaluation
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.registry import identify
 from rerank_cli.run.signals import Stop, die_of, listening
-from rerank_cli.storage.opening import stamp_of
-from rerank_cli.storage.paths import refuse_if_input
+from rerank_cli.storage.paths import STREAM, final_path, is_special, refuse_if_input
 from rerank_cli.training.data.open import DataOptions, OpenedData, open_data
 from rerank_cli.training.data.store import BatchPlan
 from rerank_cli.training.options import LossOptions, TrainConfig, rules_of
 from rerank_cli.training.processes import Processes, joined
 from rerank_cli.training.run.checkpoints import OPTIMIZER, WEIGHTS, TrainingState, WorkFolder
 from rerank_cli.training.run.evaluation import open_held_out
-from rerank_cli.training.run.fingerprint import differences, settings_of
+from rerank_cli.training.run.fingerprint import differences, inputs_of, settings_of, stamps_of
 from rerank_cli.training.run.log import StepLog
 from rerank_cli.training.run.steps import Steps, clock
 from rerank_cli.training.run.teacher import TeacherFiles, taught
@@ -159,12 +158,17 @@ class _Job:
     def work(self, stack: ExitStack) -> None:
         config, folder = self.config, self.folder
         check_trackers(config.report_to)
+        _check_teacher(config)
+        inputs = inputs_of(config)
         named = find(config.model)
         mark = settings_of(config) | {"model revision": named.revision}
-        if config.resume is not Resume.NEVER and not config.overwrite and self._complete(mark):
+        if config.resume is not Resume.NEVER and not config.overwrite and self._complete(mark, inputs):
             self.summary.nothing_to_do = True
             return
+        self._refuse_places([*inputs, str(named.folder)])
         if not config.dry_run:
+            if self.processes.leads:
+                folder.restore()
             folder.refuse_existing(config.overwrite)
         saved = None if config.dry_run else folder.saved(config.resume)
         if saved:
@@ -177,12 +181,14 @@ class _Job:
             config.notify("the scores of --teacher are left out: the loss and the time are those of --loss ce")
             config = replace(config, loss=LossOptions(Loss.CE))
         elif config.teacher:
+            _check_taught(config, data)
             found = self._taught(config.teacher, data, teacher)
             if found is None:
                 self.summary.interrupted = self.stop.reason or "max-duration"
                 return
-            data = self._open_data(stack, found)
-        mark |= {"data": data.groups.fingerprint, "judgements": held_out.mark if held_out else None}
+            data = replace(self._open_data(stack, found), rejected=data.rejected)
+        self.summary.rejected = data.rejected
+        mark |= {"data": data.groups.fingerprint, "held-out set": held_out.mark if held_out else None}
         if saved:
             self._refuse_another(saved, mark)
         self.state = saved or TrainingState(mark)
@@ -213,9 +219,12 @@ class _Job:
                 folder.keep_best(saved)
             else:
                 folder.create()
-            log = StepLog(config.log or str(folder.log), self.state.log_bytes)
+                stack.callback(folder.forget_unused)
+            log = StepLog(str(folder.place_log(config.log, self.state.log_bytes)), self.state.log_bytes)
             stack.callback(log.close)
         learner.rehearse(data.groups.longest(config.batch_groups))
+        if learner.trainer.tokenizer.prompts_left_out:
+            config.notify(f"the prompts of the records are left out: {named.name} reads pairs without one")
         names = config.report_to if self.processes.leads else ()
         run_name = folder.final.name
         trackers = Trackers(names, run_name, config.report_dir or f"{folder.final}.reports", mark)
@@ -247,8 +256,9 @@ class _Job:
         """The checkpoint that training begins with, made of the named one if that has no head."""
         from rerank_cli.training.run.begin import begin
 
-        name = f"{self.folder.final.name}.base" + (f"-{self.processes.rank}" if self.processes.count > 1 else "")
-        made = self.folder.final.with_name(name)
+        made = self.folder.base
+        if self.processes.count > 1:
+            made = made.with_name(f"{made.name}-{self.processes.rank}")
         stack.callback(shutil.rmtree, made, ignore_errors=True)
         found = begin(named, self.config.start_layer, self.config.seed, made)
         if found is not named:
@@ -268,9 +278,6 @@ class _Job:
         plan = BatchPlan(config.batch_groups, config.seed, config.shuffle)
         data = open_data(options, rules, plan, str(self.folder.final.parent), config.notify)
         stack.callback(data.groups.close)
-        self.summary.rejected = data.rejected
-        for path in data.groups.files:
-            refuse_if_input(config.log or self.folder.log, [path], "another --log")
         for remark in data.remarks:
             config.notify(remark)
         return data
@@ -284,6 +291,9 @@ class _Job:
         what = f"{config.model.name} on {model.device}, {adapters} ({trained:,} parameters), {rows}"
         config.notify(f"{what}, loss {loss.kind.value}, lr {rates.lr:g}")
         groups = data.groups
+        if loss.kind in (Loss.LISTNET, Loss.LAMBDARANK) and groups.single:
+            what = f"--loss {loss.kind.value} learns nothing from {groups.single:,} of {len(groups):,} groups"
+            config.notify(f"{what}, which have one passage (--sort, if rows of one query are apart)")
         epochs = f"{self.steps:,} steps, {config.epochs:g} epoch{'' if config.epochs == 1 else 's'}"
         config.notify(f"{len(groups):,} groups of {config.group_size}, {config.batch_groups} a step: {epochs}")
 
@@ -294,20 +304,34 @@ class _Job:
         if found:
             raise ChangedError(f"{shown(self.config.output, 300)}: started with other settings ({'; '.join(found)})")
 
-    def _complete(self, mark: Mapping[str, Any]) -> bool:
+    def _refuse_places(self, read: Sequence[str]) -> None:
+        """Raise RefusedError if a file to write is one of those that are read, or the result would replace one."""
+        config, folder = self.config, self.folder
+        written = {"--log": config.log, "--errors": config.data.bad.errors, "--teacher-scores": config.teacher_scores}
+        for flag, path in written.items():
+            if path:
+                refuse_if_input(path, read, f"another {flag}")
+        if config.log and (config.log == STREAM or is_special(config.log)):
+            raise UsageError(f"--log {config.log}: is a device or a pipe, and the log is read again. Fix: name a file")
+        for path in (*read, *filter(None, (config.teacher, *written.values()))):
+            place = final_path(path)
+            if folder.final in (place, *place.parents):
+                what = f"the result would replace {shown(path, 300)}"
+                raise RefusedError(f"{shown(config.output, 300)}: {what}. Fix: another -o")
+
+    def _complete(self, mark: Mapping[str, Any], inputs: Sequence[str]) -> bool:
         """Whether an earlier run of the same command has finished; removes what it left if it was killed then."""
         manifest = self.folder.manifest()
         if manifest is None or self.config.dry_run:
             return False
-        made, made_of = manifest.get("settings", {}), manifest.get("stamps", {})
-        stamps: dict[str, Any] = {}
+        made = manifest.get("settings", {})
         if differences({name: made.get(name) for name in mark}, dict(mark)):
             return False
-        with suppress(InputError):
-            stamps = {path: asdict(stamp) for path in made_of if (stamp := stamp_of(path))}
-        if stamps != made_of:
+        if stamps_of(inputs) != manifest.get("stamps"):
             return False
         self.folder.forget()
+        shutil.rmtree(self.folder.base, ignore_errors=True)
+        TeacherFiles(self.config, self.folder.final).remove_if_done()
         self.summary.rejected = int(manifest.get("rejected", 0))
         return True
 
@@ -337,8 +361,33 @@ class _Job:
             self.training.say_progress()
 
 
+def _check_teacher(config: TrainConfig) -> None:
+    """Raise UsageError if nothing reads the scores of the teacher."""
+    kind, layers = config.loss.kind, config.loss.layers
+    reads = kind not in (Loss.CE, Loss.BCE, Loss.LAMBDARANK) or layers in (LayerLoss.FINAL, LayerLoss.FIXED)
+    if config.teacher and kind and not reads:
+        expected = "expected distil, margin-mse, mse or listnet"
+        raise UsageError(f"--teacher: --loss {kind.value} reads no scores ({expected}). Fix: leave one of them out")
+
+
+def _check_taught(config: TrainConfig, data: OpenedData) -> None:
+    """Raise UsageError if scores of the teacher would not be used, before they are computed."""
+    groups, kind = data.groups, config.loss.kind
+    if kind in (Loss.MSE, Loss.LISTNET):
+        if labels := groups.counts.with_labels:
+            what = (
+                f"{labels:,} of {len(groups):,} groups have labels or scores, which --loss {kind.value} reads instead"
+            )
+            raise UsageError(f"--teacher: {what}. Fix: leave --teacher out, or --loss distil")
+    elif lacking := groups.counts.without_negatives:
+        what = f"{lacking:,} of {len(groups):,} groups have no negatives, and passages of other queries have no scores"
+        raise UsageError(f"--teacher: {what}. Fix: rerank mine")
+
+
 def _steps(config: TrainConfig, steps_per_epoch: int) -> int:
-    """The number of steps. Raises UsageError if there are none."""
+    """The number of steps. Raises UsageError if there are none, or no end."""
+    if not math.isfinite(config.epochs):
+        raise UsageError(f"--epochs {config.epochs:g}: expected a finite number")
     found = math.ceil(config.epochs * steps_per_epoch)
     found = found if config.max_steps is None else min(found, config.max_steps)
     if found < 1:

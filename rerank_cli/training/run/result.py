@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,14 @@ import torch
 import transformers
 
 from rerank_cli import __version__
-from rerank_cli.errors import InputError
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.known import KNOWN
-from rerank_cli.storage.opening import stamp_of
 from rerank_cli.training.data.open import OpenedData
 from rerank_cli.training.learner import Learner
 from rerank_cli.training.options import TrainConfig
 from rerank_cli.training.run.checkpoints import MANIFEST, TrainingState
 from rerank_cli.training.run.evaluation import HeldOut
+from rerank_cli.training.run.fingerprint import inputs_of, stamps_of
 
 CARD = "README.md"
 _LICENCE = re.compile(r"^license: *['\"]?([\w.+-]+)", re.MULTILINE)
@@ -37,11 +35,6 @@ def manifest_of(
     data: OpenedData,
 ) -> dict[str, Any]:
     """Settings, data with hashes, figures and versions. `stamps` recognise the data without reading all of it."""
-    stamps = {}
-    for path in files:
-        with suppress(InputError):
-            if stamp := stamp_of(path):
-                stamps[path] = asdict(stamp)
     return {
         "command": config.command,
         "base": {"name": checkpoint.name, "revision": checkpoint.revision},
@@ -50,7 +43,7 @@ def manifest_of(
         "full": learner.opened.trainable.adapter is None,
         "data": {"files": dict(files), "groups": len(data.groups)},
         "rejected": data.rejected,
-        "stamps": stamps,
+        "stamps": stamps_of(inputs_of(config)),
         "steps": state.steps_done,
         "seconds": round(state.seconds, 1),
         "pairs": state.pairs,

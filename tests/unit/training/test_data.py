@@ -100,8 +100,26 @@ def test_unsorted_pairs_are_grouped_by_sort(tmp_path):
     assert len(data.groups) == 7
     drawn = {group.query: sorted(group.passages) for batch in batches(data) for group in batch}
     assert drawn == {record["query"]: sorted(record["neg"] + record["pos"]) for record in RECORDS}
-    with pytest.raises(InputError, match="Fix: --sort, if rows of one query are apart, or --loss bce"):
-        opened(tmp_path / "pairs.jsonl")
+    _csv(tmp_path / "pairs.csv", shuffled)
+    for name in ("pairs.jsonl", "pairs.csv"):
+        with pytest.raises(InputError, match="Fix: --sort, if rows of one query are apart, or --loss bce"):
+            opened(tmp_path / name)
+
+
+@pytest.mark.parametrize("records", [RECORDS, PAIRS, TRIPLETS, LISTS], ids=["groups", "pairs", "triplets", "lists"])
+def test_a_label_field_that_is_not_there_is_no_positive(tmp_path, records):
+    options = DataOptions(InputOptions((lines(tmp_path / "a.jsonl", records),)), label_field="gain")
+    with pytest.raises(InputError, match=r"a.jsonl:1: there is no `gain` \(got "):
+        open_data(options, GroupRules(4), BatchPlan(2), None, lambda _: None)
+
+
+def test_rows_of_a_query_have_labels_or_none(tmp_path):
+    _csv(tmp_path / "pairs.csv", [PAIRS[0], {**PAIRS[1], "label": ""}, *PAIRS[4:]])
+    for labelled in (True, False):
+        with pytest.raises(InputError, match=r"pairs.csv:2: some rows of this query have a label and others have none"):
+            opened(tmp_path / "pairs.csv", labelled=labelled)
+    data = opened(tmp_path / "pairs.csv", bad=BadRecords(skip=True))
+    assert (len(data.groups), data.rejected) == (6, 1)
 
 
 def test_labelled_pairs_need_no_positive_and_no_order(tmp_path):
@@ -312,6 +330,12 @@ def test_a_run_with_judgements_needs_no_file_in_between(beir):
     (graded,) = {group.labels[0] for batch in batches(_by_id(beir, min_relevance=2)) for group in batch}
     assert graded == 2
     assert {group.labels[0] for batch in batches(_by_id(beir, unit_labels=True)) for group in batch} == {1}
+
+
+def test_a_run_without_a_judged_query_is_no_empty_file(beir):
+    (beir / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nother\td1\t1\n")
+    with pytest.raises(InputError, match=r"to train on \(got 6 queries of the run are left out: no document is"):
+        _by_id(beir)
 
 
 def test_ids_without_a_text_are_bad_records(beir):

@@ -10,13 +10,16 @@ from training_records import RECORDS, lines
 
 from rerank_cli.choices import Resume
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.errors import ModelError, RefusedError
+from rerank_cli.errors import ModelError, OutputError, RefusedError, UsageError
 from rerank_cli.formats import InputOptions
+from rerank_cli.formats.options import ById
 from rerank_cli.models.trainable import Trainable
+from rerank_cli.reports.training import read_log
 from rerank_cli.training.data.open import DataOptions
-from rerank_cli.training.options import Rates, TrainConfig
+from rerank_cli.training.options import HeldOutOptions, Rates, TrainConfig
 from rerank_cli.training.run import steps
 from rerank_cli.training.run.checkpoints import STATE, WEIGHTS, TrainingState, WorkFolder
+from rerank_cli.training.run.evaluation import open_held_out
 from rerank_cli.training.run.job import train
 from rerank_cli.training.run.log import StepLog
 
@@ -133,3 +136,99 @@ def test_a_checkpoint_with_a_cut_file_or_of_another_version_is_refused(folder):
     (folder.path / "checkpoint-00000000" / WEIGHTS).write_bytes(b"")
     with pytest.raises(RefusedError, match="damaged"):
         folder.saved(Resume.AUTO)
+
+
+def test_folders_of_others_beside_the_output_stay(config, tmp_path):
+    for name in ("out.old", "out.base"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("x")
+    train(config, signals=False)
+    train(replace(config, seed=1, overwrite=True), signals=False)
+    assert all((tmp_path / name / "thesis.txt").exists() for name in ("out.old", "out.base"))
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.old", "out.base", "train.jsonl"}
+
+
+def test_a_kill_while_a_result_is_replaced_loses_neither(config, tmp_path, monkeypatch):
+    train(config, signals=False)
+    before = weights(tmp_path / "out")
+    rename = Path.rename
+    killed = []
+
+    def dies(self, target):
+        if self.name == "result":
+            killed.append(rename(self, self))
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    other = replace(config, seed=1, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(other, signals=False)
+    assert killed
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(RefusedError, match="exists already"):
+        train(replace(other, overwrite=False), signals=False)
+    assert weights(tmp_path / "out") == before
+    train(other, signals=False)
+    assert weights(tmp_path / "out") != before
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "train.jsonl"}
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder(config, tmp_path):
+    with pytest.raises(OutputError, match="No such file or directory"):
+        train(replace(config, log=str(tmp_path / "gone" / "log")), signals=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+def test_other_data_of_the_same_settings_is_not_complete_already(config, tmp_path):
+    train(config, signals=False)
+    other = lines(tmp_path / "other.jsonl", RECORDS[:4])
+    with pytest.raises(RefusedError, match="exists already"):
+        train(replace(config, data=DataOptions(InputOptions((other,)))), signals=False)
+    pattern = replace(config, data=DataOptions(InputOptions((str(tmp_path / "t*.jsonl"),))))
+    summary, _ = train(pattern, signals=False)
+    assert summary.nothing_to_do
+    lines(tmp_path / "train2.jsonl", RECORDS[:4])
+    with pytest.raises(RefusedError, match="exists already"):
+        train(pattern, signals=False)
+
+
+def test_another_grouping_of_the_rows_is_another_run(config):
+    stopped = replace(config, max_duration=0.0, epochs=1e6)
+    train(stopped, signals=False)
+    given = replace(config.data.input, sort=True)
+    with pytest.raises(RefusedError, match="started with other settings"):
+        train(replace(stopped, data=replace(config.data, input=given)), signals=False)
+
+
+def test_another_held_out_run_is_another_mark(tmp_path):
+    lines(tmp_path / "corpus.jsonl", [{"_id": f"d{i}", "text": f"text {i}"} for i in range(9)])
+    lines(tmp_path / "queries.jsonl", [{"_id": "q", "text": "query"}])
+    (tmp_path / "qrels.tsv").write_text("q\td1\t1\n")
+    marks = set()
+    for count in (3, 4):
+        (tmp_path / "run.trec").write_text("".join(f"q Q0 d{i} {i} {9 - i} x\n" for i in range(count)))
+        ids = ById(str(tmp_path / "queries.jsonl"), str(tmp_path / "corpus.jsonl"))
+        given = InputOptions((str(tmp_path / "run.trec"),), by_id=ids)
+        options = HeldOutOptions(given, str(tmp_path / "qrels.tsv"), "nDCG@10")
+        marks.add(open_held_out(options, lambda _: None).mark)
+    assert len(marks) == 2
+    with pytest.raises(UsageError, match=r"^--eval-measures best: not a measure"):
+        open_held_out(replace(options, measures="best"), lambda _: None)
+
+
+def test_a_log_moves_with_its_lines(config, tmp_path):
+    def run_for(log):
+        train(
+            replace(config, log=log and str(tmp_path / log), epochs=1e6, max_duration=2.0, save_steps=1), signals=False
+        )
+        place = tmp_path / log if log else tmp_path / "out.partial" / "log.jsonl"
+        assert read_log(str(tmp_path / "out")).steps[0]["step"] == 1
+        return [json.loads(line)["step"] for line in place.read_text().splitlines()]
+
+    counts = [run_for(log) for log in ("a.log", "b.log", None, "b.log")]
+    assert all(steps == list(range(1, len(steps) + 1)) for steps in counts)
+    assert [len(steps) for steps in counts] == sorted(len(steps) for steps in counts)
+    assert (tmp_path / "out.partial" / "log.jsonl").is_symlink()
+    assert [json.loads(line)["step"] for line in (tmp_path / "a.log").read_text().splitlines()] == counts[0]
