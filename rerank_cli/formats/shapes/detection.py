@@ -54,5 +54,6 @@ def whole_table(value: Json) -> str | None:
     if value.keys() == {"schema", "data"} and isinstance(value["schema"], Mapping):
         return "table"
     columns = [column.keys() for column in value.values() if isinstance(column, Mapping)]
-    numbered = len(columns) == len(value) > 1 and all(name.isdecimal() for name in columns[0])
+    filled = len(columns) == len(value) > 1 and len(columns[0]) > 0
+    numbered = filled and all(name.isdecimal() for name in columns[0])
     return "columns" if numbered and all(names == columns[0] for names in columns) else None

