@@ -504,7 +504,7 @@ def test_a_causal_model_becomes_a_layerwise_one(groups, tmp_path, kind):
 def test_no_thread_of_the_process_group_outlives_it(tmp_path):
     script = tmp_path / "joins.py"
     script.write_text(
-        "import time\n"
+        "import os, time\n"
         "from pathlib import Path\n"
         "from rerank_cli.training.processes import joined\n"
         "with joined('cpu') as processes:\n"
@@ -513,6 +513,6 @@ def test_no_thread_of_the_process_group_outlives_it(tmp_path):
         "deadline = time.monotonic() + 10\n"
         "while (left := len(list(Path('/proc/self/task').iterdir()))) > 1 and time.monotonic() < deadline:\n"
         "    time.sleep(0.05)  # a thread that was joined may be listed for a moment\n"
-        "print(left)\n"
+        "os.write(1, f'{left}\\n'.encode())  # at once: the other process writes to the same pipe\n"
     )
     assert two_processes(script).stdout.split() == [b"1", b"1"]
