@@ -14,7 +14,8 @@ from rerank_cli.evaluation.significance import Difference, compare
 from rerank_cli.evaluation.tuning import Tuning, tune
 from rerank_cli.formats import InputOptions
 from rerank_cli.formats.runs.qrels import Qrels, read_qrels
-from rerank_cli.formats.runs.results import Found, Scores, read_rankings
+from rerank_cli.formats.runs.results import Scores
+from rerank_cli.formats.runs.run_file import Found, read_rankings
 from rerank_cli.formats.shapes.fields import Names, names_from
 from rerank_cli.storage.paths import STREAM
 

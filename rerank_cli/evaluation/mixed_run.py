@@ -13,7 +13,8 @@ from rerank_cli.display import shown
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation.tuning import Mixable, Tuning, check_mixable
 from rerank_cli.formats import OutputOptions, check_output, open_sink, refuse_existing
-from rerank_cli.formats.runs.results import QueryResults, RunFile, check_documents
+from rerank_cli.formats.runs.results import QueryResults, check_documents
+from rerank_cli.formats.runs.run_file import RunFile
 from rerank_cli.formats.shapes.fields import Names
 from rerank_cli.formats.writing.sinks import published
 from rerank_cli.records import Candidate, Ranking, Request

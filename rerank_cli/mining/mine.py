@@ -20,7 +20,8 @@ from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.corpus.texts import DocumentTexts, query_texts
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.runs.rank_comparison import compare_ranks
-from rerank_cli.formats.runs.results import Result, RunFile
+from rerank_cli.formats.runs.results import Result
+from rerank_cli.formats.runs.run_file import RunFile
 from rerank_cli.formats.writing.sinks import open_lines, published
 from rerank_cli.formats.writing.training import Example, example_rows
 from rerank_cli.mining.negatives import Mined, Reason, Rules, mine

@@ -16,7 +16,8 @@ from rerank_cli.evaluation.measures import Measure, measure, parse_measures
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.runs.qrels import Qrels, read_qrels
 from rerank_cli.formats.runs.rank_comparison import RankComparison, compare_ranks
-from rerank_cli.formats.runs.results import RunFile, Scores, best_of_run
+from rerank_cli.formats.runs.results import Scores
+from rerank_cli.formats.runs.run_file import RunFile, best_of_run
 from rerank_cli.reports.analysis import MEASURES, ROWS, Findings, Quality
 from rerank_cli.reports.cases import TOP, Case, MeasuredCase, case_of
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats.contract import Source
-from rerank_cli.formats.runs.results import QueryResults, Result, RunFile, Scores, a_string, fields_of, stand_ins
+from rerank_cli.formats.runs.results import QueryResults, Result, Scores, stand_ins
+from rerank_cli.formats.runs.run_file import RunFile, a_string, fields_of
 from rerank_cli.formats.shapes.fields import key_of
 from rerank_cli.records import Candidate, Request
 

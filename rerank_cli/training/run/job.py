@@ -6,7 +6,6 @@ The result's folder appears only once everything in it is written.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,21 +13,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.choices import LayerLoss, Loss, OnChanged, Resume
+from rerank_cli.choices import Loss, OnChanged, Resume
 from rerank_cli.display import shown
 from rerank_cli.engine.lazy import uncollected
 from rerank_cli.engine.limits import find
-from rerank_cli.errors import ChangedError, RefusedError, RerankError, UsageError
+from rerank_cli.errors import ChangedError, RerankError
 from rerank_cli.evaluation.evaluate import Evaluation
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.registry import identify
 from rerank_cli.run.signals import Stop, die_of, listening
-from rerank_cli.storage.paths import STREAM, final_path, is_special, refuse_if_input
 from rerank_cli.training.data.open import DataOptions, OpenedData, open_data
 from rerank_cli.training.data.store import BatchPlan
 from rerank_cli.training.options import LossOptions, TrainConfig, rules_of
 from rerank_cli.training.processes import Processes, joined
 from rerank_cli.training.run.checkpoints import OPTIMIZER, WEIGHTS, TrainingState, WorkFolder
+from rerank_cli.training.run.checks import check_taught, check_teacher, refuse_places, steps_of
 from rerank_cli.training.run.evaluation import open_held_out
 from rerank_cli.training.run.fingerprint import differences, inputs_of, settings_of, stamps_of
 from rerank_cli.training.run.log import StepLog
@@ -158,14 +157,14 @@ class _Job:
     def work(self, stack: ExitStack) -> None:
         config, folder = self.config, self.folder
         check_trackers(config.report_to)
-        _check_teacher(config)
+        check_teacher(config)
         inputs = inputs_of(config)
         named = find(config.model)
         mark = settings_of(config) | {"model revision": named.revision}
         if config.resume is not Resume.NEVER and not config.overwrite and self._complete(mark, inputs):
             self.summary.nothing_to_do = True
             return
-        self._refuse_places([*inputs, str(named.folder)])
+        refuse_places(config, folder.final, [*inputs, str(named.folder)])
         if not config.dry_run:
             if self.processes.leads:
                 folder.restore()
@@ -181,7 +180,7 @@ class _Job:
             config.notify("the scores of --teacher are left out: the loss and the time are those of --loss ce")
             config = replace(config, loss=LossOptions(Loss.CE))
         elif config.teacher:
-            _check_taught(config, data)
+            check_taught(config, data)
             found = self._taught(config.teacher, data, teacher)
             if found is None:
                 self.summary.interrupted = self.stop.reason or "max-duration"
@@ -192,7 +191,7 @@ class _Job:
         if saved:
             self._refuse_another(saved, mark)
         self.state = saved or TrainingState(mark)
-        self.steps = _steps(config, data.groups.steps_per_epoch)
+        self.steps = steps_of(config, data.groups.steps_per_epoch)
         with uncollected():
             from rerank_cli.training.learner import loss_settings, open_learner, optimizer_settings
         checkpoint = self._begin(named, stack)
@@ -304,21 +303,6 @@ class _Job:
         if found:
             raise ChangedError(f"{shown(self.config.output, 300)}: started with other settings ({'; '.join(found)})")
 
-    def _refuse_places(self, read: Sequence[str]) -> None:
-        """Raise RefusedError if a file to write is one of those that are read, or the result would replace one."""
-        config, folder = self.config, self.folder
-        written = {"--log": config.log, "--errors": config.data.bad.errors, "--teacher-scores": config.teacher_scores}
-        for flag, path in written.items():
-            if path:
-                refuse_if_input(path, read, f"another {flag}")
-        if config.log and (config.log == STREAM or is_special(config.log)):
-            raise UsageError(f"--log {config.log}: is a device or a pipe, and the log is read again. Fix: name a file")
-        for path in (*read, *filter(None, (config.teacher, *written.values()))):
-            place = final_path(path)
-            if folder.final in (place, *place.parents):
-                what = f"the result would replace {shown(path, 300)}"
-                raise RefusedError(f"{shown(config.output, 300)}: {what}. Fix: another -o")
-
     def _complete(self, mark: Mapping[str, Any], inputs: Sequence[str]) -> bool:
         """Whether an earlier run of the same command has finished; removes what it left if it was killed then."""
         manifest = self.folder.manifest()
@@ -359,37 +343,3 @@ class _Job:
             self.config.notify("loading")
         else:
             self.training.say_progress()
-
-
-def _check_teacher(config: TrainConfig) -> None:
-    """Raise UsageError if nothing reads the scores of the teacher."""
-    kind, layers = config.loss.kind, config.loss.layers
-    reads = kind not in (Loss.CE, Loss.BCE, Loss.LAMBDARANK) or layers in (LayerLoss.FINAL, LayerLoss.FIXED)
-    if config.teacher and kind and not reads:
-        expected = "expected distil, margin-mse, mse or listnet"
-        raise UsageError(f"--teacher: --loss {kind.value} reads no scores ({expected}). Fix: leave one of them out")
-
-
-def _check_taught(config: TrainConfig, data: OpenedData) -> None:
-    """Raise UsageError if scores of the teacher would not be used, before they are computed."""
-    groups, kind = data.groups, config.loss.kind
-    if kind in (Loss.MSE, Loss.LISTNET):
-        if labels := groups.counts.with_labels:
-            what = (
-                f"{labels:,} of {len(groups):,} groups have labels or scores, which --loss {kind.value} reads instead"
-            )
-            raise UsageError(f"--teacher: {what}. Fix: leave --teacher out, or --loss distil")
-    elif lacking := groups.counts.without_negatives:
-        what = f"{lacking:,} of {len(groups):,} groups have no negatives, and passages of other queries have no scores"
-        raise UsageError(f"--teacher: {what}. Fix: rerank mine")
-
-
-def _steps(config: TrainConfig, steps_per_epoch: int) -> int:
-    """The number of steps. Raises UsageError if there are none, or no end."""
-    if not math.isfinite(config.epochs):
-        raise UsageError(f"--epochs {config.epochs:g}: expected a finite number")
-    found = math.ceil(config.epochs * steps_per_epoch)
-    found = found if config.max_steps is None else min(found, config.max_steps)
-    if found < 1:
-        raise UsageError(f"--epochs {config.epochs:g}: there is no step to compute (expected more than 0)")
-    return found

@@ -4,7 +4,8 @@ import pytest
 
 from rerank_cli.errors import InputError
 from rerank_cli.formats.runs.qrels import read_qrels
-from rerank_cli.formats.runs.results import best_of_run, trec_order
+from rerank_cli.formats.runs.results import trec_order
+from rerank_cli.formats.runs.run_file import best_of_run
 
 EXPECTED = {"1": {"d1": 2, "d2": 0}, "q": {"7": 1}}
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
 from rerank_cli.formats.runs.qrels import read_qrels
-from rerank_cli.formats.runs.results import Result, read_rankings
+from rerank_cli.formats.runs.results import Result
+from rerank_cli.formats.runs.run_file import read_rankings
 from rerank_cli.formats.shapes.fields import Names
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from rerank_cli.choices import ScoreKind
 from rerank_cli.errors import InputError
-from rerank_cli.formats.runs.results import RunFile
+from rerank_cli.formats.runs.run_file import RunFile
 from rerank_cli.records import Candidate, Shape
 
 DOCUMENTS = (

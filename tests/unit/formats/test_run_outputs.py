@@ -13,7 +13,7 @@ from rerank_cli.choices import OutputFormat
 from rerank_cli.errors import BadRecord, UsageError
 from rerank_cli.formats import AnswerOptions, OutputOptions, check_output
 from rerank_cli.formats.runs.qrels import read_qrels
-from rerank_cli.formats.runs.results import read_rankings
+from rerank_cli.formats.runs.run_file import read_rankings
 from rerank_cli.records import Candidate, Shape
 
 QRELS = {"q1": {"d1": 1, "d3": 2, "d7": 1}, "q2": {"d0": 1, "d4": 0}}

@@ -6,7 +6,7 @@ from made import answer, document, request
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.runs.rank_comparison import compare_ranks
-from rerank_cli.formats.runs.results import RunFile
+from rerank_cli.formats.runs.run_file import RunFile
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.evaluate import Asked, worked_out
 from rerank_cli.evaluation.measures import DEFAULT, Measure, measure, parse_measures
 from rerank_cli.formats.runs.qrels import read_qrels
-from rerank_cli.formats.runs.results import read_rankings
+from rerank_cli.formats.runs.run_file import read_rankings
 from rerank_cli.reports.collect import ReportOptions, findings
 
 # Computed by pytrec_eval (ties by id downwards, float32), msmarco, judged and compat (by id upwards), accuracy (in file

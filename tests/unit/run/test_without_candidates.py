@@ -15,7 +15,7 @@ from rerank_cli.evaluation.evaluate import Asked, worked_out
 from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.formats import AnswerOptions, ById, InputOptions
 from rerank_cli.formats.runs.rank_comparison import compare_ranks
-from rerank_cli.formats.runs.results import RunFile
+from rerank_cli.formats.runs.run_file import RunFile
 from rerank_cli.ranking import Fusion
 from rerank_cli.run import job
 from rerank_cli.run.job import run
