@@ -95,6 +95,7 @@ class RunSettings(ModelSettings, total=False):
     echo_query: bool
     mark_truncated: bool
     summary: StrPath | None
+    metrics: StrPath | None
     limit: int | None
     on_error: Literal["fail", "skip", "emit"]
     errors: StrPath | None

@@ -83,6 +83,7 @@ def configured(
     ),
     progress: ProgressMode = shown(ProgressMode.AUTO, "auto: a bar on a terminal, plain lines elsewhere."),
     progress_interval: float = shown(30.0, "Seconds between lines of plain and json progress.", "SECONDS", min=0.1),
+    metrics: str | None = shown(None, "Keep figures for Prometheus' textfile collector here (NAME.prom).", "FILE"),
 ) -> tuple[RunConfig, tuple[str, ...] | None]:
     """The configuration of a run, without its streams, and the devices of its workers. Raises UsageError.
 
@@ -129,6 +130,7 @@ def configured(
         max_errors=max_errors,
         progress=progress,
         progress_interval=progress_interval,
+        metrics=metrics,
         summary=summary,
         **ordering,
     )

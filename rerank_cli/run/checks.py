@@ -10,6 +10,7 @@ from rerank_cli.formats import check_output, check_side_file, input_files
 from rerank_cli.formats.writing.containers import is_continuous
 from rerank_cli.ranking import PLAIN
 from rerank_cli.records import Shape
+from rerank_cli.run.metrics import check_metrics
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.checkpoint import is_ours
 from rerank_cli.storage.paths import STREAM, final_path, is_special, partial_of
@@ -39,6 +40,7 @@ def check(config: RunConfig) -> None:
     if config.errors is not None and config.on_error is OnError.FAIL:
         raise UsageError("--errors needs --on-error skip or emit: with fail the first bad record ends the run")
     named = {"--errors": config.errors, "--summary": config.summary, "--checkpoint": config.checkpoint}
+    named |= {"--metrics": config.metrics}
     taken: dict[Path, str] = {}
     for flag, path in (named | {"--cache": config.cache}).items():
         if path is not None:
@@ -46,6 +48,10 @@ def check(config: RunConfig) -> None:
             other = taken.setdefault(final_path(path), flag)
             if other != flag:
                 raise UsageError(f"{other} and {flag} name the same file. Fix: another {flag}")
+    if config.metrics is not None:
+        check_metrics()
+        if is_special(config.metrics):
+            raise UsageError(f"--metrics {config.metrics}: not a regular file, which is replaced as a whole")
     if config.cache is not None and (not config.cache or is_special(config.cache) or Path(config.cache).is_dir()):
         raise UsageError(f"--cache {config.cache}: not a regular file (expected a path to a file, existing or new)")
     if config.checkpoint and not is_ours(Path(config.checkpoint)):

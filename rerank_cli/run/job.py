@@ -26,6 +26,7 @@ from rerank_cli.records import Record
 from rerank_cli.run.checks import check, check_shape
 from rerank_cli.run.chunks import ChunkCutter, InputHash
 from rerank_cli.run.committer import Commit, Committer
+from rerank_cli.run.metrics import MetricsFile
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.pipeline import stream
 from rerank_cli.run.progress import noted, say, showing, snapshot
@@ -78,10 +79,14 @@ def run(
         if job.stats.chunks and job.state.checkpoint and "--restart" not in str(error):
             kept = f"{job.stats.records:,} records are kept"
             config.notify(f"{kept}; fix the problem and run {config.same_command} to resume")
+        if job.metrics and job.locked:
+            job.metrics.end("failed")
         if config.summary:
             write_summary(Summary(job.stats, failure=str(error)), config.summary)
         raise
     summary = job.summary()
+    if job.metrics and not summary.nothing_to_do:
+        job.metrics.end(summary.exit_reason)
     if config.summary and not summary.nothing_to_do:
         write_summary(summary, config.summary)
     return summary, stop
@@ -104,6 +109,11 @@ class _Job:
     evaluation: Evaluation | None = None
     nothing_to_do: bool = False
     locked: bool = False
+    metrics: MetricsFile | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.config.metrics:
+            self.metrics = MetricsFile(self.config.metrics, self.config.output.path, self.stats, self.config.notify)
 
     def lock(self, stack: ExitStack) -> None:
         """Take the output's lock. A signal that arrives meanwhile takes effect afterwards."""
@@ -143,6 +153,8 @@ class _Job:
             return
         wrappers = self.wrappers = ScoringWrappers(config, stats, stack)
         stack.enter_context(showing(stats, config.progress, config.progress_interval))
+        if self.metrics:
+            stack.enter_context(self.metrics.kept(config.progress_interval))
         session = self.session = self._load(stack)
         wrappers.load(self.open_model)
         # Chunk boundaries must not change when a run is resumed on another device.

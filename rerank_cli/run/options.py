@@ -68,6 +68,7 @@ class RunConfig:
     progress: ProgressMode = ProgressMode.AUTO
     progress_interval: float = 30.0
     summary: str | None = None
+    metrics: str | None = None
     notify: Callable[[str], None] = field(default=lambda _: None)
     command: str = ""
 

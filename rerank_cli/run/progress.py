@@ -70,7 +70,7 @@ def showing(stats: RunStatistics, mode: ProgressMode, interval: float) -> Iterat
         with _bar(stats):
             yield
     else:
-        with _ticking(lambda: say(stats, mode), interval):
+        with ticking(lambda: say(stats, mode), interval):
             yield
         if mode is ProgressMode.JSON:
             say(stats, mode)
@@ -82,7 +82,7 @@ def noted(stats: RunStatistics, note: Callable[[str], None] | None) -> Iterator[
     if note is None:
         yield
         return
-    with _ticking(lambda: note(orjson.dumps(snapshot(stats)).decode()), _NOTE_SECONDS):
+    with ticking(lambda: note(orjson.dumps(snapshot(stats)).decode()), _NOTE_SECONDS):
         yield
 
 
@@ -94,7 +94,7 @@ def say(stats: RunStatistics, mode: ProgressMode) -> None:
 
 
 @contextmanager
-def _ticking(act: Callable[[], None], interval: float) -> Iterator[None]:
+def ticking(act: Callable[[], None], interval: float) -> Iterator[None]:
     """Call `act` every `interval` seconds on a thread until the block is left."""
     done = threading.Event()
 
@@ -129,5 +129,5 @@ def _bar(stats: RunStatistics) -> Iterator[None]:
             percent = "" if done is None else f"{done:.0%}"
             progress.update(task, completed=None if done is None else done * 1000, share=percent, text=text)
 
-        with _ticking(update, 0.2):
+        with ticking(update, 0.2):
             yield

@@ -35,6 +35,7 @@ ARRAY = Frame(b"[\n", b",\n", b"\n]\n")
 _SIDE_FILES = {
     "--errors": ("JSON lines", (".jsonl", ".ndjson")),
     "--summary": ("one JSON object", (".json", ".jsonl", ".ndjson")),
+    "--metrics": ("Prometheus' text", (".prom",)),
 }
 
 
