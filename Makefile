@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-fast coverage check format docs bench bench-peers faults adapters-check wheel-check clean
 
-demo: $(READY)
+demo: $(RUNS)
 	@mkdir -p demo
 	@$(BIN)/rerank run sample_data/scifact.jsonl --model mini --top-n 3 --overwrite -o demo/reranked.jsonl
 	@$(BIN)/python sample_data/show.py sample_data/scifact.jsonl demo/reranked.jsonl sample_data/scifact.qrels
@@ -55,10 +56,15 @@ faults: $(READY)
 
 # On Linux, pip's default torch brings gigabytes of CUDA libraries, of no use without a card.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
-$(READY): pyproject.toml constraints.txt
+$(RUNS): pyproject.toml constraints.txt
 	@if [ "$$(uname)" = Linux ] && [ ! -e /dev/nvidiactl ] && [ -z "$$PIP_INDEX_URL$$PIP_EXTRA_INDEX_URL" ]; then \
 	  echo "No NVIDIA card found. Without CUDA, gigabytes smaller: PIP_EXTRA_INDEX_URL=$(CPU_INDEX) make $(MAKECMDGOALS)"; fi
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+# What tests, lint and documentation need besides.
+$(READY): $(RUNS)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

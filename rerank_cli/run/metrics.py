@@ -105,5 +105,5 @@ def exposition(figures: dict[str, Any], output: str, state: str) -> bytes:
         return family
 
     registry = CollectorRegistry()
-    registry.register(Figures())  # type: ignore[arg-type]
+    registry.register(Figures())
     return generate_latest(registry)
