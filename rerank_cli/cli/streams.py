@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from rerank_cli.errors import OutputError, UsageError
+from rerank_cli.run.signals import die_of
 
 
 def stand_in_for_closed() -> None:
@@ -67,8 +68,7 @@ def silence_stdout() -> None:
 
 def die_of_closed_pipe() -> None:
     """End silently by SIGPIPE, like other programs in a pipe whose reader has ended."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGPIPE)
+    die_of(signal.SIGPIPE)
 
 
 def prepare_environment() -> None:

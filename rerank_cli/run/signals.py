@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -74,7 +75,11 @@ def listening(
             signal.signal(number, handler)
 
 
-def die_of(number: signal.Signals) -> None:
-    """End this process by the signal's default action."""
+def die_of(number: signal.Signals) -> NoReturn:
+    """End this process by the signal's default action.
+
+    The first process of a container has no such action: it exits with 128 + the number, as a shell says it.
+    """
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+    os._exit(128 + number)

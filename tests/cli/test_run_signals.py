@@ -1,6 +1,7 @@
 """How a run ends when it is told to: soon, with what is finished kept, and of the signal."""
 
 import json
+import os
 import select
 import signal
 import subprocess
@@ -113,3 +114,40 @@ def test_a_run_after_a_stopped_one_can_be_had_again(requests_file, tmp_path):
     ended = rerank("run", requests_file, "-m", TINY, "-o", tmp_path / "out.jsonl", "--progress", "off")
     assert ended.code == 0
     assert len(json_lines((tmp_path / "out.jsonl").read_bytes())) == 2
+
+
+_FIRST = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+_MAY_UNSHARE = subprocess.run([*_FIRST, "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not _MAY_UNSHARE, reason="needs a PID namespace, which this system does not allow")
+@pytest.mark.parametrize("moment", ["starting", "loading", "scoring"])
+def test_the_first_process_of_a_container_ends_too(long_file, tmp_path, moment):
+    """The kernel ignores a signal with its default action that this process sends to itself."""
+    output = tmp_path / "out.jsonl"
+    lock, partial = tmp_path / "out.jsonl.lock", tmp_path / "out.jsonl.partial"
+    command = [RERANK, "run", long_file, "-m", TINY, "-q", "-o", output, "--chunk-pairs", "40", "--threads", "1"]
+
+    def scoring():
+        return partial.exists() and partial.stat().st_size
+
+    with subprocess.Popen([*_FIRST, *command], env=environment(), stderr=subprocess.PIPE) as outer:
+        try:
+            children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+            until({"starting": lambda: _listens(children), "loading": lock.exists, "scoring": scoring}[moment])
+            inner = int(children.read_text())
+            os.kill(inner, signal.SIGTERM)
+            assert outer.wait(timeout=SOON) == 128 + signal.SIGTERM
+        finally:
+            outer.kill()
+    assert not lock.exists()
+    assert not output.exists()
+
+
+def _listens(children):
+    """Whether the only child handles SIGTERM already."""
+    if not (number := children.read_text().strip()):
+        return False
+    status = Path(f"/proc/{number}/status").read_text()
+    caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
