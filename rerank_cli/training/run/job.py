@@ -18,7 +18,6 @@ from rerank_cli.display import shown
 from rerank_cli.engine.lazy import uncollected
 from rerank_cli.engine.limits import find
 from rerank_cli.errors import ChangedError, RerankError
-from rerank_cli.evaluation.evaluate import Evaluation
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.registry import identify
 from rerank_cli.run.signals import Stop, die_of, listening
@@ -31,7 +30,8 @@ from rerank_cli.training.run.checks import check_taught, check_teacher, refuse_p
 from rerank_cli.training.run.evaluation import open_held_out
 from rerank_cli.training.run.fingerprint import differences, inputs_of, settings_of, stamps_of
 from rerank_cli.training.run.log import StepLog
-from rerank_cli.training.run.steps import Steps, clock
+from rerank_cli.training.run.steps import Steps
+from rerank_cli.training.run.summary import TrainSummary
 from rerank_cli.training.run.teacher import TeacherFiles, taught
 from rerank_cli.training.run.trackers import Trackers, check_trackers
 
@@ -39,34 +39,6 @@ if TYPE_CHECKING:
     from rerank_cli.training.learner import Learner
     from rerank_cli.training.losses import LossSettings
     from rerank_cli.training.optimizer import OptimizerSettings
-
-
-@dataclass(slots=True)
-class TrainSummary:
-    """What a run did. `interrupted` is why it stopped early and can be continued, None if it is finished."""
-
-    state: TrainingState | None = None
-    rejected: int = 0
-    nothing_to_do: bool = False
-    interrupted: str | None = None
-    evaluation: Evaluation | None = None
-    estimate: Mapping[str, Any] | None = None
-
-    def line(self) -> str:
-        """`120 steps in 5:10, nDCG@10 0.6770 → 0.7130 (p = 0.0031) at step 100`."""
-        state = self.state
-        assert state is not None
-        parts = [f"{state.steps_done:,} steps in {clock(state.seconds)}"]
-        if state.best_step is not None:
-            name = next(iter(state.evaluations[0]["measures"]))
-            best = next(line for line in state.evaluations[1:] if line["step"] == state.best_step)
-            found = best["differences"][name]
-            p = f" (p = {found['permutation_p']:.2g})" if found else ""
-            figures = f"{state.baseline['means'][name]:.4f} → {best['measures'][name]:.4f}{p}"
-            parts.append(f"{name} {figures} at step {state.best_step:,}")
-        if self.rejected:
-            parts.append(f"{self.rejected:,} records rejected")
-        return ", ".join(parts)
 
 
 def train(config: TrainConfig, *, signals: bool = True) -> tuple[TrainSummary, Stop]:
@@ -155,6 +127,7 @@ class _Job:
         self.config.notify(f"{reason}: saving a checkpoint after this step; once more ends at once")
 
     def work(self, stack: ExitStack) -> None:
+        """Open everything, compute the steps that are left, publish."""
         config, folder = self.config, self.folder
         check_trackers(config.report_to)
         check_teacher(config)
@@ -165,69 +138,36 @@ class _Job:
             self.summary.nothing_to_do = True
             return
         refuse_places(config, folder.final, [*inputs, str(named.folder)])
-        if not config.dry_run:
-            if self.processes.leads:
-                folder.restore()
-            folder.refuse_existing(config.overwrite)
-        saved = None if config.dry_run else folder.saved(config.resume)
+        saved = self._saved()
         if saved:
             self._refuse_another(saved, mark)
         held_out = open_held_out(config.held_out, config.notify) if config.held_out else None
-        data = self._open_data(stack, config.data)
-        files = data.groups.files
         teacher = TeacherFiles(config, folder.final)
-        if config.teacher and config.dry_run:
-            config.notify("the scores of --teacher are left out: the loss and the time are those of --loss ce")
-            config = replace(config, loss=LossOptions(Loss.CE))
-        elif config.teacher:
-            check_taught(config, data)
-            found = self._taught(config.teacher, data, teacher)
-            if found is None:
-                self.summary.interrupted = self.stop.reason or "max-duration"
-                return
-            data = replace(self._open_data(stack, found), rejected=data.rejected)
+        opened = self._open_groups(stack, teacher)
+        if opened is None:
+            self.summary.interrupted = self.stop.reason or "max-duration"
+            return
+        data, files = opened
         self.summary.rejected = data.rejected
         mark |= {"data": data.groups.fingerprint, "held-out set": held_out.mark if held_out else None}
         if saved:
             self._refuse_another(saved, mark)
         self.state = saved or TrainingState(mark)
         self.steps = steps_of(config, data.groups.steps_per_epoch)
-        with uncollected():
-            from rerank_cli.training.learner import loss_settings, open_learner, optimizer_settings
         checkpoint = self._begin(named, stack)
-        family = identify(checkpoint)
-        loss = loss_settings(config, data.groups, data.groups.with_teacher)
-        rates = optimizer_settings(config, family)
-        learner = open_learner(config, checkpoint, family, loss, self.processes)
-        self._describe(learner, data, loss, rates)
+        learner, rates = self._open_learner(checkpoint, data)
         if config.dry_run:
             from rerank_cli.training.run.estimate import estimate
 
             self.summary.estimate = estimate(learner, data.groups, held_out, self.steps)
             return
         if saved:
-            config.notify(f"resuming after step {saved.steps_done:,} of {self.steps:,}")
-            learner.load(folder.tensors(WEIGHTS))
-            learner.trainer.optimizer.load(folder.tensors(OPTIMIZER))
-            if saved.part_tokens is not None:
-                learner.trainer.part_tokens = saved.part_tokens
+            self._load(learner, saved)
         self.processes.wait()  # until all have read the checkpoint
-        log = None
-        if self.processes.leads:
-            if saved:
-                folder.keep_best(saved)
-            else:
-                folder.create()
-                stack.callback(folder.forget_unused)
-            log = StepLog(str(folder.place_log(config.log, self.state.log_bytes)), self.state.log_bytes)
-            stack.callback(log.close)
+        log, trackers = self._open_logs(stack, saved, mark)
         learner.rehearse(data.groups.longest(config.batch_groups))
         if learner.trainer.tokenizer.prompts_left_out:
             config.notify(f"the prompts of the records are left out: {named.name} reads pairs without one")
-        names = config.report_to if self.processes.leads else ()
-        run_name = folder.final.name
-        trackers = Trackers(names, run_name, config.report_dir or f"{folder.final}.reports", mark)
-        stack.callback(trackers.close)
         self.stop.patient = True
         run = self.training = Steps(
             config,
@@ -250,6 +190,73 @@ class _Job:
                 teacher.remove()
         else:
             self.summary.interrupted = self.stop.reason
+
+    def _saved(self) -> TrainingState | None:
+        """The checkpoint of an unfinished run. Refuses an output that exists. Leaves all as it is for a dry run."""
+        config, folder = self.config, self.folder
+        if config.dry_run:
+            return None
+        if self.processes.leads:
+            folder.restore()
+        folder.refuse_existing(config.overwrite)
+        return folder.saved(config.resume)
+
+    def _open_groups(self, stack: ExitStack, teacher: TeacherFiles) -> tuple[OpenedData, Mapping[str, str]] | None:
+        """The data, scored by the teacher if there is one, with the files that it is from; None if the time is over."""
+        config = self.config
+        data = self._open_data(stack, config.data)
+        files = data.groups.files
+        if config.teacher and config.dry_run:
+            config.notify("the scores of --teacher are left out: the loss and the time are those of --loss ce")
+        elif config.teacher:
+            check_taught(config, data)
+            found = self._taught(config.teacher, data, teacher)
+            if found is None:
+                return None
+            data = replace(self._open_data(stack, found), rejected=data.rejected)
+        return data, files
+
+    def _open_learner(self, checkpoint: Checkpoint, data: OpenedData) -> tuple[Learner, OptimizerSettings]:
+        """The model with its optimizer, described to the user."""
+        with uncollected():
+            from rerank_cli.training.learner import loss_settings, open_learner, optimizer_settings
+        config = self.config
+        if config.teacher and config.dry_run:
+            config = replace(config, loss=LossOptions(Loss.CE))
+        family = identify(checkpoint)
+        loss = loss_settings(config, data.groups, data.groups.with_teacher)
+        rates = optimizer_settings(config, family)
+        learner = open_learner(config, checkpoint, family, loss, self.processes)
+        self._describe(learner, data, loss, rates)
+        return learner, rates
+
+    def _load(self, learner: Learner, saved: TrainingState) -> None:
+        """Continue with the weights and the optimizer of a checkpoint."""
+        self.config.notify(f"resuming after step {saved.steps_done:,} of {self.steps:,}")
+        learner.load(self.folder.tensors(WEIGHTS))
+        learner.trainer.optimizer.load(self.folder.tensors(OPTIMIZER))
+        if saved.part_tokens is not None:
+            learner.trainer.part_tokens = saved.part_tokens
+
+    def _open_logs(
+        self, stack: ExitStack, saved: TrainingState | None, mark: Mapping[str, Any]
+    ) -> tuple[StepLog | None, Trackers]:
+        """The log and the trackers, in the work folder, which exists from then on. Only process 0 writes any."""
+        config, folder, state = self.config, self.folder, self.state
+        assert state is not None
+        log = None
+        if self.processes.leads:
+            if saved:
+                folder.keep_best(saved)
+            else:
+                folder.create()
+                stack.callback(folder.forget_unused)
+            log = StepLog(str(folder.place_log(config.log, state.log_bytes)), state.log_bytes)
+            stack.callback(log.close)
+        names = config.report_to if self.processes.leads else ()
+        trackers = Trackers(names, folder.final.name, config.report_dir or f"{folder.final}.reports", mark)
+        stack.callback(trackers.close)
+        return log, trackers
 
     def _begin(self, named: Checkpoint, stack: ExitStack) -> Checkpoint:
         """The checkpoint that training begins with, made of the named one if that has no head."""
