@@ -42,6 +42,7 @@ class ModelSettings(TypedDict, total=False):
     passage_instruction: str | None
     truncation_rule: Literal["all", "longest-first", "modelcard", "flagembedding"] | None
     adapter: StrPath | None
+    label: str | int | None
     cutoff_layers: Sequence[int] | str | None
     layer_heads: Literal["reference", "trained"] | None
     compress_layers: Sequence[int] | str | None

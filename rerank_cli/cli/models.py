@@ -19,6 +19,8 @@ from rerank_cli.errors import UsageError
 if TYPE_CHECKING:
     from rerank_cli.engine.limits import TokenizerOnly
 
+_NAME = 42  # columns of a model's name in the list
+
 
 @declare.command
 def models(
@@ -39,8 +41,8 @@ def models(
       rerank models BAAI/bge-reranker-v2-gemma
 
     With NAME: its family, prompt, limits and the options that apply to it, and where each setting comes from: a flag, a
-    file of the checkpoint, its family, or built in. Fetches its tokenizer, never its weights. Other cross-encoders with
-    one label and causal language models work too, by Hub id or folder.
+    file of the checkpoint, its family, or built in. Fetches its tokenizer, never its weights. Other cross-encoders and
+    causal language models work too, by Hub id or folder.
     """
     prepare()
     if name is not None:
@@ -68,11 +70,11 @@ def models(
         for known, here in rows:
             typer.echo(orjson.dumps(asdict(known) | {"on_disk": here}).decode())
         return
-    # Two lines a model, each of at most 80 columns.
-    width = max(len(known.name) for known, _ in rows)
-    typer.echo(f"{'model':<{width}}  disk {'family':<18}  licence\n  params  length  note")
+    # Two lines a model, each of at most 80 columns; a third for a long name.
+    typer.echo(f"{'model':<{_NAME}}  disk {'family':<18} licence\n  params  length  note")
     for known, here in rows:
-        typer.echo(f"{known.name:<{width}}  {'yes' if here else '-':<4} {known.family:<18}  {known.licence}")
+        name = known.name if len(known.name) <= _NAME else f"{known.name}\n{'':<{_NAME}}"
+        typer.echo(f"{name:<{_NAME}}  {'yes' if here else '-':<4} {known.family:<18} {known.licence}")
         typer.echo(f"  {known.parameters:>6}  {known.max_length:>6}  {known.note}")
 
 
@@ -109,6 +111,7 @@ def _facts(model: TokenizerOnly) -> dict[str, Any]:
         "passage_instruction": profile.passage_instruction,
         "suffix": written[2].replace("{prompt}", profile.prompt),
         "answers": " − ".join(model.tokenizer.tokens(model.reading.answers)),
+        "label": model.reading.label.name if model.reading.label else "",
         "pooling": ", ".join(pooling_modes(model.checkpoint)) if model.family == MODULAR else "",
         "activation": model.reading.stated.activation or "Sigmoid",
         "positions": config.get("max_position_embeddings"),

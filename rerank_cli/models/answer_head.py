@@ -1,4 +1,4 @@
-"""The head of a decoder: a few rows of its output matrix in fp32, applied to each sequence's last state."""
+"""The head of a decoder: a few rows of its output matrix, or all of a classifier's, applied in fp32 to last states."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
+from rerank_cli.models.labels import Label, score_of
 from rerank_cli.models.loading import TensorFiles
 
 _HEAD = "lm_head.weight"
@@ -20,10 +21,11 @@ _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.
 
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
-    """One or two rows of a head, fp32 [r, H], and the score computed from their r products.
+    """Rows of a head, fp32 [r, H], and the score computed from their r products.
 
     `bias` [r] is added to the products, which are then multiplied by `scale` and, with a `cap`, replaced by
-    cap · tanh(x / cap). The score is the first product, minus the second if there are two, divided by `divide_by`.
+    cap · tanh(x / cap). The score is the first product, minus the second if there are two, divided by `divide_by`;
+    with a `label` it is that of the label, see `labels.score_of`.
     """
 
     rows: Tensor
@@ -31,6 +33,7 @@ class AnswerHead:
     scale: float = 1.0
     cap: float | None = None
     divide_by: float = 1.0
+    label: Label | None = None
 
     def __call__(self, states: Tensor) -> Tensor:
         """States [n, H] to fp32 scores [n]."""
@@ -40,6 +43,8 @@ class AnswerHead:
         products = products * self.scale
         if self.cap is not None:
             products = torch.tanh(products / self.cap) * self.cap
+        if self.label is not None:
+            return score_of(products, self.label)
         score = products[:, 0] - products[:, 1] if products.shape[1] == 2 else products[:, 0]
         return score / self.divide_by
 
@@ -74,6 +79,8 @@ def _head(config: Any, rows: Tensor, bias: Tensor | None, divide_by: float) -> A
     return AnswerHead(rows.float(), bias, scale, getattr(config, "final_logit_softcapping", None), divide_by)
 
 
-def head_of_tensor(files: TensorFiles, name: str, device: torch.device, cap: float | None = None) -> AnswerHead:
-    """A classification head with one label, or the head of one layer: the stored tensor `name`, [1, H]."""
-    return AnswerHead(files.read(name).float().to(device), cap=cap)
+def head_of_tensor(
+    files: TensorFiles, name: str, device: torch.device, cap: float | None = None, label: Label | None = None
+) -> AnswerHead:
+    """A classification head, [labels, H], or the head of one layer, [1, H]: the stored tensor `name`."""
+    return AnswerHead(files.read(name).float().to(device), cap=cap, label=label)

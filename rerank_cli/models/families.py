@@ -64,11 +64,11 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
     if recipe.family in {DECODER, CLASSIFIER}:
         from rerank_cli.models.decoders.causal import load_decoder
 
-        return load_decoder(checkpoint, placement, reading.answers, reading.profile.divide_by)
+        return load_decoder(checkpoint, placement, reading.answers, reading.profile.divide_by, reading.label)
     if recipe.family == MODULAR:
         from rerank_cli.models.encoders.modular import load_modular
 
         return load_modular(checkpoint, placement, reading.skip)
     from rerank_cli.models.encoders.classifier import load_encoder
 
-    return load_encoder(checkpoint, placement)
+    return load_encoder(checkpoint, placement, reading.label)

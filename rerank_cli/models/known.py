@@ -56,6 +56,15 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel("cross-encoder/ettin-reranker-32m-v1", MODULAR, "32 M", 7999, "Apache-2.0", "English, long, fast"),
     KnownModel("cross-encoder/ettin-reranker-150m-v1", MODULAR, "150 M", 7999, "Apache-2.0", "English, long"),
     KnownModel("maidalun1020/bce-reranker-base_v1", ENCODER, "278 M", 512, "Apache-2.0", "four languages"),
+    KnownModel(
+        "amberoad/bert-multilingual-passage-reranking-msmarco",
+        ENCODER,
+        "167 M",
+        512,
+        "Apache-2.0",
+        "100+ languages; two labels, --label 1",
+    ),
+    KnownModel("castorini/monobert-large-msmarco", ENCODER, "335 M", 512, "not stated", "English; two labels"),
 )
 
 

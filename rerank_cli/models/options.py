@@ -20,6 +20,7 @@ class FamilyOptions:
     passage_instruction: str | None = None
     truncation_rule: TruncationRule | None = None
     adapter: str | None = None
+    label: str | None = None
     cutoff_layers: tuple[int, ...] | None = None
     layer_heads: LayerHeads | None = None
     compress_layers: tuple[int, ...] | None = None

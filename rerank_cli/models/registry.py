@@ -32,9 +32,6 @@ def identify(checkpoint: Checkpoint) -> str:
                     f"{where}: model type {model_type!r} needs code from the checkpoint, which is never run"
                 )
             raise ModelError(f"{where}: model type {model_type!r} is not one that transformers can load")
-        labels = config.get("num_labels", len(config.get("id2label") or {}) or 2)
-        if labels != 1:
-            raise ModelError(f"{where}: a classifier with {labels} labels, expected a reranker with one")
         _refuse_other_modules(checkpoint, kinds, ["Transformer"])
         return CLASSIFIER if causal else ENCODER
     if causal and any(name == language_model or name.endswith("ForCausalLM") for name in architectures):
@@ -46,8 +43,8 @@ def identify(checkpoint: Checkpoint) -> str:
     if "auto_map" in config:
         raise ModelError(f"{where}: needs code from the checkpoint ({named}), which is never run")
     raise ModelError(
-        f"{where}: not a reranker (architectures: {named}, expected …ForSequenceClassification with one label, or "
-        "…ForCausalLM of a stock type). A bi-encoder gives no score for a pair"
+        f"{where}: not a reranker (architectures: {named}, expected …ForSequenceClassification, or …ForCausalLM of a "
+        "stock type). A bi-encoder gives no score for a pair"
     )
 
 

@@ -17,6 +17,7 @@ from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 from rerank_cli.models.checkpoint import Checkpoint, read_object
 from rerank_cli.models.known import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.labels import Label, choose_label, labels_of
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
 from rerank_cli.models.prompts.chat import ChatPrompt, chat_prompt
@@ -44,13 +45,15 @@ FLAG, FAMILY, BUILT_IN = "flag", "family", "built in"
 class Reading:
     """How a checkpoint reads a pair. `answers` are the token ids whose logits give the score, empty for other heads.
 
-    `options` are the names of options that have an effect; `sources` say where settings come from, by name. `skip` is
-    the number of tokens at the start of a sequence that the pooling leaves out. `remarks` are lines for the user.
+    `label` is the label that gives the score, None for heads with one output. `options` are the names of options that
+    have an effect; `sources` say where settings come from, by name. `skip` is the number of tokens at the start of a
+    sequence that the pooling leaves out. `remarks` are lines for the user.
     """
 
     profile: Profile
     rule: PairRule
     answers: tuple[int, ...] = ()
+    label: Label | None = None
     stated: Stated = field(default_factory=Stated)
     options: frozenset[str] = frozenset()
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -153,8 +156,10 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
     """
     stated = stated_by(checkpoint)
     choice = _choose(family, checkpoint, tokenizer, options, stated)
-    usable = _options_of(family, choice)
+    several = family in {ENCODER, CLASSIFIER} and len(labels_of(checkpoint)) > 1
+    usable = _options_of(family, choice) | ({"label"} if several else set())
     options.refuse_foreign(usable, family, checkpoint.name)
+    label = choose_label(checkpoint, options.label) if several else None
     by_files = _stated_settings(choice, stated) if options.profile is None else {}
     given = {name: value for name, value in options.given().items() if name in _OVERRIDES}
     profile = replace(choice.profile, **(by_files | given))
@@ -182,13 +187,18 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
         answers, sources["answers"] = stated.answers, OF_FILE + stated.sources["answers"]
     elif family == DECODER:
         answers, sources["answers"] = _answers(profile, tokenizer), choice.source
+    if label is not None:
+        sources["label"] = {"flag": FLAG, "file": OF_FILE + "config.json"}.get(label.source, "guess")
+        if label.source == "guess":
+            what = f"the names of the two labels do not say which is the relevant one: {label.name} is taken (--label)"
+            remarks.append(what)
     skip = _skipped(profile, rule, tokenizer, checkpoint) if family == MODULAR else 0
     if family == MODULAR:
         sources["pooling"] = OF_FILE + f"{checkpoint.modules[1].folder.name}/config.json"
     # A space at the end of the lead is tokenized together with the word after it.
     head = tokenizer.ids("" if rule.template.keeps_end else rule.passage_lead.rstrip())
     rule = replace(rule, template=replace(rule.template, passage_head=head), own_instructions=not skip)
-    return Reading(profile, rule, answers, stated, usable, sources, skip, tuple(remarks))
+    return Reading(profile, rule, answers, label, stated, usable, sources, skip, tuple(remarks))
 
 
 _STATED_AS = {"query_instruction": "prompt"}

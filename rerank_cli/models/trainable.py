@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.adapters import LoraSettings, StoredTensor, add_lora, stored_tensors
 from rerank_cli.models.answer_head import head_of_model
 from rerank_cli.models.families import Recipe
@@ -101,6 +101,9 @@ def load_trainable(recipe: Recipe, placement: Placement, part: TrainedPart) -> T
 
     Types that are not known to take packed rows get padded ones. Raises ModelError and UsageError, one line.
     """
+    if recipe.reading.label is not None:
+        what = f"{recipe.checkpoint.name}: a classifier with several labels is scored but not trained"
+        raise ModelError(f"{what}. Fix: --model with one label, or the encoder that it was made of")
     if recipe.family in {LAYERWISE, LIGHTWEIGHT}:
         made = _layered(recipe, placement, part)
     elif recipe.family in {DECODER, CLASSIFIER}:
@@ -208,7 +211,7 @@ def _encoder(recipe: Recipe, placement: Placement, part: TrainedPart) -> Trainab
             parts.append(exact := _Exact(head))
             return exact
 
-        scorer: Differentiable = packed_encoder(model, placement.device, around)
+        scorer: Differentiable = packed_encoder(model, placement.device, around=around)
     else:
         scorer = padded_encoder(model, placement.device)
     return Trainable(scorer, parts, stored, _empty(model), adapter, named, placement.device)

@@ -27,10 +27,6 @@ def refuse(name, pattern, error=ModelError, **options):
     assert re.search(pattern, message)
 
 
-def test_several_labels(altered):
-    refuse(altered(id2label={"0": "a", "1": "b", "2": "c"}), "3 labels, expected a reranker with one")
-
-
 def test_a_bi_encoder(altered):
     refuse(altered(architectures=["BertModel"]), "not a reranker .*BertModel")
 

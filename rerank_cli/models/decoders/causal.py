@@ -1,7 +1,7 @@
 """Causal language models scored by their answer to a prompt: bge-reranker-v2-gemma, Qwen3-Reranker, mxbai-rerank-v2.
 
 The stock transformer without its head runs over a packed row. Only the last state of each sequence is kept, and of the
-head only the rows of the answers. A decoder with a classification head of one label is scored at the same token.
+head only the rows of the answers. A decoder with a classification head is scored at the same token.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 from rerank_cli.models.answer_head import AnswerHead, head_of_answers, head_of_model, head_of_tensor
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.inputs import Frame, ModelInputs, Placement, model_inputs, padded
+from rerank_cli.models.labels import Label
 from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import TensorFiles, load_stock, merge_adapter, packed_or_padded, stock_config
 from rerank_cli.models.packed_row import TokenRow
@@ -24,7 +25,11 @@ PACKED_AND_TESTED = {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "g
 
 
 def load_decoder(
-    checkpoint: Checkpoint, placement: Placement, answers: Sequence[int], divide_by: float
+    checkpoint: Checkpoint,
+    placement: Placement,
+    answers: Sequence[int],
+    divide_by: float,
+    label: Label | None = None,
 ) -> PackedDecoder | PaddedDecoder:
     """The backbone with the rows of its head for `answers`, or with the classification head if there are no answers.
 
@@ -38,12 +43,14 @@ def load_decoder(
         if checkpoint.adapter is not None:
             stock = AutoModelForCausalLM if answers else AutoModelForSequenceClassification
             model: Any = merge_adapter(load_stock(stock, checkpoint, placement, attention), checkpoint)
-            head = head_of_model(model, answers, divide_by) if answers else AnswerHead(model.score.weight.float())
+            if answers:
+                return model.base_model, placement.device, head_of_model(model, answers, divide_by)
+            head = AnswerHead(model.score.weight.float(), label=label)
             return model.base_model, placement.device, head
         if answers:
             head = head_of_answers(checkpoint, config, answers, divide_by, placement.device)
         else:
-            head = head_of_tensor(TensorFiles(checkpoint), "score.weight", placement.device)
+            head = head_of_tensor(TensorFiles(checkpoint), "score.weight", placement.device, label=label)
         return load_stock(AutoModel, checkpoint, placement, attention), placement.device, head
 
     return packed_or_padded(

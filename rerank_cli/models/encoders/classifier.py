@@ -1,7 +1,7 @@
-"""Sequence-classification cross-encoders with one label: BERT, XLM-R, ELECTRA, ModernBERT, GTE, DeBERTa and others.
+"""Sequence-classification cross-encoders: BERT, XLM-R, ELECTRA, ModernBERT, GTE, DeBERTa and others.
 
 Stock transformers classes. They get packed rows if their attention can be replaced, else padded batches. The score is
-the head's logit, computed in fp32. No code from a checkpoint is run.
+the head's logit, or that of one of its labels, computed in fp32. No code from a checkpoint is run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.encoders.pooling import pooled
 from rerank_cli.models.inputs import Frame, ModelInputs, Packing, Placement, model_inputs, padded
+from rerank_cli.models.labels import Label, score_of
 from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import load_stock, merge_adapter, packed_or_padded, stock_config
 from rerank_cli.models.packed_row import TokenRow
@@ -26,8 +27,10 @@ from rerank_cli.models.packed_row import TokenRow
 PACKED_AND_TESTED = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert", "gte"}
 
 
-def load_encoder(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder | PaddedEncoder:
-    """Load the weights in the target dtype, for packed rows if possible.
+def load_encoder(
+    checkpoint: Checkpoint, placement: Placement, label: Label | None = None
+) -> PackedEncoder | PaddedEncoder:
+    """Load the weights in the target dtype, for packed rows if possible. `label`: see `labels.choose_label`.
 
     A type outside the tested ones gets packed rows only if a probe gets the same scores both ways.
     """
@@ -39,28 +42,32 @@ def load_encoder(checkpoint: Checkpoint, placement: Placement) -> PackedEncoder 
 
     return packed_or_padded(
         placement.attention is not None and takes_packed_rows(stock, config),
-        lambda: packed_encoder(loaded(placement.attention), placement.device),
-        lambda: padded_encoder(loaded(None), placement.device),
+        lambda: packed_encoder(loaded(placement.attention), placement.device, label),
+        lambda: padded_encoder(loaded(None), placement.device, label),
         tested=config.model_type in PACKED_AND_TESTED,
     )
 
 
 def packed_encoder(
-    model: PreTrainedModel, device: torch.device, around: Callable[[nn.Module], nn.Module] = lambda head: head
+    model: PreTrainedModel,
+    device: torch.device,
+    label: Label | None = None,
+    around: Callable[[nn.Module], nn.Module] = lambda head: head,
 ) -> PackedEncoder:
     """Takes a classification model apart: its pooler is moved into the head, its last layer is trimmed.
 
     `around` is applied to the head.
     """
     mode = "mean" if getattr(model.config, "classifier_pooling", "cls") == "mean" else "cls"
-    return PackedEncoder(cast("PreTrainedModel", model.base_model), around(_Head(model)), device, (mode,))
+    return PackedEncoder(cast("PreTrainedModel", model.base_model), around(_Head(model, label)), device, (mode,))
 
 
-def padded_encoder(model: PreTrainedModel, device: torch.device) -> PaddedEncoder:
-    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+def padded_encoder(model: PreTrainedModel, device: torch.device, label: Label | None = None) -> PaddedEncoder:
+    labels = model.config.num_labels
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == labels]
     if heads:  # the logit is computed in fp32 whatever the dtype of the other layers
         heads[-1].float().register_forward_pre_hook(lambda _, args: (args[0].float(),))
-    return PaddedEncoder(model, cast("PreTrainedModel", model.base_model), device)
+    return PaddedEncoder(model, cast("PreTrainedModel", model.base_model), device, label)
 
 
 def takes_packed_rows(stock: Any, config: Any) -> bool:
@@ -126,11 +133,14 @@ class PaddedEncoder:
     packed = False
     layers: tuple[int, ...] = ()
 
-    def __init__(self, whole: nn.Module, backbone: PreTrainedModel, device: torch.device) -> None:
+    def __init__(
+        self, whole: nn.Module, backbone: PreTrainedModel, device: torch.device, label: Label | None = None
+    ) -> None:
         """`whole` maps `input_ids`, `attention_mask` (and `token_type_ids`) to logits, or to an output with them."""
         self.parameters = sum(weight.numel() for weight in whole.parameters())
         self.backbone = whole
         self._device = device
+        self._label = label
         self._types = _has_segments(backbone)
         self._pad = backbone.config.pad_token_id or 0
         self.max_positions = backbone.config.max_position_embeddings - _position_start(backbone)
@@ -145,7 +155,7 @@ class PaddedEncoder:
             del inputs["token_type_ids"]
         found: Any = self.backbone(**inputs)
         logits: Tensor = found if isinstance(found, Tensor) else found.logits
-        return logits.float().reshape(-1)
+        return score_of(logits.float(), self._label)
 
     def computed(self, row: TokenRow) -> int:
         return int(row.lengths.max()) * row.sequences
@@ -164,14 +174,15 @@ class _Pooled(nn.Module):
 
 
 class _Head(nn.Module):
-    """The head of a classification model in fp32: states [n, H] to logits [n].
+    """The head of a classification model in fp32: states [n, H] to scores [n].
 
     It is the model's own forward around `_Pooled`, so that the head of any class runs as its own code. The pooler is
     moved here from the model's backbone, which would run it on the whole row without need.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, label: Label | None) -> None:
         super().__init__()
+        self.label = label
         backbone = cast("Any", model.base_model)
         pooler = getattr(backbone, "pooler", None)
         if pooler is not None:
@@ -185,7 +196,7 @@ class _Head(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         logits: Tensor = self.model(inputs_embeds=states[:, None, :]).logits
-        return logits.reshape(-1)
+        return score_of(logits, self.label)
 
 
 def _position_start(backbone: nn.Module) -> int:

@@ -21,8 +21,10 @@ _ON_ERROR, _ERRORS, _CASCADE = "on error", "errors file", "cascade"
 _ECHO_QUERY, _INPUT_FORMAT, _CONTAINER = "echo query", "input format", "container"
 _SCORES_GIVEN, _STATED, _STATED_SCORES = "scores given", "stated", "stated scores"
 _INPUT_WHEN_SET = ("text_template", "title_field", "score_field", "query", "require_candidates")
+_LABEL = "label"
 # Settings that are stored only when they are set, so that fingerprints of older versions stay valid.
 _WHEN_SET = frozenset((
+    _LABEL,
     _ECHO_QUERY, _INPUT_FORMAT, _CONTAINER, _SCORES_GIVEN,
     *(name.replace("_", " ") for name in _INPUT_WHEN_SET),
 ))  # fmt: skip
@@ -30,7 +32,7 @@ _WHEN_SET = frozenset((
 _NOT_OF_SCORES = frozenset((
     "model", "mark truncated", "scores", "documents", "output format", "top n", _ON_ERROR, _ERRORS, "shape",
     "query field", "documents field", "text field", "id field", "doc id field", "sort", "by id", "depth", "run values",
-    "fuse", "fuse k", "fuse weight", "normalize", "min score", "chunk pairs", _STATED_SCORES, *_WHEN_SET,
+    "fuse", "fuse k", "fuse weight", "normalize", "min score", "chunk pairs", _STATED_SCORES, *(_WHEN_SET - {_LABEL}),
 ))  # fmt: skip
 
 Fingerprint = dict[str, Any]
@@ -46,6 +48,8 @@ def settings(config: RunConfig) -> Fingerprint:
     found: Fingerprint = {"model": config.model.name}
     for field in fields(config.model.family):
         value = family.get(field.name)
+        if value is None and field.name in _WHEN_SET:
+            continue
         found[field.name.replace("_", " ")] = list(value) if isinstance(value, tuple) else value
     return found | {
         # None as in checkpoints that are older than the option
