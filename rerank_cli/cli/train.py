@@ -192,6 +192,9 @@ def configured(
     clip: float = learning(1.0, "Largest norm of a gradient; 0 leaves it as it is.", "X", min=0),
     dropout: float | None = learning(None, "Dropout [default: that of the model's files].", "P", min=0, max=1),
     attention_dropout: float = learning(0.0, "Dropout of attention, which makes it slower.", "P", min=0, max=1),
+    freeze: str | None = learning(
+        None, "Leave the tensors of these names as they are; * is any characters.", "NAME[,NAME]"
+    ),
     shuffle: bool = learning(True, "Take the groups of an epoch in random order."),
     seed: int = learning(0, "Seed of the order, the draws, the dropout and new weights.", "N", min=0),
     passage_max_length: int | None = learning(
@@ -271,6 +274,7 @@ def configured(
         attention_dropout=attention_dropout,
         start_layer=start_layer,
         layers=layers,
+        freeze=_words(freeze),
         recompute=recompute,
         merge=merge,
         held_out=evaluation,

@@ -6,7 +6,8 @@ Stored names of tensors are noted in between, so that a checkpoint can be writte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
@@ -130,6 +131,23 @@ def freeze_without_gradient(made: Trainable, shift_invariant: bool) -> None:
         bias = getattr(getattr(key, "base_layer", key), "bias", None)
         if isinstance(bias, Tensor):
             bias.requires_grad_(False)
+
+
+def freeze(made: Trainable, patterns: Sequence[str]) -> None:
+    """Freeze the tensors whose names match one of the patterns, of which `*` stands for any characters.
+
+    Raises UsageError for a pattern without a match, and if no tensor is left to train.
+    """
+    names = list(made.trained)
+    for pattern in patterns:
+        found = fnmatch.filter(names, pattern)
+        if not found:
+            there = f"there are {names[0]} and {len(names) - 1:,} more"
+            raise UsageError(f"--freeze {pattern}: no trained tensor has such a name ({there}). Fix: put * around it")
+        for name in found:
+            made.named[name].requires_grad_(False)
+    if not made.trained:
+        raise UsageError(f"--freeze {','.join(patterns)}: nothing is left to train. Fix: fewer patterns")
 
 
 def _configured(checkpoint: Any, part: TrainedPart) -> Any:

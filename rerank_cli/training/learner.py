@@ -15,7 +15,7 @@ from rerank_cli.models.adapters import LoraSettings
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.layered import Compression
 from rerank_cli.models.known import ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
-from rerank_cli.models.trainable import TrainedPart, freeze_without_gradient
+from rerank_cli.models.trainable import TrainedPart, freeze, freeze_without_gradient
 from rerank_cli.training.contract import DrawnGroup, TrainingData
 from rerank_cli.training.losses import LossSettings
 from rerank_cli.training.memory import part_tokens_for
@@ -189,6 +189,7 @@ def open_learner(
     lengths = lengths_of(config)
     opened = open_model(config.model, part, lengths, checkpoint)
     freeze_without_gradient(opened.trainable, loss.shift_invariant)
+    freeze(opened.trainable, config.freeze)
     trainer = Trainer(
         opened.trainable,
         opened.tokenizer,

@@ -66,9 +66,10 @@ class TrainConfig:
     """Everything a training run depends on. None selects the default of the family or the device; times in seconds.
 
     `passage_max_length` switches to FlagEmbedding's rule for lengths, see `tokens.Lengths`. `dropout` replaces the
-    probabilities of the model's configuration. `start_layer` and `layers` are for layered models. `teacher` is a
-    model that scores all groups first, into the file `teacher_scores`. `report_to` are trackers, see
-    `trackers.Trackers`, which write into `report_dir`. `command` is the command line, for the model card.
+    probabilities of the model's configuration. `start_layer` and `layers` are for layered models. `freeze` are patterns
+    of names of tensors that stay as they are. `teacher` is a model that scores all groups first, into the file
+    `teacher_scores`. `report_to` are trackers, see `trackers.Trackers`, which write into `report_dir`. `command` is the
+    command line, for the model card.
     """
 
     model: ModelOptions
@@ -88,6 +89,7 @@ class TrainConfig:
     attention_dropout: float = 0.0
     start_layer: int | None = None
     layers: TrainedLayers = TrainedLayers.ALL
+    freeze: tuple[str, ...] = ()
     recompute: bool = False
     merge: bool = True
     held_out: HeldOutOptions | None = None

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from shell import TINY, environment, json_lines, rerank, started, until, write_lines
 
 PARITY = Path(__file__).parents[1] / "models" / "parity"
@@ -118,6 +120,19 @@ def test_a_stopped_run_goes_on_to_the_same_weights(groups, tmp_path):
         0,
         f"rerank: {out}: already complete, nothing to do (--overwrite trains again)\n",
     )
+
+
+def test_frozen_tensors_are_in_the_result_as_they_were(groups, tmp_path):
+    flags = ["train", groups, "-m", TINY, "-o", tmp_path / "out", "--group-size", "4", "--lr", "1e-2"]
+    ended = rerank(*flags, "--freeze", "*word_embeddings*, *.layer.0.*")
+    assert ended.code == 0
+    assert "weights without --freeze (" in ended.err
+    before, after = (load_file(Path(folder) / "model.safetensors") for folder in (TINY, tmp_path / "out"))
+    same = {name for name, weight in before.items() if torch.equal(weight, after[name])}
+    assert {name for name in before if "word_embeddings" in name or ".layer.0." in name} <= same
+    assert [name for name in before if ".layer.1.intermediate" in name and name in same] == []
+    wrong = rerank(*flags, "--freeze", "words", "--overwrite")
+    assert (wrong.code, "--freeze words: no trained tensor has such a name" in wrong.complaint) == (2, True)
 
 
 def test_max_duration_exits_10_and_other_settings_are_refused(groups, tmp_path):

@@ -17,7 +17,7 @@ from rerank_cli.models import inputs
 from rerank_cli.models.adapters import LoraSettings
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
-from rerank_cli.models.trainable import TrainedPart, freeze_without_gradient
+from rerank_cli.models.trainable import TrainedPart, freeze, freeze_without_gradient
 from rerank_cli.training.contract import DrawnGroup
 from rerank_cli.training.losses import LossSettings
 from rerank_cli.training.memory import part_tokens_for
@@ -123,6 +123,32 @@ def test_recomputed_activations_have_the_same_gradients(folder, dropout):
         TrainedPart(dropout=dropout, attention_dropout=dropout, recompute=recompute) for recompute in (False, True)
     ]
     assert_same(*(gradients(trainer_of(PARITY / folder, part)) for part in parts))
+
+
+def test_frozen_tensors_stay_as_they_are_and_the_others_are_trained():
+    trainer = trainer_of(PARITY / "bert")
+    freeze(trainer.model, ["*word_embeddings*", "*.layer.0.*"])
+    trainer.optimizer = Optimizer(trainer.model.trained, OptimizerSettings())
+    frozen = {name for name in trainer.model.named if "word_embeddings" in name or ".layer.0." in name}
+    assert len(frozen) > 10
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named.items()}
+    trained = trainer.model.trained.keys()
+    trainer.run(0, 1e-2, BATCH, BATCH)
+    assert not frozen & trained
+    for name, weight in trainer.model.named.items():
+        assert torch.equal(weight, before[name]) == (name not in trained), name
+
+
+@pytest.mark.parametrize(
+    ("patterns", "fault"),
+    [
+        (["*words*"], r"--freeze \*words\*: no trained tensor has such a name"),
+        (["*"], r"--freeze \*: nothing is left to train"),
+    ],
+)
+def test_patterns_that_freeze_nothing_or_everything_are_refused(patterns, fault):
+    with pytest.raises(UsageError, match=fault):
+        freeze(trainer_of(PARITY / "bert").model, patterns)
 
 
 def test_dropout_depends_on_the_seed_the_step_and_the_row_alone():

@@ -48,6 +48,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
         "attention dropout": config.attention_dropout,
         "start layer": config.start_layer,
         "layers": config.layers.value,
+        "freeze": list(config.freeze) or None,
         "merge": config.merge,
         "teacher": config.teacher,
         "query field": given.query_field,

@@ -293,7 +293,8 @@ class _Job:
         model, config = learner.opened.trainable, self.config
         trained = sum(weight.numel() for weight in model.trained.values())
         rows = "packed rows" if model.model.packed else "padded batches"
-        adapters = "adapters" if model.adapter is not None else "all weights"
+        whole = "weights without --freeze" if config.freeze else "all weights"
+        adapters = "adapters" if model.adapter is not None else whole
         what = f"{config.model.name} on {model.device}, {adapters} ({trained:,} parameters), {rows}"
         config.notify(f"{what}, loss {loss.kind.value}, lr {rates.lr:g}")
         groups = data.groups
