@@ -362,6 +362,17 @@ def test_a_teacher_scores_first(beir, tmp_path):
     assert not list(tmp_path.glob("again.*"))
 
 
+def test_the_dtype_is_that_of_the_teacher_too(groups, tmp_path):
+    flags = ["train", groups, "-m", TINY, "-o", tmp_path / "out", "--group-size", "4", "--max-steps", "1"]
+    flags += ["--teacher", PARITY / "xlm-roberta", "--teacher-scores", tmp_path / "scores.jsonl"]
+    ended = rerank(*flags, "--dtype", "bf16")
+    assert ended.code == 0
+    assert "xlm-roberta on cpu in bf16" in ended.err
+    plain = rerank(*flags, "--overwrite")
+    assert plain.code == 0
+    assert "xlm-roberta on cpu in bf16" not in plain.err
+
+
 def test_scores_of_a_teacher_that_nothing_reads_are_not_computed(tmp_path):
     flags = ["-m", TINY, "-o", tmp_path / "out", "--group-size", "4", "-q", "--teacher", PARITY / "xlm-roberta"]
     alone = write_lines(tmp_path / "alone.jsonl", [{"query": f"q {i}", "pos": [f"a {i}"]} for i in range(9)])

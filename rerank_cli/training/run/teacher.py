@@ -53,11 +53,14 @@ def taught(
 ) -> DataOptions | None:
     """Score all groups with the teacher; returns the data with its scores.
 
-    Prompts of the records are for the model that is trained: the teacher reads pairs as it does by default. None if
-    `seconds` have passed before the end; the same command goes on. Raises RerankError like a run.
+    Prompts of the records are for the model that is trained: the teacher reads pairs as it does by default. A dtype
+    that is given holds for both. None if `seconds` have passed before the end; the same command goes on. Raises
+    RerankError like a run.
     """
-    model = ModelOptions(teacher, device=config.model.device, threads=config.model.threads)
-    mark = orjson.dumps([teacher, find(model).revision, groups.fingerprint, config.group_size])
+    dtype = config.model.dtype
+    model = ModelOptions(teacher, device=config.model.device, threads=config.model.threads, dtype=dtype)
+    of_dtype = () if dtype == "auto" else (dtype,)
+    mark = orjson.dumps([teacher, find(model).revision, groups.fingerprint, config.group_size, *of_dtype])
     scored = InputOptions((str(files.scores),))  # without the bad records, which are counted and written already
     found = replace(config.data, input=scored, qrels=None, label_field=None, bad=BadRecords())
     again = files.done.exists() and files.scores.exists()
