@@ -1,8 +1,7 @@
-"""The teacher: the bi-encoder's cosine plus a BM25 share, both computed once before training.
+"""Embed all windows and queries once with the bi-encoder, and find for each query the windows that it ranks highest.
 
-`embed` gives unit mean-pooled embeddings in bfloat16 arithmetic; `python teacher.py --squad … --scifact …
---base … --cache …` writes `world.pkl` (the sampled `World`), `passages.npy` and `queries.npy` (embeddings)
-and `mined.npy` (per query, the documents that the mix ranks highest, its own left out).
+Writes `world.pkl` (the sampled `World`), `windows.npy` and `queries.npy` (unit embeddings, fp16) and `mined.npy` (per
+query, places of windows of its own collection, best first, none of a document that is relevant to it) into `--cache`.
 """
 
 from __future__ import annotations
@@ -14,17 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import Lexical, World, build
+from texts import Lexical
 from tokenizers import Tokenizer
 from transformers import AutoModel
+from world import World, build
 
-TEMPERATURE = 0.04
-LEXICAL_WEIGHT = 6.0
-MINED = 32
+TEMPERATURE = 0.04  # of cosines, which then are logits
+MINED = 24
+_MINING_SHARE = 4.0  # weight of BM25 in what is mined; not in what is taught
 
 
 def embed(texts: list[str], base: Path, max_tokens: int = 256, tokens_a_batch: int = 8192) -> np.ndarray:
-    """Unit embeddings of `texts`, in order, as float16."""
+    """Unit embeddings of `texts`, in order, as fp16, computed in bf16."""
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
@@ -55,52 +55,54 @@ def embed(texts: list[str], base: Path, max_tokens: int = 256, tokens_a_batch: i
     return out
 
 
+def mine(world: World, queries: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """For each query the windows of its collection that cosine and BM25 rank highest, [queries, MINED] int32."""
+    out = np.zeros((len(world.queries), MINED), np.int32)
+    owner = np.array(world.owner)
+    of_scifact = np.array([world.documents[place].scifact for place in owner])
+    asks_scifact = np.array([world.documents[query.document].scifact for query in world.queries])
+    for scifact in (False, True):
+        places = np.flatnonzero(of_scifact == scifact)
+        owners = owner[places]
+        lexical = Lexical([world.windows[place] for place in places])
+        vectors = torch.from_numpy(windows[places]).bfloat16()
+        chosen = np.flatnonzero(asks_scifact == scifact)
+        for at in range(0, len(chosen), 256):
+            part = chosen[at : at + 256]
+            cosine = (torch.from_numpy(queries[part]).bfloat16() @ vectors.T).float().numpy()
+            share = lexical.queries([world.queries[query].text for query in part]) @ lexical.matrix.T
+            score = cosine / TEMPERATURE + _MINING_SHARE * share.toarray()
+            for row, query in enumerate(part):
+                for document in world.queries[query].relevant:
+                    first, last = np.searchsorted(owners, [document, document + 1])
+                    score[row, first:last] = -np.inf
+            top = np.argpartition(-score, MINED, axis=1)[:, :MINED]
+            ranked = np.take_along_axis(top, np.argsort(-np.take_along_axis(score, top, 1), 1), 1)
+            out[part] = places[ranked]
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--squad", type=Path, required=True, help="train-v1.1.json")
     parser.add_argument("--scifact", type=Path, required=True, help="SciFact folder in BEIR's layout")
     parser.add_argument("--base", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--paragraphs", type=int, default=30, help="at most so many of each SQuAD article")
+    parser.add_argument("--seed", type=int, default=13)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.cache.mkdir(parents=True, exist_ok=True)
-    world = build(args.squad, args.scifact)
+    world = build(args.squad, args.scifact, args.paragraphs, args.seed)
     with (args.cache / "world.pkl").open("wb") as handle:
         pickle.dump(world, handle)
-    print(f"{len(world.doc_first)} documents, {len(world.passages)} passages, {len(world.queries)} queries")
-    queries = embed(world.queries, args.base, 96)
+    print(f"{len(world.documents)} documents, {len(world.windows)} windows, {len(world.queries)} queries", flush=True)
+    queries = embed([query.text for query in world.queries], args.base, 96)
     np.save(args.cache / "queries.npy", queries)
-    passages = embed([world.passage_text(i) for i in range(len(world.passages))], args.base)
-    np.save(args.cache / "passages.npy", passages)
-    np.save(args.cache / "mined.npy", mine(world, queries, passages))
-
-
-def mine(world: World, queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
-    """For every query the `MINED` documents of its own collection that the mix ranks highest, best first."""
-    out = np.zeros((len(world.queries), MINED), np.int32)
-    flags = np.array(world.doc_scifact)
-    q_doc = np.array(world.q_doc)
-    for scifact in (False, True):
-        docs = np.flatnonzero(flags == scifact)
-        place = np.full(len(flags), -1)
-        place[docs] = np.arange(len(docs))
-        lexical = Lexical([world.passage_text(d) for d in docs])
-        chosen = np.flatnonzero(flags[q_doc] == scifact)
-        vectors = torch.from_numpy(passages[docs]).bfloat16()
-        for at in range(0, len(chosen), 512):
-            part = chosen[at : at + 512]
-            cosine = (torch.from_numpy(queries[part]).bfloat16() @ vectors.T).float().numpy()
-            share = lexical.queries([world.queries[q] for q in part]) @ lexical.matrix.T
-            score = cosine / TEMPERATURE + LEXICAL_WEIGHT * share.toarray()
-            score[np.arange(len(part)), place[q_doc[part]]] = -1e9
-            for row, query in enumerate(part):
-                for other in world.q_others.get(int(query), ()):
-                    score[row, place[other]] = -1e9
-            top = np.argpartition(-score, MINED, axis=1)[:, :MINED]
-            ranked = np.take_along_axis(top, np.argsort(-np.take_along_axis(score, top, 1), 1), 1)
-            out[part] = docs[ranked]
-    return out
+    windows = embed(world.windows, args.base)
+    np.save(args.cache / "windows.npy", windows)
+    np.save(args.cache / "mined.npy", mine(world, queries, windows))
 
 
 if __name__ == "__main__":

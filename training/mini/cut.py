@@ -1,21 +1,22 @@
 """Cut a small cross-encoder out of the bi-encoder: fewer layers, feed-forward neurons and word pieces.
 
-`cut` returns a `BertForSequenceClassification` with one label and a `tokenizers.Tokenizer` whose ids fit it.
-`fast_logits` is the same network with its encoder computed in bfloat16; gradients reach the float32 weights.
-Its last layer asks for the first token only, since nothing else is read.
+Writes a checkpoint in fp32 that `rerank train -m` reads: a `BertForSequenceClassification` with one label, whose head
+is new, and a tokenizer of the word pieces that are kept.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import Counter
 from pathlib import Path
 
 import torch
+from checkpoint import write
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.nn import functional
 from transformers import AutoModel, BertConfig, BertForSequenceClassification
+from world import build
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -97,7 +98,7 @@ def cut(
             intermediate_size=neurons,
             max_position_embeddings=old.max_position_embeddings,
             layer_norm_eps=old.layer_norm_eps,
-            hidden_dropout_prob=0.0,
+            hidden_dropout_prob=0.0,  # the teacher's scores are smooth enough
             attention_probs_dropout_prob=0.0,
             num_labels=1,
             pad_token_id=pieces.index("[PAD]"),
@@ -121,38 +122,25 @@ def cut(
     return model, cut_tokenizer(base, pieces)
 
 
-def fast_logits(model: BertForSequenceClassification, ids: Tensor, types: Tensor, lengths: Tensor) -> Tensor:
-    """Logits of padded `ids` (rows × width, right-padded, `lengths` real tokens each), float32, one a row."""
-    config, bert = model.config, model.bert
-    heads, width = config.num_attention_heads, ids.shape[1]
-    rows, hidden, eps = ids.shape[0], config.hidden_size, config.layer_norm_eps
-    mask = torch.arange(width) < lengths[:, None]
-    bias = torch.zeros(rows, 1, 1, width, dtype=torch.bfloat16).masked_fill_(~mask[:, None, None], -1e4)
-    scale = (hidden // heads) ** -0.5
-    e = bert.embeddings
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--squad", type=Path, required=True, help="train-v1.1.json")
+    parser.add_argument("--scifact", type=Path, required=True, help="SciFact folder in BEIR's layout")
+    parser.add_argument("--base", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--layers", default="0,1,3,5", help="layers of the base that are kept")
+    parser.add_argument("--neurons", type=int, default=1024, help="feed-forward neurons of a layer")
+    parser.add_argument("--pieces", type=int, default=9800, help="word pieces")
+    parser.add_argument("--seed", type=int, default=13, help="of the new head")
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    world = build(args.squad, args.scifact, 1 << 30, args.seed)
+    texts = [[d.text for d in world.documents if d.scifact == scifact] for scifact in (False, True)]
+    layers = [int(number) for number in args.layers.split(",")]
+    model, tokenizer = cut(args.base, layers, args.neurons, args.pieces, texts)
+    size = write(args.out, model.state_dict(), model.config.to_dict(), tokenizer, torch.float32)
+    print(f"{args.out}: {size} bytes")
 
-    def norm(x: Tensor, layer: torch.nn.LayerNorm) -> Tensor:
-        return functional.layer_norm(x, (hidden,), layer.weight.bfloat16(), layer.bias.bfloat16(), eps)
 
-    def dense(x: Tensor, layer: torch.nn.Linear) -> Tensor:
-        return functional.linear(x, layer.weight.bfloat16(), layer.bias.bfloat16())
-
-    x = functional.embedding(ids, e.word_embeddings.weight) + e.position_embeddings.weight[:width]
-    first, second = e.token_type_embeddings.weight
-    x = x + torch.lerp(first, second, types[..., None].float())
-    x = functional.layer_norm(x, (hidden,), e.LayerNorm.weight, e.LayerNorm.bias, eps).bfloat16()
-    for layer in bert.encoder.layer:
-        own = layer.attention.self
-        asking = x[:, :1] if layer is bert.encoder.layer[-1] else x
-        q, k, v = (
-            dense(rows_in, part).view(rows, -1, heads, hidden // heads).transpose(1, 2)
-            for rows_in, part in ((asking, own.query), (x, own.key), (x, own.value))
-        )
-        weights = torch.softmax(torch.matmul(q * scale, k.transpose(-1, -2)) + bias, -1)
-        mixed = torch.matmul(weights, v).transpose(1, 2).reshape(rows, -1, hidden)
-        x = norm(asking + dense(mixed, layer.attention.output.dense), layer.attention.output.LayerNorm)
-        inner = functional.gelu(dense(x, layer.intermediate.dense))
-        x = norm(x + dense(inner, layer.output.dense), layer.output.LayerNorm)
-    top = x[:, 0].float()
-    pooled = torch.tanh(functional.linear(top, bert.pooler.dense.weight, bert.pooler.dense.bias))
-    return functional.linear(pooled, model.classifier.weight, model.classifier.bias)[:, 0]
+if __name__ == "__main__":
+    main()
