@@ -62,13 +62,13 @@ class ChunkCutter:
 
     def __iter__(self) -> Iterator[Chunk]:
         for record in self._records:
-            size = len(record.candidates) if isinstance(record, Request) else 0
-            if self._held and self._weight + max(1, size) > self._chunk_pairs:
+            weight = weight_of(record)
+            if self._held and self._weight + weight > self._chunk_pairs:
                 yield self._chunk()
             self._held.append(record)
             self._input_hash.add(record)
-            self._weight += max(1, size)
-            self._pairs += size
+            self._weight += weight
+            self._pairs += len(record.candidates) if isinstance(record, Request) else 0
             early = self._ends_at is not None and self._ends_at(self._input_hash.reached().digest)
             if early or self._weight >= self._chunk_pairs:
                 yield self._chunk(early)
@@ -85,6 +85,11 @@ class ChunkCutter:
         chunk = Chunk(self._number, self._held, self._pairs, before, self._bytes_before, reached, early)
         self._held, self._weight, self._pairs, self._number = [], 0, 0, self._number + 1
         return chunk
+
+
+def weight_of(record: Record) -> int:
+    """How many pairs a record counts for in a chunk: one without pairs counts as one."""
+    return max(1, len(record.candidates)) if isinstance(record, Request) else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from rerank_cli.choices import InputFormat
 from rerank_cli.display import names, shown
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.extent import Units
 from rerank_cli.formats.options import InputOptions
 from rerank_cli.formats.reading.arrays import array_rows, is_spread, object_rows
 from rerank_cli.formats.reading.arrow import ArrowInput, is_arrow
@@ -38,6 +39,7 @@ class TableInput(Protocol):
 
     @property
     def schema(self) -> Any: ...
+    def units(self) -> Units: ...
     def rows(self, start: Place) -> Iterator[Row | Rejection]: ...
     def taken(self) -> int: ...
     def close(self) -> None: ...
@@ -85,7 +87,7 @@ def table_input(kind: str, source: TableInput, start: Place, columns: ArrowSchem
     if isinstance(source, CsvInput):
         return replace(text_input(kind, source.opened, source.rows(start)), columns=columns)
     stream = source.opened.counted if isinstance(source, ArrowInput) and not is_file(source.opened.path) else None
-    return Input(kind, source.rows(start), source.taken, source.close, columns, stream)
+    return Input(kind, source.rows(start), source.taken, source.close, source.units, columns, stream)
 
 
 def check_kinds(options: InputOptions, fields: Names) -> None:
@@ -195,4 +197,4 @@ def text_input(kind: str, opened: Opened, rows: Iterator[Row | Rejection]) -> In
     """An Input of text, which counts the bytes on disk of the rows so far."""
     kind = f"{kind} ({opened.compression})" if opened.compression else kind
     stream = None if is_file(opened.path) else opened.counted
-    return Input(kind, rows, lambda: opened.taken, opened.content.close, stream=stream)
+    return Input(kind, rows, lambda: opened.taken, opened.content.close, lambda: Units(opened.length()), stream=stream)

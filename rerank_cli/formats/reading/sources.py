@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.extent import Extent
 from rerank_cli.formats.reading.file_rows import FileRows
 from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.reading.sorting import SortedRows
@@ -91,6 +92,9 @@ class RowSource:
         if self._sorted:
             self._sorted.begin = start.rows
         return True
+
+    def extent(self) -> Extent:
+        return self._sorted.extent(self.total_bytes or 0) if self._sorted else self._files.extent()
 
     def keep_memory_in(self, path: Path) -> None:
         if self._reader.remembers or not self._sorted:

@@ -1,0 +1,56 @@
+"""The records of one shard.
+
+A shard has whole chunks of the run without `--shard`: those whose first record begins in its part of the bytes. So it
+packs the same pairs into the same rows as that run, and the scores are the same to the last digit. What is before it is
+read, to find where its first chunk begins, but not scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from rerank_cli.formats.extent import Extent
+from rerank_cli.records import Place, Record
+from rerank_cli.run.chunks import weight_of
+from rerank_cli.run.shard import Shard
+
+
+class Part:
+    """Selects records in the order of the input.
+
+    `before` counts the records of earlier shards; give it where reading begins at a chunk inside the shard. `extent`
+    and `chunk_pairs` are called once the first record was read.
+    """
+
+    def __init__(
+        self, shard: Shard, extent: Callable[[], Extent], chunk_pairs: Callable[[], int], before: int | None = None
+    ) -> None:
+        self.before = before or 0
+        self._shard = shard
+        self._extent = extent
+        self._chunk_pairs = chunk_pairs
+        self._inside = before is not None
+
+    def of(self, records: Iterator[Record]) -> Iterator[Record]:
+        """The records of this shard. Ends where the next shard begins."""
+        size = weight = 0
+        extent: Extent | None = None
+        begin, end = 0, 0
+        for record in records:
+            if extent is None:
+                extent, size = self._extent(), self._chunk_pairs()
+                begin, end = self._shard.share_of(extent.total)
+            if weight and weight + weight_of(record) > size:
+                weight = 0
+            if not weight:
+                reached = extent.before(record.position.place or Place())
+                if reached >= end and self._shard.index + 1 < self._shard.count:
+                    return
+                self._inside = self._inside or reached >= begin
+            weight += weight_of(record)
+            if weight >= size:
+                weight = 0
+            if self._inside:
+                yield record
+            else:
+                self.before += 1
