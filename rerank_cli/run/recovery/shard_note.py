@@ -26,8 +26,8 @@ class ShardNote:
     """A shard, numbered `index` of `count`, has `records` records after the `before` records of earlier shards.
 
     `whole` is the receipt of the run without `--shard`; `settings` its fingerprint, `inputs` a hash of the sizes and
-    beginnings of the inputs. `errors` is the path of the quarantine file of this shard, `errors_given` that of the whole run.
-    `counts` are those of the statistics.
+    beginnings of the inputs. `errors` is the path of the quarantine file of this shard, `errors_given` that of the
+    whole run. `counts` are those of the statistics.
     """
 
     index: int
