@@ -150,9 +150,9 @@ def _complete(files: Sequence[_File]) -> list[_File]:
 
 
 def _missing(other: _File, shard: Shard) -> RefusedError:
-    folder, name = os.path.split(other.path)
+    name = Path(other.path).name
     numbered = f"{other.shard.index:05d}-of-{other.shard.count:05d}"
-    path = os.path.join(folder, name.replace(numbered, f"{shard.index:05d}-of-{shard.count:05d}"))
+    path = str(Path(other.path).with_name(name.replace(numbered, f"{shard.index:05d}-of-{shard.count:05d}")))
     if numbered not in name:
         path = f"shard {shard}"
     elif unfinished := _unfinished(path):
@@ -189,9 +189,8 @@ def _quarantines(options: MergeOptions, files: Sequence[_File], notes: Sequence[
     if options.errors is None:
         rejected = sum(note.counts["rejected"] for note in notes)
         if kept and rejected:
-            options.notify(
-                f"{rejected:,} rejected records stay in {shown(kept[0], 200)} and so on (--errors merges them)"
-            )
+            where = f"{shown(kept[0], 200)} and those of the other shards"
+            options.notify(f"{rejected:,} rejected records are listed in {where} (--errors FILE merges them)")
         return []
     if len(kept) != len(files):
         what = f"{len(files) - len(kept)} of {len(files)} shards have no quarantine file"
