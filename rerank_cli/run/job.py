@@ -36,7 +36,6 @@ from rerank_cli.run.recovery.fingerprint import Fingerprint, fingerprint, settin
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.run.recovery.receipt import attach_record, complete, identity, receipt, sign
-from rerank_cli.run.recovery.shard_note import ShardNote, attach_note, inputs_hash
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.scoring.wrappers import ScoringWrappers
 from rerank_cli.run.shard import Shard
@@ -46,7 +45,7 @@ from rerank_cli.run.stages import rank_chunk
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary, write_summary
 from rerank_cli.run.verify import Sample, Verdict
-from rerank_cli.storage.paths import STREAM, final_path
+from rerank_cli.storage.paths import STREAM
 
 OpenModel = Callable[[ModelOptions], Session | Workers]
 RevisionOf = Callable[[ModelOptions], str]
@@ -355,32 +354,14 @@ class _Job:
         finished = committer.sink.finish()
         if finished and found:
             sign(finished, found, self.stats.rejected)
-        if finished and self.config.shard and not attach_note(finished, self._note(source, revisions, mark)):
-            what = "its file system has no extended attributes, or no room in them"
-            self.config.notify(f"{self.config.output.path}: {what}; rerank merge needs --by-name for it")
+        if finished and self.part:
+            self.part.sign(finished, self.config, self.stats, mark, revisions, source.stamps)
         if finished:
             attach_record(finished, self.summary().record() | {"command": self.config.command[:1500]})
         if finished and self.checkpoint and self.state.checkpoint:
             save(replace(self.checkpoint, sealed=identity(finished), receipt=found), self.state.checkpoint)
         committer.sink.publish()
         self.state.forget()
-
-    def _note(self, source: Source, revisions: Sequence[str], mark: Fingerprint) -> ShardNote:
-        """What the finished output of a shard says of itself."""
-        config, whole, shard = self.config, self.config.unsharded, self.config.shard or Shard(0, 1)
-        return ShardNote(
-            shard.index,
-            shard.count,
-            self.part.before if self.part else 0,
-            self.stats.records,
-            receipt(whole, revisions, source.stamps),
-            mark | settings(whole) | {"shard": None},
-            inputs_hash(source.stamps),
-            config.errors and str(final_path(config.errors)),
-            whole.errors,
-            self.stats.counts(),
-            round(self.stats.elapsed, 1),
-        )
 
 
 def _announce(name: str) -> None:

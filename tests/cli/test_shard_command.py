@@ -10,7 +10,7 @@ from shell import is_one_line, rerank, started, until, write_lines
 
 pytestmark = pytest.mark.slow
 
-WORDS = "the giant panda is a bear that lives in china and eats bamboo all day ".split()
+WORDS = ["the", "giant", "panda", "is", "a", "bear", "that", "lives", "in", "china", "and", "eats", "bamboo"]
 
 
 @pytest.fixture(scope="module")
@@ -105,76 +105,42 @@ def test_stdin_and_stdout_are_refused(given, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_pairs_parquet_and_runs_by_id_cache_cascade_and_verify(given, tmp_path):
-    """Each with what the flag does in one run: the answers of shards, merged, are those of one run."""
+def test_pairs_in_parquet_a_run_by_id_and_a_cascade(given, tmp_path):
+    """With --verify, --cache and --max-duration, as in one run."""
     import pandas as pd
 
-    records = [json.loads(line) for line in open(given, encoding="utf-8")][:20]
+    with open(given, encoding="utf-8") as file:
+        records = [json.loads(line) for line in file][:20]
     pairs = [
-        {"query_id": f"q{i}", "query": r["query"], "docid": f"d{i}-{j}", "text": text}
-        for i, r in enumerate(records)
-        for j, text in enumerate(r["documents"])
+        {"query_id": f"q{i}", "query": record["query"], "docid": f"d{i}-{j}", "text": text}
+        for i, record in enumerate(records)
+        for j, text in enumerate(record["documents"])
     ]
     pd.DataFrame(pairs).to_parquet(tmp_path / "pairs.parquet")
-    write_lines(tmp_path / "pairs.jsonl", pairs)
-    write_lines(tmp_path / "queries.jsonl", ({"_id": row["query_id"], "text": row["query"]} for row in pairs))
+    write_lines(tmp_path / "queries.jsonl", ({"_id": f"q{i}", "text": r["query"]} for i, r in enumerate(records)))
     write_lines(tmp_path / "corpus.jsonl", ({"_id": row["docid"], "text": row["text"]} for row in pairs))
     write_lines(tmp_path / "run.trec", (f"{row['query_id']} Q0 {row['docid']} 1 1 t" for row in pairs))
-    write_lines(tmp_path / "queries.jsonl", ({"_id": f"q{i}", "text": r["query"]} for i, r in enumerate(records)))
-    by_id = [
-        "--run",
-        tmp_path / "run.trec",
-        "--queries",
-        tmp_path / "queries.jsonl",
-        "--corpus",
-        tmp_path / "corpus.jsonl",
-    ]
+    texts = ["--queries", tmp_path / "queries.jsonl", "--corpus", tmp_path / "corpus.jsonl"]
     jobs = {
-        "parquet.jsonl": [tmp_path / "pairs.parquet", "--format", "pairs", "--verify", "5"],
-        "pairs.parquet": [tmp_path / "pairs.jsonl", "--format", "pairs", "--sort"],
-        "by_id.trec": [*by_id, "--format", "trec"],
-        "cascade.jsonl": [
-            given,
-            "--cascade",
-            "mini:3",
-            "--cascade-sample",
-            "2",
-            "--top-n",
-            "2",
-            "--max-duration",
-            "1h",
-        ],
+        "pairs.parquet": ([tmp_path / "pairs.parquet", "--format", "pairs"], ["--verify", "5", "--max-duration", "1h"]),
+        "by_id.trec": (["--run", tmp_path / "run.trec", *texts, "--format", "trec"], ["--cache", tmp_path / "scores"]),
+        "cascade.jsonl": ([given, "--cascade", "mini:3", "--cascade-sample", "1", "--top-n", "2"], []),
     }
     (tmp_path / "out").mkdir()
-    for name, args in jobs.items():
-        one = tmp_path / "out" / f"one.{name}"
+    for name, (args, more) in jobs.items():
+        one, merged = tmp_path / "out" / f"one.{name}", tmp_path / "out" / name
         assert (ended := run(*args, "-o", one)).code == 0, ended.err
         for index in range(2):
-            ended = run(*args, "--shard", f"{index}/2", "-o", tmp_path / "out" / name)
+            ended = run(*args, *more, "--shard", f"{index}/2", "-o", merged)
             assert (ended.code, ended.err) == (0, "")
-        stem, suffix = name.split(".")
-        ended = rerank("merge", *(tmp_path / "out").glob(f"{stem}-*"), "-o", tmp_path / "out" / name, "-q")
+        ended = rerank("merge", *merged.parent.glob(f"{merged.stem}-*"), "-o", merged, "-q")
         assert ended.code == 0, ended.err
-        if suffix == "parquet":
-            assert pd.read_parquet(tmp_path / "out" / name).equals(pd.read_parquet(one))
+        if merged.suffix == ".parquet":
+            assert pd.read_parquet(merged).equals(pd.read_parquet(one))
         else:
-            assert (tmp_path / "out" / name).read_bytes() == one.read_bytes()
-    found = rerank("eval", tmp_path / "out" / "by_id.trec", "--qrels", write_lines(tmp_path / "qrels", ["q1 0 d1-2 1"]))
-    assert found.code == 0
-    for index in range(2):  # one cache for all shards, at the same time or one after the other
-        ended = rerank(
-            "run",
-            given,
-            "-m",
-            TINY,
-            "--cache",
-            tmp_path / "scores",
-            "--shard",
-            f"{index}/2",
-            "-o",
-            tmp_path / "c.jsonl",
-        )
-        assert ended.code == 0
+            assert merged.read_bytes() == one.read_bytes()
+    qrels = write_lines(tmp_path / "qrels", ["q1 0 d1-2 1"])
+    assert rerank("eval", tmp_path / "out" / "by_id.trec", "--qrels", qrels).code == 0
 
 
 def test_shards_that_were_copied_without_receipts(given, whole, tmp_path):

@@ -7,12 +7,20 @@ read, to find where its first chunk begins, but not scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from rerank_cli.formats.extent import Extent
 from rerank_cli.records import Place, Record
 from rerank_cli.run.chunks import weight_of
+from rerank_cli.run.options import RunConfig
+from rerank_cli.run.recovery.fingerprint import Fingerprint, settings
+from rerank_cli.run.recovery.receipt import receipt
+from rerank_cli.run.recovery.shard_note import ShardNote, attach_note, inputs_hash
 from rerank_cli.run.shard import Shard
+from rerank_cli.run.statistics import RunStatistics
+from rerank_cli.storage.opening import Stamp
+from rerank_cli.storage.paths import final_path
 
 
 class Part:
@@ -54,3 +62,31 @@ class Part:
                 yield record
             else:
                 self.before += 1
+
+    def sign(
+        self,
+        finished: Path,
+        config: RunConfig,
+        stats: RunStatistics,
+        mark: Fingerprint,
+        revisions: Sequence[str],
+        stamps: Sequence[Stamp | None],
+    ) -> None:
+        """Store on a finished output what `rerank merge` needs to know of it; say so if that is impossible."""
+        whole = config.unsharded
+        note = ShardNote(
+            self._shard.index,
+            self._shard.count,
+            self.before,
+            stats.records,
+            receipt(whole, revisions, stamps),
+            mark | settings(whole) | {"shard": None},
+            inputs_hash(stamps),
+            config.errors and str(final_path(config.errors)),
+            whole.errors,
+            stats.counts(),
+            round(stats.elapsed, 1),
+        )
+        if not attach_note(finished, note):
+            what = "its file system has no extended attributes, or no room for another one"
+            config.notify(f"{config.output.path}: {what}; rerank merge needs --by-name")
