@@ -30,10 +30,8 @@ TEXT = "the giant panda is a bear that lives in china " * 13
 
 
 def records(count: int) -> list[dict[str, object]]:
-    return [
-        {"id": i, "query": f"query {i}", "documents": [f"{i} {j} {TEXT}" for j in range(PASSAGES)]}
-        for i in range(count)
-    ]
+    documents = ([f"{i} {j} {TEXT}" for j in range(PASSAGES)] for i in range(count))
+    return [{"id": i, "query": f"query {i}", "documents": texts} for i, texts in enumerate(documents)]
 
 
 def generate(folder: Path, count: int) -> list[Path]:

@@ -201,7 +201,9 @@ def _last_messages(plan: RunConfig, outcome: Summary) -> Iterator[str]:
     if outcome.nothing_to_do:
         measured = ", rerank eval measures it" if plan.qrels else ""
         yield f"{output}: already complete, nothing to do (--overwrite repeats the run{measured})"
-    if outcome.stats.records or outcome.stats.finished:
+    if plan.shard and outcome.stats.finished and not outcome.stats.records:
+        yield f"shard {plan.shard}: 0 records, no chunk begins in it"
+    elif outcome.stats.records or outcome.stats.finished:
         yield outcome.line()
     if outcome.interrupted:
         if output == "-" and not plan.checkpoint:
