@@ -46,6 +46,12 @@ class Source(Protocol):
         `kept` is what `sync` returned when those records were done.
         """
 
+    def go_near(self, size: int) -> int:
+        """Start at the last place that is known to be a chunk's first and has at most `size` bytes on disk before it.
+
+        Returns the number of records before it: 0 at the beginning. Call before the first record is read.
+        """
+
     def extent(self) -> Extent:
         """How far each place is in the inputs. Call after the first record was read. Raises InputError."""
 

@@ -266,14 +266,15 @@ class _Job:
         config, stats = self.config, self.stats
         begin, end = shard.share_of(source.total_bytes or 0)
         stats.total_bytes = end - begin
-        self.part = part = Part(shard, source.extent, lambda: self.chunk_pairs, saved.before if saved else None)
+        before = saved.before if saved else source.go_near(begin)
+        self.part = part = Part(shard, source.extent, lambda: self.chunk_pairs, before, inside=saved is not None)
         if saved:
             config.notify(f"shard {shard}: resuming after {saved.records:,} of its records")
             with stats.timing("verify"):
                 records, input_hash = after(saved, source, config.output.path)
             stats.resume_from(saved.counts)
         else:
-            config.notify(f"shard {shard}: what is before it is read, but not scored")
+            config.notify(f"shard {shard}: reading begins after {before:,} records, scoring where the shard begins")
             first = list(itertools.islice(records := iter(source), 1))
             if not first:
                 return None, InputHash()

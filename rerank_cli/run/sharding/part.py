@@ -1,8 +1,8 @@
 """The records of one shard.
 
 A shard has whole chunks of the run without `--shard`: those whose first record begins in its part of the bytes. So it
-packs the same pairs into the same rows as that run, and the scores are the same to the last digit. What is before it is
-read, to find where its first chunk begins, but not scored.
+packs the same pairs into the same rows as that run, and the scores are the same to the last digit. To find its first
+chunk, records before it are read, but not scored: from the beginning of a section on, where reading can start there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rerank_cli.formats.extent import Extent
 from rerank_cli.records import Place, Record
-from rerank_cli.run.chunks import weight_of
+from rerank_cli.run.chunks import Sections, weight_of
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import Fingerprint, settings
 from rerank_cli.run.recovery.receipt import receipt
@@ -26,21 +26,29 @@ from rerank_cli.storage.paths import final_path
 class Part:
     """Selects records in the order of the input.
 
-    `before` counts the records of earlier shards; give it where reading begins at a chunk inside the shard. `extent`
-    and `chunk_pairs` are called once the first record was read.
+    `before` counts the records of earlier shards; at first, those before the place where reading begins, which is
+    `inside` the shard or before it, and where a chunk begins. `extent` and `chunk_pairs` are called once the first
+    record was read.
     """
 
     def __init__(
-        self, shard: Shard, extent: Callable[[], Extent], chunk_pairs: Callable[[], int], before: int | None = None
+        self,
+        shard: Shard,
+        extent: Callable[[], Extent],
+        chunk_pairs: Callable[[], int],
+        before: int = 0,
+        *,
+        inside: bool = False,
     ) -> None:
-        self.before = before or 0
+        self.before = before
         self._shard = shard
         self._extent = extent
         self._chunk_pairs = chunk_pairs
-        self._inside = before is not None
+        self._inside = inside
 
     def of(self, records: Iterator[Record]) -> Iterator[Record]:
         """The records of this shard. Ends where the next shard begins."""
+        sections = Sections()
         size = weight = 0
         extent: Extent | None = None
         begin, end = 0, 0
@@ -48,7 +56,8 @@ class Part:
             if extent is None:
                 extent, size = self._extent(), self._chunk_pairs()
                 begin, end = self._shard.share_of(extent.total)
-            if weight and weight + weight_of(record) > size:
+            begins = sections.begins_at(record)
+            if weight and (begins or weight + weight_of(record) > size):
                 weight = 0
             if not weight:
                 reached = extent.before(record.position.place or Place())

@@ -7,13 +7,15 @@ from contextlib import closing
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.choices import InputFormat
 from rerank_cli.errors import UsageError
-from rerank_cli.formats import InputOptions, open_source
+from rerank_cli.formats import InputOptions, extent, open_source
 from rerank_cli.run.chunks import ChunkCutter, InputHash
 from rerank_cli.run.shard import Shard, by_name, parse
 from rerank_cli.run.sharding.part import Part
@@ -47,7 +49,16 @@ def read(options, size, shard=None):
     with closing(open_source(options)) as source:
         if shard is None:
             return chunks_of(iter(source), size)
-        return chunks_of(Part(shard, source.extent, lambda: size).of(iter(source)), size)
+        before = source.go_near(shard.share_of(source.total_bytes)[0])
+        return chunks_of(Part(shard, source.extent, lambda: size, before).of(iter(source)), size)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_sections():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extent, "SECTION_BYTES", 300)
+        patch.setattr(extent, "SECTION_ROWS", 5)
+        yield
 
 
 def check(contents, count, size, suffix="", **options):
@@ -75,6 +86,32 @@ def test_shards_of_requests_have_the_chunks_of_one_run(files, count, size, suffi
 @given(st.lists(pair_lines, min_size=1, max_size=2), st.integers(1, 12), st.integers(1, 20), st.booleans())
 def test_shards_of_pairs_have_whole_queries(files, count, size, sort):
     check([b"".join(line + b"\n" for line in lines) for lines in files], count, size, sort=sort)
+
+
+def test_a_shard_reads_from_the_last_section_before_it(tmp_path):
+    path = tmp_path / "in.jsonl"
+    rows = [orjson.dumps({"query": f"q{i}", "documents": ["d"] * 4}) + b"\n \n" * (i % 2) for i in range(200)]
+    path.write_bytes(b"\xef\xbb\xbf \n" + b"\n".join(rows))
+    with closing(open_source(InputOptions((str(path),)))) as source:
+        half = path.stat().st_size // 2
+        before = source.go_near(half)
+        first = next(iter(source))
+    assert before > 80
+    assert (first.query, first.id) == (f"q{before}", f"rerank-{before + 1}")
+    assert path.read_bytes().splitlines()[first.position.line - 1].startswith(f'{{"query":"q{before}"'.encode())
+    assert half - 300 - 60 < first.position.place.offset < half
+
+
+def test_shards_of_a_table_have_the_chunks_of_one_run(tmp_path):
+    rows = [{"query": f"q{i}", "documents": ["d"] * (i % 5)} for i in range(60)]
+    paths = [tmp_path / f"{number}.parquet" for number in range(2)]
+    for path in paths:
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
+    given = InputOptions(tuple(map(str, paths)))
+    parts = [read(given, 6, Shard(index, 5)) for index in range(5)]
+    assert list(itertools.chain(*parts)) == read(given, 6)
+    with closing(open_source(given)) as source:
+        assert source.go_near(source.total_bytes * 3 // 4) in range(80, 91)
 
 
 def test_shards_are_about_equal():

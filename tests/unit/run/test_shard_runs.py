@@ -15,7 +15,7 @@ from instant import InstantSession, config, go, kill, names
 from rerank_cli.choices import OnError, OutputFormat
 from rerank_cli.errors import InputError, RefusedError, UsageError
 from rerank_cli.evaluation.same_pass import QrelsOptions
-from rerank_cli.formats import ById, InputOptions
+from rerank_cli.formats import ById, InputOptions, extent
 from rerank_cli.inspection.status import status_of
 from rerank_cli.run.checks import check
 from rerank_cli.run.job import run
@@ -50,6 +50,14 @@ def as_arrow(path, rows):
     table = pa.Table.from_pylist(rows)
     with pa.ipc.new_stream(str(path), table.schema) as writer:
         writer.write_table(table, max_chunksize=9)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_sections():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extent, "SECTION_BYTES", 500)
+        patch.setattr(extent, "SECTION_ROWS", 5)
+        yield
 
 
 @pytest.fixture(scope="module")
