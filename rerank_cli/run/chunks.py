@@ -1,8 +1,9 @@
 """Records to chunks: whole consecutive requests with about a given number of pairs.
 
-Chunks are the unit of commits and work distribution. Their boundaries depend on the records and the chunk size only,
-not on timing or on where a run was resumed. The exception is a stream that pauses: its chunk is closed early, so that a
-reader gets the answers, and the place is recorded (`Journal`), so that a resumed run closes it there too.
+Chunks are the unit of commits and work distribution. Their boundaries depend on the records, their places and the
+chunk size only, not on timing or on where a run was resumed. The exception is a stream that pauses: its chunk is closed
+early, so that a reader gets the answers, and the place is recorded (`Journal`), so that a resumed run closes it there
+too.
 """
 
 from __future__ import annotations
