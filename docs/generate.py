@@ -9,7 +9,8 @@ from pathlib import Path
 
 PAGE = Path(__file__).parent / "cli.md"
 COMMANDS = (
-    "", "run", "score", "check", "inspect", "bench", "eval", "status", "report", "view", "mine", "train", "models",
+    "", "run", "score", "check", "inspect", "bench", "eval", "merge", "status", "report", "view", "mine", "train",
+    "models",
 )  # fmt: skip
 HEAD = "# Command line\n\nGenerated from `--help` by `make docs`; do not edit.\n"
 

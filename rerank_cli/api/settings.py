@@ -98,6 +98,7 @@ class RunSettings(ModelSettings, total=False):
     summary: StrPath | None
     metrics: StrPath | None
     limit: int | None
+    shard: str | None
     on_error: Literal["fail", "skip", "emit"]
     errors: StrPath | None
     max_errors: int | None

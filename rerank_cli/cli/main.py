@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from rerank_cli import __version__
-from rerank_cli.cli import bench, check, inspect, mine, models, report, run, score, status, train, view
+from rerank_cli.cli import bench, check, inspect, merge, mine, models, report, run, score, status, train, view
 from rerank_cli.cli import eval as evaluation
 from rerank_cli.cli.flags.declare import FlagCommand
 from rerank_cli.cli.streams import die_of_closed_pipe, say, silence_stdout, stand_in_for_closed
@@ -80,6 +80,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("inspect", inspect.inspect, "Show how the model reads one pair."),
     ("bench", bench.bench, "Measure speed on a sample, and estimate the whole file."),
     ("eval", evaluation.evaluate, "Measure a ranking by relevance judgements."),
+    ("merge", merge.merge, "Put the outputs of all shards together."),
     ("status", status.status, "Show how far a run is."),
     ("report", report.report, "Summarize an output as an HTML page or in the terminal."),
     ("view", view.view, "Page through queries and their reranked passages."),

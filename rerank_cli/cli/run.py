@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rerank_cli.run.options import RunConfig
     from rerank_cli.run.summary import Summary
 
+taken = partial(flag, panel=declare.INPUT)
 speed = partial(flag, panel=declare.DEVICE)
 out = partial(flag, panel=declare.OUTPUT)
 recovery = partial(flag, panel=declare.RECOVERY)
@@ -64,6 +66,9 @@ def configured(
     mark_truncated: bool = out(False, "Mark every result whose pair was truncated."),
     summary: str | None = out(None, "Write figures and settings of the run as JSON.", "FILE"),
     limit: int | None = common.LIMIT,
+    shard: str | None = taken(
+        None, "Work on part I of N of the input, from 0; auto: of a Slurm array; auto/N: of an indexed job.", "I/N"
+    ),
     on_error: OnError = recovery(OnError.FAIL, "At a bad record: stop, leave it out, or write an error in its place."),
     errors: str | None = recovery(None, "Write bad records with their reasons here.", "FILE"),
     max_errors: int | None = recovery(None, "Stop after more than N bad records.", "N", min=0),
@@ -92,7 +97,9 @@ def configured(
     from rerank_cli.formats import AnswerOptions, OutputOptions
     from rerank_cli.run.options import Cascade, RunConfig
     from rerank_cli.run.scoring.workers.devices import device_list
+    from rerank_cli.run.shard import parse
 
+    part = None if shard is None else parse(shard, os.environ)
     records, where = given(), place()
     if devices is not None and where["device"] != "auto":
         raise UsageError("--device and --devices: give one of them")
@@ -134,7 +141,7 @@ def configured(
         summary=summary,
         **ordering,
     )
-    return config, None if devices is None else device_list(devices)
+    return config.sharded(part) if part else config, None if devices is None else device_list(devices)
 
 
 @declare.command
@@ -194,7 +201,9 @@ def _last_messages(plan: RunConfig, outcome: Summary) -> Iterator[str]:
     if outcome.nothing_to_do:
         measured = ", rerank eval measures it" if plan.qrels else ""
         yield f"{output}: already complete, nothing to do (--overwrite repeats the run{measured})"
-    if outcome.stats.records or outcome.stats.finished:
+    if plan.shard and outcome.stats.finished and not outcome.stats.records:
+        yield f"shard {plan.shard}: 0 records, no chunk begins in it"
+    elif outcome.stats.records or outcome.stats.finished:
         yield outcome.line()
     if outcome.interrupted:
         if output == "-" and not plan.checkpoint:

@@ -98,8 +98,11 @@ class SamePassEvaluation:
                 os.fsync(self._file.fileno())
         return Committed(self._length, self._digest)
 
-    def evaluate(self) -> tuple[Evaluation | None, str | None]:
-        """The evaluation, None if no query was judged, and a warning, if there is one."""
+    def evaluate(self, *, answered: bool = False) -> tuple[Evaluation | None, str | None]:
+        """The evaluation, None if no query was judged, and a warning, if there is one.
+
+        `answered`: over the judged queries that were ranked, instead of all judged queries.
+        """
         before: dict[str, Scores] = {}
         after: dict[str, Scores] = {}
         self._file.seek(0)
@@ -115,7 +118,8 @@ class SamePassEvaluation:
         if self._mixed and not remark:
             what = "in what an earlier version of rerank ranked, first-stage ties are broken by id for all measures"
             remark = f"{what} (not so by rerank eval)"
-        return evaluate(self._measures, self._qrels, after, before), remark
+        qrels = {query: self._qrels[query] for query in after} if answered else self._qrels
+        return evaluate(self._measures, qrels, after, before), remark
 
     def close(self) -> None:
         self._file.close()

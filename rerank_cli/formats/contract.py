@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from rerank_cli.formats.extent import Extent
 from rerank_cli.records import Outcome, Place, Record, Shape
 from rerank_cli.storage.files import Committed
 from rerank_cli.storage.opening import Stamp, WhenIdle
@@ -44,6 +45,15 @@ class Source(Protocol):
 
         `kept` is what `sync` returned when those records were done.
         """
+
+    def go_near(self, size: int) -> int:
+        """Start at the last place that is known to be a chunk's first and has at most `size` bytes on disk before it.
+
+        Returns the number of records before it: 0 at the beginning. Call before the first record is read.
+        """
+
+    def extent(self) -> Extent:
+        """How far each place is in the inputs. Call after the first record was read. Raises InputError."""
 
     def when_idle(self, act: WhenIdle) -> None:
         """Call `act`, in the thread that iterates, whenever a stream has no new bytes for a moment.

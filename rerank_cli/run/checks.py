@@ -21,6 +21,8 @@ def check(config: RunConfig) -> None:
     if config.verify_tolerance is not None and config.verify is None:
         raise UsageError("--verify-tolerance needs --verify N")
     output, cascade = config.output, config.cascade
+    if config.shard:
+        _check_shard(config)
     if output.format.is_run and output.answers.truncated:
         raise UsageError(f"--mark-truncated: --format {output.format} cannot store marks. Fix: --format api or pairs")
     if output.format.is_run and output.answers.query:
@@ -56,6 +58,19 @@ def check(config: RunConfig) -> None:
         raise UsageError(f"--cache {config.cache}: not a regular file (expected a path to a file, existing or new)")
     if config.checkpoint and not is_ours(Path(config.checkpoint)):
         raise RefusedError(f"{config.checkpoint}: not a checkpoint of rerank. Fix: another --checkpoint")
+
+
+def _check_shard(config: RunConfig) -> None:
+    """Raise UsageError for what cannot be divided or named."""
+    if config.output.path == STREAM or is_special(config.output.path):
+        raise UsageError(f"--shard {config.shard}: the output gets a number in its name. Fix: -o with a regular file")
+    if config.limit is not None:
+        what = f"--shard {config.shard}: --limit counts records of the whole input, of which a shard reads a part"
+        raise UsageError(f"{what}. Fix: leave --limit out")
+    for path in input_files(config.input):
+        if path == STREAM or is_special(path):
+            name = "stdin" if path == STREAM else path
+            raise UsageError(f"--shard {config.shard}: {name} can be read only once, and by one run. Fix: name a file")
 
 
 def check_shape(config: RunConfig, shape: Shape | None) -> None:

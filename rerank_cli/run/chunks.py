@@ -1,8 +1,9 @@
 """Records to chunks: whole consecutive requests with about a given number of pairs.
 
-Chunks are the unit of commits and work distribution. Their boundaries depend on the records and the chunk size only,
-not on timing or on where a run was resumed. The exception is a stream that pauses: its chunk is closed early, so that a
-reader gets the answers, and the place is recorded (`Journal`), so that a resumed run closes it there too.
+Chunks are the unit of commits and work distribution. Their boundaries depend on the records, their places and the
+chunk size only, not on timing or on where a run was resumed. The exception is a stream that pauses: its chunk is closed
+early, so that a reader gets the answers, and the place is recorded (`Journal`), so that a resumed run closes it there
+too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from rerank_cli.formats.extent import section_of
 from rerank_cli.records import Place, Record, Rejection, Request
 
 
@@ -38,7 +40,8 @@ class Chunk:
 class ChunkCutter:
     """Iterates chunks of at most `chunk_pairs` pairs; a larger request is a chunk of its own.
 
-    A record without pairs (a rejection) counts as one pair, so that a file of rejections only is cut too. A chunk also
+    A record without pairs (a rejection) counts as one pair, so that a file of rejections only is cut too. No chunk
+    spans two `Sections` of a file, so that a shard finds its chunks without reading all records before. A chunk also
     ends where `ends_at` says so of the hash of the input: at the places where an earlier run closed one early.
     """
 
@@ -57,18 +60,20 @@ class ChunkCutter:
         self._input_hash = input_hash
         self._ends_at = ends_at
         self._held: list[Record] = []
+        self._sections = Sections()
         self._weight = self._pairs = self._number = 0
         self._bytes_before = bytes_before
 
     def __iter__(self) -> Iterator[Chunk]:
         for record in self._records:
-            size = len(record.candidates) if isinstance(record, Request) else 0
-            if self._held and self._weight + max(1, size) > self._chunk_pairs:
+            weight = weight_of(record)
+            begins = self._sections.begins_at(record)
+            if self._held and (begins or self._weight + weight > self._chunk_pairs):
                 yield self._chunk()
             self._held.append(record)
             self._input_hash.add(record)
-            self._weight += max(1, size)
-            self._pairs += size
+            self._weight += weight
+            self._pairs += len(record.candidates) if isinstance(record, Request) else 0
             early = self._ends_at is not None and self._ends_at(self._input_hash.reached().digest)
             if early or self._weight >= self._chunk_pairs:
                 yield self._chunk(early)
@@ -85,6 +90,24 @@ class ChunkCutter:
         chunk = Chunk(self._number, self._held, self._pairs, before, self._bytes_before, reached, early)
         self._held, self._weight, self._pairs, self._number = [], 0, 0, self._number + 1
         return chunk
+
+
+class Sections:
+    """Where a chunk ends because the next record is in another section of its file, see `section_of`."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int] | None = None
+
+    def begins_at(self, record: Record) -> bool:
+        """Whether a record begins a section, but for the first one of a file. To be called for every record."""
+        place = record.position.place
+        before, self._last = self._last, section_of(place) if place else None
+        return self._last is not None and self._last[1] > 0 and self._last != before
+
+
+def weight_of(record: Record) -> int:
+    """How many pairs a record counts for in a chunk: one without pairs counts as one."""
+    return max(1, len(record.candidates)) if isinstance(record, Request) else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.run.recovery.receipt import attach_record, complete, identity, receipt, sign
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.scoring.wrappers import ScoringWrappers
+from rerank_cli.run.shard import Shard
+from rerank_cli.run.sharding.part import Part
 from rerank_cli.run.signals import Stop, die_of, listening
 from rerank_cli.run.stages import rank_chunk
 from rerank_cli.run.statistics import RunStatistics
@@ -105,6 +107,8 @@ class _Job:
     session: Session | Workers | None = None
     wrappers: ScoringWrappers | None = None
     checkpoint: Checkpoint | None = None
+    part: Part | None = None
+    chunk_pairs: int = 0
     verdict: Verdict | None = None
     evaluation: Evaluation | None = None
     nothing_to_do: bool = False
@@ -160,6 +164,7 @@ class _Job:
         # Chunk boundaries must not change when a run is resumed on another device.
         usual_pairs = saved.fingerprint["chunk pairs"] if saved else session.sizes.chunk_pairs
         chunk_pairs: int = config.chunk_pairs or usual_pairs
+        self.chunk_pairs = chunk_pairs
         mark = fingerprint(config, session.facts, chunk_pairs) | wrappers.settings
         if saved:
             state.refuse_another_run(saved, mark)
@@ -171,9 +176,8 @@ class _Job:
         stats.scoring_since = time.monotonic()
         self.stop.patient = True
         journal = Journal(state.journal, mark, lambda: committer.committed)
-        chunks = ChunkCutter(
-            records, chunk_pairs, lambda: source.bytes_read, input_hash, journal.ends_at, stats.bytes_done
-        )
+        bytes_read = partial(self._bytes_read, source)
+        chunks = ChunkCutter(records, chunk_pairs, bytes_read, input_hash, journal.ends_at, stats.bytes_done)
         if journal.kept:
             config.notify(f"reusing {journal.kept:,} scores of an unfinished chunk")
         sample = Sample(config.verify) if config.verify else None
@@ -182,25 +186,26 @@ class _Job:
             if sample and stats.pairs:
                 with stats.timing("verify scores"):
                     self.verdict = sample.verify(session, config.verify_tolerance)
-            self._finish(committer, source, [session.facts.revision, *wrappers.revisions])
+            self._finish(committer, source, [session.facts.revision, *wrappers.revisions], mark)
 
     def _finish_empty(self, source: Source, qrels: LoadedQrels | None, stack: ExitStack) -> None:
         """Publish the output of an input without records. No model is loaded."""
         self.state.forget()
-        committer = self._open_outputs(source, None, settings(self.config), qrels, stack)
+        mark = settings(self.config)
+        committer = self._open_outputs(source, None, mark, qrels, stack)
         revisions = [self.revision_of(model) for model in self.config.models] if self.revision_of else []
-        self._finish(committer, source, revisions)
+        self._finish(committer, source, revisions, mark)
 
-    def _finish(self, committer: Committer, source: Source, revisions: Sequence[str]) -> None:
+    def _finish(self, committer: Committer, source: Source, revisions: Sequence[str], mark: Fingerprint) -> None:
         """Measure, if judgements are given, and publish."""
         if committer.same_pass:
             with self.stats.timing("measure"):
-                self.evaluation, remark = committer.same_pass.evaluate()
+                self.evaluation, remark = committer.same_pass.evaluate(answered=self.config.shard is not None)
             for message in (remark, self.evaluation.line if self.evaluation else None):
                 if message:
                     self.config.notify(message)
         with self.stats.timing("write"):
-            self._publish(committer, receipt(self.config, revisions, source.stamps))
+            self._publish(committer, source, revisions, mark)
         self.stats.finished = True
 
     def summary(self) -> Summary:
@@ -232,6 +237,8 @@ class _Job:
             source.keep_memory_in(self.state.queries)
         stats.total_bytes = source.total_bytes
         config.notify(source.description)
+        if config.shard:
+            return (source, *self._open_part(config.shard, source, saved))
         records, input_hash, limit = iter(source), InputHash(), config.limit
         if saved:
             if limit is not None and limit < saved.records:
@@ -248,6 +255,39 @@ class _Job:
         first = list(itertools.islice(records, 1 if source.total_bytes is None else _FIRST_LOOK))
         left = itertools.chain(first, records)
         return source, left if first or saved else None, input_hash
+
+    def _open_part(
+        self, shard: Shard, source: Source, saved: Checkpoint | None
+    ) -> tuple[Iterator[Record] | None, InputHash]:
+        """The records of a shard, and the hash of those before in it; None if the input has no records at all.
+
+        They are not read yet: where a shard begins depends on the number of pairs of a chunk.
+        """
+        config, stats = self.config, self.stats
+        begin, end = shard.share_of(source.total_bytes or 0)
+        stats.total_bytes = end - begin
+        before = saved.before if saved else source.go_near(begin)
+        self.part = part = Part(shard, source.extent, lambda: self.chunk_pairs, before, inside=saved is not None)
+        if saved:
+            config.notify(f"shard {shard}: resuming after {saved.records:,} of its records")
+            with stats.timing("verify"):
+                records, input_hash = after(saved, source, config.output.path)
+            stats.resume_from(saved.counts)
+        else:
+            config.notify(f"shard {shard}: reading begins after {before:,} records, scoring where the shard begins")
+            first = list(itertools.islice(records := iter(source), 1))
+            if not first:
+                return None, InputHash()
+            records, input_hash = itertools.chain(first, records), InputHash()
+        records = check_first_scores(part.of(records), config.fusion, config.on_error)
+        return guarded(records, config.on_error, config.max_errors, stats), input_hash
+
+    def _bytes_read(self, source: Source) -> int:
+        """Bytes on disk read so far; of a shard, those of its part."""
+        if not self.config.shard:
+            return source.bytes_read
+        begin, end = self.config.shard.share_of(source.total_bytes or 0)
+        return min(max(0, source.bytes_read - begin), end - begin)
 
     def _load(self, stack: ExitStack) -> Session | Workers:
         with self.stats.timing("load"):
@@ -305,14 +345,18 @@ class _Job:
             judged=commit.judged,
             counts=self.stats.counts(),
             progress=snapshot(self.stats),
+            before=self.part.before if self.part else 0,
         )
         save(self.checkpoint, self.state.checkpoint)
 
-    def _publish(self, committer: Committer, found: str | None) -> None:
+    def _publish(self, committer: Committer, source: Source, revisions: Sequence[str], mark: Fingerprint) -> None:
         """Rename the output to its final name. After a kill at any point the next run finds how far this one came."""
+        found = receipt(self.config, revisions, source.stamps)
         finished = committer.sink.finish()
         if finished and found:
             sign(finished, found, self.stats.rejected)
+        if finished and self.part:
+            self.part.sign(finished, self.config, self.stats, mark, revisions, source.stamps)
         if finished:
             attach_record(finished, self.summary().record() | {"command": self.config.command[:1500]})
         if finished and self.checkpoint and self.state.checkpoint:

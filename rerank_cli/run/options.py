@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from rerank_cli.choices import OnChanged, OnError, ProgressMode, Resume
@@ -12,6 +12,8 @@ from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.formats import InputOptions, OutputOptions
 from rerank_cli.ranking import PLAIN, Fusion
+from rerank_cli.run.shard import Shard
+from rerank_cli.storage.paths import STREAM, is_special
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Cascade:
 class RunConfig:
     """Everything a run depends on. None selects the default of the device or the model; times are in seconds.
 
-    `command` is the command line, for the record that a finished output carries.
+    `command` is the command line, for the record that a finished output carries. With `shard`, only that part of the
+    input is processed.
     """
 
     model: ModelOptions
@@ -54,6 +57,7 @@ class RunConfig:
     fusion: Fusion = PLAIN
     qrels: QrelsOptions | None = None
     limit: int | None = None
+    shard: Shard | None = None
     chunk_pairs: int | None = None
     commit_interval: float | None = None
     checkpoint: str | None = None
@@ -71,6 +75,29 @@ class RunConfig:
     metrics: str | None = None
     notify: Callable[[str], None] = field(default=lambda _: None)
     command: str = ""
+
+    def sharded(self, shard: Shard) -> RunConfig:
+        """The run of one shard: its output and the files beside it have the shard's number in their names."""
+
+        def named(path: str | None) -> str | None:
+            return path if not path or path == STREAM or is_special(path) else shard.named(path)
+
+        return replace(
+            self,
+            shard=replace(shard, errors=self.errors),
+            output=replace(self.output, path=named(self.output.path) or ""),
+            errors=named(self.errors),
+            summary=named(self.summary),
+            checkpoint=named(self.checkpoint),
+            metrics=named(self.metrics),
+        )
+
+    @property
+    def unsharded(self) -> RunConfig:
+        """The run whose output the outputs of all shards make up; its files keep the names of this shard, but for
+        `errors`.
+        """
+        return replace(self, shard=None, errors=self.shard.errors) if self.shard else self
 
     @property
     def same_command(self) -> str:

@@ -20,14 +20,16 @@ def after(saved: Checkpoint, source: Source, output: str) -> tuple[Iterator[Reco
     If the input files so far have the same stamps, reading starts at the last processed record, and only that one is
     compared. Otherwise (a stream, a changed file) all processed records are read and compared.
     """
-    reached, place = saved.reached, saved.reached.place
+    reached, place, earlier = saved.reached, saved.reached.place, saved.before
     skip, input_hash = saved.records, InputHash()
     if place is not None:
         stamps = list(source.stamps[: place.file + 1])
         same = None not in stamps and stamps == list(saved.stamps[: place.file + 1])
-        if same and source.go_to(place, saved.records - reached.skip, saved.shape, saved.memory):
-            skip, input_hash = reached.skip, InputHash(reached.before)
+        if same and source.go_to(place, earlier + saved.records - reached.skip, saved.shape, saved.memory):
+            skip, input_hash, earlier = reached.skip, InputHash(reached.before), 0
     records = iter(source)
+    for _ in itertools.islice(records, earlier):  # records of earlier shards
+        pass
     passed = 0
     for record in itertools.islice(records, skip):
         input_hash.add(record)

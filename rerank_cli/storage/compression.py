@@ -9,11 +9,12 @@ from __future__ import annotations
 import bz2
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import PurePath
-from typing import Any, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
+from rerank_cli.display import shown
 from rerank_cli.errors import InputError, UsageError
 
 _SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".lz4": "lz4", ".xz": "xz"}
@@ -29,6 +30,7 @@ _MAGIC = {
 _INPUT_BYTES = {"gzip": 1 << 15, "zstd": 1 << 10, "bzip2": 1 << 16, "lz4": 1 << 16, "xz": 1 << 16}
 _LIMITED = ("bzip2", "lz4", "xz")
 _OUTPUT_BYTES = 1 << 20
+_MEMBER_BYTES = 1 << 18
 
 
 class Decompressor(Protocol):
@@ -89,6 +91,37 @@ def new_compressor(name: str) -> tuple[bytes, Compressor]:
 
     compressor = lz4.frame.LZ4FrameCompressor(content_checksum=True)
     return compressor.begin(), cast("Compressor", compressor)
+
+
+def member(name: str, data: bytes) -> bytes:
+    """One complete member with this content."""
+    start, new = new_compressor(name)
+    return start + new.compress(data) + new.flush()
+
+
+def members(file: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
+    """The members of a file that was written here: each as it is, and its content. One is in memory at a time.
+
+    Raises InputError for corrupt or cut data.
+    """
+    new, errors = _decompressor(name)
+    what = f"{shown(str(file.name), 300)}: the {name} data is corrupt"
+    rest = b""
+    while data := rest or file.read(_MEMBER_BYTES):
+        current, raw, content = new(), [], []
+        while True:
+            try:
+                content.append(current.decompress(data))
+            except errors as error:
+                raise InputError(f"{what} ({error})") from error
+            if current.eof:
+                rest = current.unused_data or b""
+                raw.append(data[: len(data) - len(rest)])
+                break
+            raw.append(data)
+            if not (data := file.read(_MEMBER_BYTES)):
+                raise InputError(f"{what} (it ends too early)")
+        yield b"".join(raw), b"".join(content)
 
 
 def _decompressor(name: str) -> tuple[Callable[[], Decompressor], tuple[type[Exception], ...]]:

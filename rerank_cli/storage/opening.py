@@ -116,6 +116,14 @@ class Opened:
         decompressed = self.content.raw.tell()
         return self.counted.taken * consumed // decompressed if decompressed else self.counted.taken
 
+    def length(self) -> int:
+        """The number of bytes of content. A stream and compressed data are read to their end for it."""
+        if not self.compression and is_file(self.path):
+            return Path(self.path).stat().st_size
+        while self.content.read(BLOCK):
+            pass
+        return self.content.tell()
+
     def at(self, offset: int) -> Opened:
         """The same input, `offset` bytes of content further: a plain file is seeked, anything else read and dropped."""
         if offset and not self.compression and is_file(self.path):

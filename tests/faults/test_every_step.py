@@ -26,6 +26,8 @@ from rerank_cli.evaluation.measures import measure, parse_measures
 from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.evaluation.significance import compare
 from rerank_cli.run.job import run
+from rerank_cli.run.shard import Shard
+from rerank_cli.run.sharding.merge import MergeOptions, merge
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +42,7 @@ JOBS = [
     ("out.parquet", "pairs", {"format": OutputFormat.PAIRS, "overwrite": True}),
     ("out.csv.xz", "pairs", {"format": OutputFormat.PAIRS}),
     ("out.json", "requests", {}),
+    ("out.jsonl", "bad", SKIP | {"shard": Shard(1, 2)}),
     ("out.json", "requests", {"format": OutputFormat.BEIR, "measured": True}),
 ]
 
@@ -146,3 +149,34 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_output_and_leaves_nothing(
         assert {path.name: content(path) for path in folder.iterdir()} == expected, f"killed at step {step}"
     print(f"killed at each of {step - 1} steps, lost 0, doubled 0")
     assert step > 30
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv.gz", "out.parquet"])
+def test_a_merge_killed_at_any_step_and_begun_again_writes_the_same_and_leaves_nothing(inputs, tmp_path, name):
+    format = OutputFormat.API if name == "out.jsonl" else OutputFormat.PAIRS
+    parts, quarantine = [], tmp_path / "bad.jsonl"
+    for index in range(3):
+        plan = config(
+            inputs / "bad", tmp_path / name, chunk_pairs=12, format=format, errors=str(quarantine), **SKIP
+        ).sharded(Shard(index, 3))
+        run(plan, lambda _: InstantSession(), lambda _: "r1")
+        parts.append(plan.output.path)
+
+    def job(folder):
+        return lambda: merge(MergeOptions(parts, str(folder / name), errors=str(folder / "bad.jsonl")))
+
+    expected = {}
+    step, died = 0, True
+    while died:
+        folder = tmp_path / f"step-{step}"
+        folder.mkdir()
+        died = os.WIFSIGNALED(in_a_process(job(folder), folder, step or None)) or step == 0
+        assert not (folder / name).exists() or not expected or content(folder / name) == expected[name]
+        if died:
+            assert in_a_process(job(folder), folder) == 0, f"killed at step {step}"
+        found = {path.name: content(path) for path in folder.iterdir()}
+        expected = expected or found
+        assert sorted(found) == ["bad.jsonl", name]
+        assert found == expected, f"killed at step {step}"
+        step += 1
+    assert step > 10

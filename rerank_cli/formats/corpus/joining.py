@@ -52,6 +52,7 @@ class RunRecords:
     """
 
     grouped = True
+    one_by_one = False
 
     def __init__(
         self,

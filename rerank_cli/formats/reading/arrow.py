@@ -12,6 +12,7 @@ from typing import Any
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
+from rerank_cli.formats.extent import Units
 from rerank_cli.formats.reading.parquet import batch_rows, spooled, values_of
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Position, Rejection
@@ -77,6 +78,15 @@ class ArrowInput:
             _names(self.schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self.name}: not a complete Arrow stream or file ({shown(str(error), 200)})") from error
+
+    def units(self) -> Units:
+        """The number of rows; reads all record batches, after which `rows` has none. Raises InputError."""
+        import pyarrow as pa
+
+        try:
+            return Units(sum(batch.num_rows for batch, _ in self._batches()), rows=True)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.name}: the Arrow data is corrupt ({shown(str(error), 200)})") from error
 
     def rows(self, start: Place) -> Iterator[Row | Rejection]:
         """The rows from `start` on; a row unfit for Python is rejected alone."""

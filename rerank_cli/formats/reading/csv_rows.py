@@ -23,6 +23,7 @@ import orjson
 from rerank_cli.display import excerpt, names, shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.extent import Units
 from rerank_cli.formats.reading.csv_dialect import KNOWN, delimiter_of, most_cells
 from rerank_cli.formats.reading.lines import BEGINNING
 from rerank_cli.formats.shapes.fields import QUERY, TEXT
@@ -159,6 +160,10 @@ class CsvInput:
                 yield Rejection(position, code, problem, raw=excerpt(raw))
             else:
                 yield Row(position, value, raw)
+
+    def units(self) -> Units:
+        """The number of bytes of content; see `Opened.length`."""
+        return Units(self.opened.length())
 
     def taken(self) -> int:
         """Bytes on disk that have been read, read ahead included."""

@@ -63,6 +63,11 @@ class FileRecords:
     def grouped(self) -> bool:
         return self.shape is Shape.PAIRS
 
+    @property
+    def one_by_one(self) -> bool:
+        grouped_or_unknown = self.shape in (None, Shape.PAIRS, Shape.HITS)
+        return not grouped_or_unknown and self._fields.asked is None
+
     def describe(self, kind: str, how: str) -> str:
         files = f"{len(self._options.paths)} files of " if len(self._options.paths) > 1 else ""
         product = f" of {self._product}" if self._product else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.extent import Extent, FileExtent, Units
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Rejection
 from rerank_cli.storage.opening import Counted, Stamp, WhenIdle
@@ -16,12 +17,16 @@ from rerank_cli.storage.paths import STREAM
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An open file. `taken` returns how many of its bytes on disk have been read; `stream` is a pipe that is read."""
+    """An open file. `taken` returns how many of its bytes on disk have been read; `stream` is a pipe that is read.
+
+    `units` returns what places in the file count; it may read the file to its end, instead of `rows`.
+    """
 
     kind: str
     rows: Iterator[Row | Rejection]
     taken: Callable[[], int]
     close: Callable[[], None]
+    units: Callable[[], Units]
     columns: ArrowSchema | None = None
     stream: Counted | None = None
 
@@ -69,6 +74,18 @@ class FileRows:
     def is_idle(self) -> bool:
         """Whether the open file is a stream that has no new bytes for a moment."""
         return bool(self._input and self._input.stream and self._input.stream.is_idle())
+
+    def extent(self) -> Extent:
+        """The extent of all files, which are opened for it. Compressed text is read to its end. Raises InputError."""
+        return Extent([self._extent(number, path) for number, path in enumerate(self._paths, self._first)])
+
+    def _extent(self, number: int, path: str) -> FileExtent:
+        stamp = self._stamps[number - self._first]
+        found = self._open(path, Place(number))
+        try:
+            return FileExtent(number, stamp.size if stamp else 0, found.units())
+        finally:
+            found.close()
 
     def close(self) -> None:
         """Close the open file, if any. May be called more than once."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from rerank_cli.choices import InputFormat
 from rerank_cli.display import names, shown
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.extent import Reached, Units
 from rerank_cli.formats.options import InputOptions
 from rerank_cli.formats.reading.arrays import array_rows, is_spread, object_rows
 from rerank_cli.formats.reading.arrow import ArrowInput, is_arrow
 from rerank_cli.formats.reading.csv_dialect import HEAD, KNOWN, LISTS, delimiter_of, is_quoted
 from rerank_cli.formats.reading.csv_rows import CsvInput
 from rerank_cli.formats.reading.file_rows import Input
-from rerank_cli.formats.reading.lines import json_rows
+from rerank_cli.formats.reading.lines import json_rows, lines_before
 from rerank_cli.formats.reading.parquet import ParquetInput
 from rerank_cli.formats.reading.parquet_columns import annotated, annotated_tsv
 from rerank_cli.formats.reading.tsv import tsv_columns, tsv_rows
@@ -38,6 +40,7 @@ class TableInput(Protocol):
 
     @property
     def schema(self) -> Any: ...
+    def units(self) -> Units: ...
     def rows(self, start: Place) -> Iterator[Row | Rejection]: ...
     def taken(self) -> int: ...
     def close(self) -> None: ...
@@ -85,7 +88,7 @@ def table_input(kind: str, source: TableInput, start: Place, columns: ArrowSchem
     if isinstance(source, CsvInput):
         return replace(text_input(kind, source.opened, source.rows(start)), columns=columns)
     stream = source.opened.counted if isinstance(source, ArrowInput) and not is_file(source.opened.path) else None
-    return Input(kind, source.rows(start), source.taken, source.close, columns, stream)
+    return Input(kind, source.rows(start), source.taken, source.close, source.units, columns, stream)
 
 
 def check_kinds(options: InputOptions, fields: Names) -> None:
@@ -126,10 +129,18 @@ def open_input(path: str, options: InputOptions, fields: Names, start: Place) ->
         if format is InputFormat.TSV:
             rows = tsv_rows(opened.content, opened.name, fields, start, columns if start.rows else None)
             return replace(text_input("TSV", opened, rows), columns=annotated_tsv(columns, fields, opened.name))
-        return text_input("JSON lines", opened, json_rows(opened.content, opened.name, start))
+        found = text_input("JSON lines", opened, json_rows(opened.content, opened.name, start))
+        if opened.compression or not is_file(path):
+            return found
+        return replace(found, units=lambda: Units(opened.length(), reach=partial(_reached, path)))
     except BaseException:
         opened.content.close()
         raise
+
+
+def _reached(path: str, offset: int) -> Reached:
+    with open_bytes(path).content as content:
+        return lines_before(content, offset)
 
 
 def json_input(opened: Opened, start: Place, kind: str = "JSON") -> Input:
@@ -195,4 +206,4 @@ def text_input(kind: str, opened: Opened, rows: Iterator[Row | Rejection]) -> In
     """An Input of text, which counts the bytes on disk of the rows so far."""
     kind = f"{kind} ({opened.compression})" if opened.compression else kind
     stream = None if is_file(opened.path) else opened.counted
-    return Input(kind, rows, lambda: opened.taken, opened.content.close, stream=stream)
+    return Input(kind, rows, lambda: opened.taken, opened.content.close, lambda: Units(opened.length()), stream=stream)

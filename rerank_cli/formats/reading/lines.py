@@ -6,12 +6,14 @@ A line that cannot be decoded becomes a Rejection with its own code; reading con
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 import orjson
 
 from rerank_cli.display import excerpt
 from rerank_cli.errors import BadRecord
+from rerank_cli.formats.extent import Reached
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Place, Position, Rejection
 from rerank_cli.storage.opening import BOM
@@ -20,6 +22,8 @@ MAX_LINE = 512 << 20
 BEGINNING = Place()
 HEADER = object()
 _SKIP = 1 << 20
+_COUNTED = 8 << 20
+_BLANK = re.compile(rb"\n[ \t\r\x0b\x0c]*(?=\n)")
 # orjson reads 1024 levels but writes 254. A record must be writable some levels deeper, inside an answer.
 _MANY_BRACKETS = 200
 
@@ -46,6 +50,20 @@ def numbered_lines(
             yield Rejection(position, "line_too_long", message, raw=raw)
         elif not line.isspace() and line:
             yield position, line
+
+
+def lines_before(content: io.BufferedReader, offset: int) -> Reached:
+    """The first line that begins at or after `offset`; lines that are not blank are records. Nothing is decoded."""
+    lines = records = at = 0
+    while at < offset and (block := content.read(min(_COUNTED, offset - at))):
+        if not block.endswith(b"\n"):
+            block += content.readline()
+        text = b"\n" + (block if at else block.removeprefix(BOM)) + (b"" if block.endswith(b"\n") else b"\n")
+        at += len(block)
+        count = text.count(b"\n") - 1
+        lines += count
+        records += count - sum(1 for _ in _BLANK.finditer(text))
+    return Reached(lines, at, records)
 
 
 def json_rows(content: io.BufferedReader, name: str, start: Place = BEGINNING) -> Iterator[Row | Rejection]:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.extent import Reached, Units
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Position, Rejection
 from rerank_cli.storage.opening import BLOCK, Opened, is_file
@@ -42,6 +43,10 @@ class ParquetInput:
             raise InputError(f"{self.name}: not a complete Parquet file ({shown(str(error), 200)})") from error
         self._rows_done = 0
         self.schema: Any = self._file.schema_arrow
+
+    def units(self) -> Units:
+        """The number of rows, which the file states."""
+        return Units(self._file.metadata.num_rows, rows=True, reach=lambda row: Reached(row, 0, row))
 
     def rows(self, start: Place) -> Iterator[Row | Rejection]:
         """The rows from `start` on, without reading earlier row groups; a row unfit for Python is rejected alone."""

@@ -15,6 +15,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import BinaryIO, cast
 
+from rerank_cli.formats.extent import Extent, FileExtent, Units
 from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Position, Rejection
@@ -38,6 +39,10 @@ class SortedRows:
         self._file = file
         self._total = 0
         self._done = 0
+
+    def extent(self, size: int) -> Extent:
+        """The extent of the sorted rows, whose files have `size` bytes: known once the first row was yielded."""
+        return Extent([FileExtent(self._file, size, Units(self._total, rows=True))])
 
     def share_of(self, taken: int) -> int:
         """The part of `taken` bytes that the rows yielded so far make up: all input is read before the first row."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.formats.extent import Extent
 from rerank_cli.formats.reading.file_rows import FileRows
 from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.reading.sorting import SortedRows
@@ -27,6 +28,10 @@ class RecordReader(Protocol):
 
     @property
     def grouped(self) -> bool: ...
+    @property
+    def one_by_one(self) -> bool:
+        """Whether every row is one record, whatever the rows before it are."""
+
     def describe(self, kind: str, how: str) -> str:
         """The input in one phrase, given the kind of the files and how they are read."""
 
@@ -55,6 +60,7 @@ class RowSource:
         self.sync = self._seen.sync
         self.when_idle = files.when_idle
         self._records_before = 0
+        self._extent: Extent | None = None
         self._sorted = SortedRows(len(stamps) - 1) if sort else None
         try:
             self._rows = reader.look(files.rows())
@@ -91,6 +97,19 @@ class RowSource:
         if self._sorted:
             self._sorted.begin = start.rows
         return True
+
+    def extent(self) -> Extent:
+        if self._sorted:
+            return self._sorted.extent(self.total_bytes or 0)
+        self._extent = self._extent or self._files.extent()
+        return self._extent
+
+    def go_near(self, size: int) -> int:
+        found = self.extent().section_before(size) if self._reader.one_by_one and not self._sorted else None
+        if found is None:
+            return 0
+        place, records = found
+        return records if self.go_to(place, records, self.shape, None) else 0
 
     def keep_memory_in(self, path: Path) -> None:
         if self._reader.remembers or not self._sorted:

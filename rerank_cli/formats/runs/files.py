@@ -7,12 +7,14 @@ TREC and other columns of text; CSV; JSON, Parquet or Arrow with a row per pair 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import orjson
 
 from rerank_cli.choices import InputFormat, RunValues
 from rerank_cli.display import names
 from rerank_cli.errors import BadRecord, InputError
+from rerank_cli.formats.extent import Units
 from rerank_cli.formats.options import InputOptions
 from rerank_cli.formats.reading.csv_dialect import KNOWN
 from rerank_cli.formats.reading.file_rows import Input
@@ -39,7 +41,8 @@ def open_run(path: str, options: InputOptions, reader: RunReader, start: Place) 
         head = opened.content.peek(BLOCK)
         begin = head.removeprefix(BOM).lstrip()
         if begin.startswith(b"{") and format is not options.format and not _is_row(begin, reader):
-            return text_input("results by query", opened, _results(opened, start))
+            found = text_input("results by query", opened, _results(opened, start))
+            return replace(found, units=lambda: Units(sum(1 for _ in found.rows), rows=True))
         if format is InputFormat.JSON:
             return json_input(opened, start, "a run in a JSON")
         columns = None if format is InputFormat.JSONL else columns_of(head, opened.name, values)

@@ -16,7 +16,7 @@ from rerank_cli.formats.writing.answers import Object, api_answer, batch_envelop
 from rerank_cli.formats.writing.pair_rows import pair_rows
 from rerank_cli.formats.writing.run_files import Frame, beir_member, msmarco_lines, trec_lines
 from rerank_cli.records import Outcome, Rejection
-from rerank_cli.storage.compression import new_compressor
+from rerank_cli.storage.compression import member
 from rerank_cli.storage.files import ByteFile, Committed
 
 T = TypeVar("T")
@@ -100,7 +100,6 @@ class LineSink(Generic[T]):
     def _write(self, before: bytes, data: bytes) -> None:
         data = before + data
         if self.compression:
-            start, member = new_compressor(self.compression)
-            data = start + member.compress(data) + member.flush()
+            data = member(self.compression, data)
         self.file.write(data)
         self.begun = True

@@ -30,7 +30,8 @@ class Checkpoint:
     `reached` is the input position, `stamps` and `shape` identify the inputs, `memory` is the valid part of the
     reader's query log. `output`, `quarantine` (bytes) and `judged` are the valid parts of the output, of the errors
     file and of the rankings kept for evaluation. `counts` and `progress` are the statistics, for the next run and for
-    `rerank status`. Once the output is finished, `sealed` is the file's identity and `receipt` its receipt.
+    `rerank status`. `before` is the number of records of earlier shards. Once the output is
+    finished, `sealed` is the file's identity and `receipt` its receipt.
     """
 
     fingerprint: Fingerprint
@@ -44,6 +45,7 @@ class Checkpoint:
     judged: Committed | None = None
     counts: dict[str, int] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
+    before: int = 0
     sealed: Sequence[int] | None = None
     receipt: str | None = None
 
