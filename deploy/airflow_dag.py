@@ -14,7 +14,7 @@ RERANKED = "/data/reranked/{{ ds }}.jsonl"
 
 
 @dag(schedule="@daily", start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False, max_active_runs=1)
-def rerank():
+def rerank() -> None:
     # Exit code 3: finished, with bad records. They are in the file of --errors, and do not fail the task.
     reranked = BashOperator(
         task_id="rerank",

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 _RAW_LIMIT = 500
+# The query of a web address, which may hold a signature or a token, and a name and password before the host.
+_QUERY = re.compile(r"(\bhttps?://[^\s?#'\"<>]*)[?#][^\s'\"<>]*", re.IGNORECASE)
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"<>]*@", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """The text with web addresses cut before their query, and without what stands before `@host`."""
+    return _USER.sub(r"\1", _QUERY.sub(r"\1?…", text)) if "://" in text else text
 
 
 def shown(text: str, limit: int = 80) -> str:
-    """Cut to `limit` characters, control characters and lone surrogates escaped."""
+    """Cut to `limit` characters, without secrets in addresses, control characters and lone surrogates escaped."""
+    if "://" in text:
+        text = without_secrets(text)
     cut = text[:limit] + ("…" if len(text) > limit else "")
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in cut)
 

@@ -12,6 +12,7 @@ from rerank_cli.choices import Normalize, OutputFormat, RunFormat
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag, moved
 from rerank_cli.cli.streams import say
+from rerank_cli.display import without_secrets
 from rerank_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def evaluate(
     else:
         found = worked_out(asked, say)
         fields, text = found.as_json(per_query), _table(found, per_query)
-    fields = {"run": run, "qrels": qrels, "baseline": baseline} | fields
+    named = {"run": run, "qrels": qrels, "baseline": baseline}
+    fields = {name: path and without_secrets(path) for name, path in named.items()} | fields
     typer.echo(orjson.dumps(fields).decode() if as_json else text)
 
 

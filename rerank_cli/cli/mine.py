@@ -55,11 +55,12 @@ def mine(
         raise UsageError(f"--range {ranks}: expected ranks from 1, like 10-100 or 10-")
     from rerank_cli.mining.mine import MineOptions, mine_file
     from rerank_cli.mining.negatives import Rules
+    from rerank_cli.storage.listing import expanded
 
     rules = Rules(
         negatives, first, last, margin, max_relative, margin_from, min_score, max_score, min_relevance, sampling, seed
     )
-    sides = tuple(given or ()), queries, tuple(corpus or ())
+    sides = expanded(given or ()), queries, expanded(corpus or ())
     options = MineOptions(reranked, qrels, output, rules, *sides, format, scores, overwrite, index_dir, notifier(quiet))
     counts = mine_file(options, claim_stdout() if output == "-" else None)
     if not quiet:

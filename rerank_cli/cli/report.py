@@ -34,6 +34,7 @@ def report(
         raise UsageError("--output cannot be - (stdout is for --terminal). Fix: name a file")
     from rerank_cli.reports.collect import ReportOptions, findings
     from rerank_cli.reports.training import is_training
+    from rerank_cli.storage.listing import expanded
 
     if is_training(output):
         if given or qrels or baseline or summary:
@@ -43,7 +44,7 @@ def report(
         _training(output, page, terminal, overwrite)
         return
 
-    options = ReportOptions(output, tuple(given or ()), qrels, baseline, summary)
+    options = ReportOptions(output, expanded(given or ()), qrels, baseline, summary)
     stdout = claim_stdout() if terminal or not page else None
     if page:
         from rerank_cli.reports.page import check_page, write_page

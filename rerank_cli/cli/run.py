@@ -20,6 +20,7 @@ from rerank_cli.cli.flags.ranking import ranking as ranking_flags
 from rerank_cli.cli.flags.values import duration
 from rerank_cli.cli.settings import Config, PrintConfig, show
 from rerank_cli.cli.streams import claim_stdout, notifier, prepare
+from rerank_cli.display import without_secrets
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def configured(
         "LIST",
         autocompletion=completion.devices,
     ),
-    cache: str | None = speed(None, "Score cache: only pairs that are not in it are scored.", "FILE"),
+    cache: str | None = speed(None, "Score cache: only pairs that are not in it are scored.", "FILE", local=True),
     cascade: str | None = speed(
         None,
         "A smaller model keeps the best KEEP candidates for the model.",
@@ -88,7 +89,9 @@ def configured(
     ),
     progress: ProgressMode = shown(ProgressMode.AUTO, "auto: a bar on a terminal, plain lines elsewhere."),
     progress_interval: float = shown(30.0, "Seconds between lines of plain and json progress.", "SECONDS", min=0.1),
-    metrics: str | None = shown(None, "Keep figures for Prometheus' textfile collector here (NAME.prom).", "FILE"),
+    metrics: str | None = shown(
+        None, "Keep figures for Prometheus' textfile collector here (NAME.prom).", "FILE", local=True
+    ),
 ) -> tuple[RunConfig, tuple[str, ...] | None]:
     """The configuration of a run, without its streams, and the devices of its workers. Raises UsageError.
 
@@ -181,7 +184,7 @@ def run(
         stdout=claim_stdout() if plan.output.path == "-" else None,
         progress=ProgressMode.OFF if quiet else plan.progress,
         notify=notify,
-        command=shlex.join(["rerank", *sys.argv[1:]]),
+        command=without_secrets(shlex.join(["rerank", *sys.argv[1:]])),
     )
     open_model = start_session if devices is None else partial(open_workers, devices)
     outcome, stop = run_job(plan, open_model, lambda wanted: find(wanted).revision)

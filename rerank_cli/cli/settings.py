@@ -14,6 +14,7 @@ import typer
 
 from rerank_cli.cli.flags.declare import PROGRESS, flag
 from rerank_cli.errors import UsageError
+from rerank_cli.storage.remote import refuse_remote
 
 _SOURCES = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "config file", "DEFAULT": "default"}
 
@@ -22,6 +23,7 @@ def _read(context: typer.Context, path: str | None) -> str | None:
     """Use the file's top-level settings and those of the command's table as defaults; UsageError for unknown ones."""
     if path is None:
         return None
+    refuse_remote(path, "--config")
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -54,5 +56,7 @@ def show(context: typer.Context) -> None:
         print(f"# {key} is not set" if value is None else f"{key} = {written}  # {origin}")
 
 
-Config = flag(None, "Read settings from a TOML file.", "FILE", panel=PROGRESS, callback=_read, is_eager=True)
+Config = flag(
+    None, "Read settings from a TOML file.", "FILE", panel=PROGRESS, local=True, callback=_read, is_eager=True
+)
 PrintConfig = flag(False, "Print every setting and where it comes from, then exit.", panel=PROGRESS)

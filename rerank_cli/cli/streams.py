@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from rerank_cli.display import without_secrets
 from rerank_cli.errors import OutputError, UsageError
 from rerank_cli.run.signals import die_of
 
@@ -94,8 +95,8 @@ def prepare(*, quiet: bool = False, verbose: bool = False) -> None:
 
 
 def say(message: str) -> None:
-    """Print one line on stderr. Control characters, which user text may contain, are escaped."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    """Print one line on stderr, without secrets in addresses; control characters, as in user text, are escaped."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in without_secrets(message))
     _write_line(f"rerank: {text}")
 
 
@@ -108,5 +109,5 @@ def _write_line(text: str) -> None:
 def notifier(quiet: bool, *, as_json: bool = False) -> Callable[[str], None]:
     """`say`, or a function that does nothing; with `as_json` one object per line, so that stderr can be parsed."""
     if as_json and not quiet:
-        return lambda message: _write_line(orjson.dumps({"event": "notice", "message": message}).decode())
+        return lambda text: _write_line(orjson.dumps({"event": "notice", "message": without_secrets(text)}).decode())
     return (lambda _: None) if quiet else say

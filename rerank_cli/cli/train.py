@@ -29,6 +29,7 @@ from rerank_cli.cli.flags.declare import flag, moved
 from rerank_cli.cli.flags.values import duration
 from rerank_cli.cli.settings import Config, PrintConfig, show
 from rerank_cli.cli.streams import notifier, prepare
+from rerank_cli.display import without_secrets
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def _by_id(
     """A run with its texts, and its judgements. `prefix` is part of the flags' names. Raises UsageError."""
     from rerank_cli.formats import ById, InputOptions
     from rerank_cli.formats.corpus.files import beir_folder
+    from rerank_cli.storage.listing import expanded
 
     folder = beir_folder(beir, split) if beir else None
     queries = queries or (folder.queries if folder else None)
@@ -137,7 +139,7 @@ def _by_id(
             fix = f"Fix: --{prefix}{name}" + ("" if beir else f", or --{prefix}beir DIR")
             raise UsageError(f"--{prefix}run {run[0]}: has only ids, and the {what} are missing{instead}. {fix}")
     ids = ById(str(queries), str(corpus), depth, values or RunValues.AUTO, index_dir)
-    return InputOptions(run, by_id=ids), str(qrels)
+    return InputOptions(expanded(run), by_id=ids), str(qrels)
 
 
 def evaluated(
@@ -180,7 +182,7 @@ def configured(
     training_data: Callable[[], Any] = training_data,
     reading: Callable[[], Any] = model.reading,
     evaluated: Callable[[], Any] = evaluated,
-    output: str = flag(..., "Folder of the result.", "FOLDER", short="-o"),
+    output: str = flag(..., "Folder of the result.", "FOLDER", short="-o", local=True),
     epochs: float = learning(1.0, "How often all groups are trained on.", "X", min=0),
     max_steps: int | None = learning(None, "Compute at most N steps.", "N", min=1),
     batch_groups: int = learning(16, "Groups in a step.", "N", min=1),
@@ -205,9 +207,10 @@ def configured(
         None,
         "Score all groups with this model first, and learn from its scores.",
         "MODEL",
+        local=True,
         autocompletion=completion.models,
     ),
-    teacher_scores: str | None = losses(None, "Keep the groups with the teacher's scores here.", "FILE"),
+    teacher_scores: str | None = losses(None, "Keep the groups with the teacher's scores here.", "FILE", local=True),
     ce_weight: float = losses(1.0, "Weight of the cross-entropy in distil.", "X", min=0),
     distil_weight: float = losses(1.0, "Weight of the teacher in distil.", "X", min=0),
     distil_temperature: float = losses(1.0, "Temperature of both sides in distil.", "X", min=0.001),
@@ -229,9 +232,9 @@ def configured(
     dtype: Dtype = place(Dtype.AUTO, "Of matrix products; auto: bf16 on CUDA, fp32 elsewhere."),
     batch_tokens: int | None = place(None, "Tokens in a packed row [default: by device].", "N", min=1),
     recompute: bool = place(False, "Compute activations again in the backward pass: less memory, more time."),
-    log: str | None = recovery(None, "Write the log here: one JSON object a step.", "FILE"),
+    log: str | None = recovery(None, "Write the log here: one JSON object a step.", "FILE", local=True),
     report_to: str | None = recovery(None, "Also report to tensorboard, wandb, mlflow, by accelerate.", "NAME[,NAME]"),
-    report_dir: str | None = recovery(None, "Where tensorboard writes [default: FOLDER.reports].", "DIR"),
+    report_dir: str | None = recovery(None, "Where tensorboard writes [default: FOLDER.reports].", "DIR", local=True),
     save_steps: int | None = recovery(None, "Save a checkpoint every N steps [default: by time].", "N", min=1),
     save_interval: float = recovery(300.0, "Save a checkpoint this often.", "SECONDS", min=0),
     max_duration: str | None = recovery(None, "Stop after 90s, 30m or 7h30m with exit code 10; work is kept.", "TIME"),
@@ -326,7 +329,7 @@ def train(
     from rerank_cli.run.signals import die_of
     from rerank_cli.training.run.job import train as run_training
 
-    plan = replace(configured(), notify=notifier(quiet), command=shlex.join(["rerank", *sys.argv[1:]]))
+    plan = replace(configured(), notify=notifier(quiet), command=without_secrets(shlex.join(["rerank", *sys.argv[1:]])))
     outcome, stop = run_training(plan)
     if outcome.estimate is not None:
         from rerank_cli.training.run.estimate import lines

@@ -32,8 +32,9 @@ def view(
     Uses $PAGER (less) on a terminal, plain text elsewhere. Reads the file only as far as it is shown.
     """
     from rerank_cli.reports.view import ViewOptions, queries, text_of
+    from rerank_cli.storage.listing import expanded
 
-    options = ViewOptions(file, tuple(given or ()), qrels, query, top)
+    options = ViewOptions(file, expanded(given or ()), qrels, query, top)
     with ExitStack() as stack:
         found = queries(options, stack)
         colour = sys.stdout is not None and sys.stdout.isatty()

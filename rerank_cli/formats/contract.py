@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -84,8 +84,8 @@ class Sink(Protocol):
     def finish(self) -> Path | None:
         """Complete the output durably under its provisional name, and return that; None for a stream."""
 
-    def publish(self) -> None:
-        """Rename the finished output to its final name, atomically; calls `finish` first if needed."""
+    def publish(self, attributes: Mapping[str, str] | None = None) -> None:
+        """Give the finished output its final name, atomically, and attributes; calls `finish` first if needed."""
 
     def abandon(self) -> None:
         """Close the files. Committed data stays beside the output, under a name ending in .partial."""

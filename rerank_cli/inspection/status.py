@@ -15,7 +15,7 @@ from rerank_cli.run.recovery.checkpoint import Checkpoint, load
 from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.run.recovery.receipt import recorded, signed
 from rerank_cli.storage.lock import holder
-from rerank_cli.storage.paths import final_path
+from rerank_cli.storage.outputs import is_finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ def status_of(output: str, checkpoint: str | None = None) -> Status:
     place = OutputState.of(output, checkpoint)
     who = holder(place.lock) if place.lock else None
     saved = load(place.checkpoint) if place.checkpoint else None
-    final = final_path(output)
-    finished = recorded(final) if final.is_file() else None
+    is_there = is_finished(output)
+    finished = recorded(output) if is_there else None
     if who:
         state = "running"
     elif saved or (place.journal and place.journal.exists()):
         state = "stopped"
-    elif final.is_file():
-        state = "complete" if finished or signed(final) else "exists"
+    elif is_there:
+        state = "complete" if finished or signed(output) else "exists"
     else:
         raise InputError(f"{output}: there is no such output, and no checkpoint of one")
     progress = saved.progress if saved else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,6 +19,7 @@ from rerank_cli.formats.runs.results import Scores
 from rerank_cli.formats.runs.run_file import RunFile, best_of_run
 from rerank_cli.reports.analysis import MEASURES, ROWS, Findings, Quality
 from rerank_cli.reports.cases import TOP, Case, MeasuredCase, case_of
+from rerank_cli.storage.opening import read_whole
 
 _BATCH = 200
 _MODELS = 5
@@ -122,9 +122,7 @@ def _by_query(run: Mapping[str, Scores], qrels: Qrels, measures: Sequence[Measur
 def _read_summary(path: str) -> dict[str, Any]:
     what, fix = "is not a JSON object", "Fix: --summary FILE as a run wrote it"
     try:
-        value = orjson.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{shown(path, 300)}: cannot be read: {error.strerror}") from error
+        value = orjson.loads(read_whole(path))
     except orjson.JSONDecodeError as error:
         raise InputError(f"{shown(path, 300)}: {what} ({error.msg}). {fix}") from None
     if not isinstance(value, dict):

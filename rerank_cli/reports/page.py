@@ -22,8 +22,7 @@ from rerank_cli.reports import charts
 from rerank_cli.reports.analysis import EXAMPLES, MEASURES, NDCG, ORIGINS, Findings, Quality
 from rerank_cli.reports.cases import TOP, MeasuredCase
 from rerank_cli.reports.collect import ReportOptions
-from rerank_cli.storage.files import append_to_special, replace_file
-from rerank_cli.storage.paths import final_path, is_special
+from rerank_cli.storage.outputs import write_whole
 
 _FULL = 1000.0
 _SETTINGS = 300
@@ -175,8 +174,5 @@ def check_page(path: str, options: ReportOptions, overwrite: bool) -> None:
 def write_page(path: str, found: Findings) -> int:
     """Write the page; returns its size in bytes."""
     data = page(found).encode("utf-8", "replace")
-    if is_special(path):
-        append_to_special(path, data)
-    else:
-        replace_file(final_path(path), data)
+    write_whole(path, data)
     return len(data)

@@ -24,9 +24,10 @@ from rerank_cli.formats.writing.sinks import check_path
 from rerank_cli.reports.charts import Ticks, nice_steps
 from rerank_cli.reports.page import settings_of, style_hash
 from rerank_cli.reports.terminal import sparkline
-from rerank_cli.storage.files import replace_file
 from rerank_cli.storage.lock import holder
+from rerank_cli.storage.outputs import write_whole
 from rerank_cli.storage.paths import final_path, partial_path
+from rerank_cli.storage.remote import is_remote
 
 MANIFEST, LOG, RUNNING_LOG = "rerank_training.json", "training_log.jsonl", "log.jsonl"
 _POINTS = 400
@@ -69,6 +70,8 @@ class Curve:
 
 def is_training(output: str) -> bool:
     """Whether the output is that of a training run, finished or not."""
+    if is_remote(output):
+        return False
     return (Path(output) / MANIFEST).is_file() or (partial_path(output) / RUNNING_LOG).is_file()
 
 
@@ -155,7 +158,7 @@ def check_page(path: str, output: str, overwrite: bool) -> None:
 def write_page(path: str, found: TrainingLog) -> int:
     """Write the page; returns its size in bytes."""
     data = page(found).encode("utf-8", "replace")
-    replace_file(final_path(path), data)
+    write_whole(path, data)
     return len(data)
 
 

@@ -12,8 +12,10 @@ from rerank_cli.ranking import PLAIN
 from rerank_cli.records import Shape
 from rerank_cli.run.metrics import check_metrics
 from rerank_cli.run.options import RunConfig
+from rerank_cli.run.recovery import remote_checkpoint
 from rerank_cli.run.recovery.checkpoint import is_ours
 from rerank_cli.storage.paths import STREAM, final_path, is_special, partial_of
+from rerank_cli.storage.remote import is_remote
 
 
 def check(config: RunConfig) -> None:
@@ -56,7 +58,7 @@ def check(config: RunConfig) -> None:
             raise UsageError(f"--metrics {config.metrics}: not a regular file, which is replaced as a whole")
     if config.cache is not None and (not config.cache or is_special(config.cache) or Path(config.cache).is_dir()):
         raise UsageError(f"--cache {config.cache}: not a regular file (expected a path to a file, existing or new)")
-    if config.checkpoint and not is_ours(Path(config.checkpoint)):
+    if config.checkpoint and not _may_replace(config.checkpoint):
         raise RefusedError(f"{config.checkpoint}: not a checkpoint of rerank. Fix: another --checkpoint")
 
 
@@ -71,6 +73,10 @@ def _check_shard(config: RunConfig) -> None:
         if path == STREAM or is_special(path):
             name = "stdin" if path == STREAM else path
             raise UsageError(f"--shard {config.shard}: {name} can be read only once, and by one run. Fix: name a file")
+
+
+def _may_replace(checkpoint: str) -> bool:
+    return remote_checkpoint.is_ours(checkpoint) if is_remote(checkpoint) else is_ours(Path(checkpoint))
 
 
 def check_shape(config: RunConfig, shape: Shape | None) -> None:

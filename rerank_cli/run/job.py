@@ -31,20 +31,21 @@ from rerank_cli.run.options import RunConfig
 from rerank_cli.run.pipeline import stream
 from rerank_cli.run.progress import noted, say, showing, snapshot
 from rerank_cli.run.record_guards import after, guarded
-from rerank_cli.run.recovery.checkpoint import Checkpoint, save
+from rerank_cli.run.recovery.checkpoint import Checkpoint
 from rerank_cli.run.recovery.fingerprint import Fingerprint, fingerprint, settings
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.recovery.output_state import OutputState
-from rerank_cli.run.recovery.receipt import attach_record, complete, identity, receipt, sign
+from rerank_cli.run.recovery.receipt import attributes, complete, receipt
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.scoring.wrappers import ScoringWrappers
 from rerank_cli.run.shard import Shard
-from rerank_cli.run.sharding.part import Part
+from rerank_cli.run.sharding.part import Part, check_noted
 from rerank_cli.run.signals import Stop, die_of, listening
 from rerank_cli.run.stages import rank_chunk
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary, write_summary
 from rerank_cli.run.verify import Sample, Verdict
+from rerank_cli.storage.outputs import identity
 from rerank_cli.storage.paths import STREAM
 
 OpenModel = Callable[[ModelOptions], Session | Workers]
@@ -63,7 +64,9 @@ def run(
     """
     check(config)
     stop = Stop(config.max_duration)
-    job = _Job(config, open_model, revision_of, stop, OutputState.of(config.output.path, config.checkpoint))
+    job = _Job(
+        config, open_model, revision_of, stop, OutputState.of(config.output.path, config.checkpoint, config.errors)
+    )
     try:
         with ExitStack() as stack:
             if signals:
@@ -122,7 +125,7 @@ class _Job:
     def lock(self, stack: ExitStack) -> None:
         """Take the output's lock. A signal that arrives meanwhile takes effect afterwards."""
         self.stop.patient = True
-        note = stack.enter_context(self.state.held())
+        note = stack.enter_context(self.state.held(self.config.notify))
         stack.enter_context(noted(self.stats, note))
         self.locked = True
         self.stop.patient = False
@@ -143,7 +146,7 @@ class _Job:
             self.nothing_to_do, stats.rejected = True, rejected
             return
         refuse_existing(config.output)
-        saved = self.checkpoint = state.saved(config.resume)
+        saved = self.checkpoint = state.saved(config.resume, config.notify)
         if config.qrels and saved and saved.judged is None:
             fix = "remove --qrels, rerank eval measures the output; or --restart"
             raise ChangedError(f"{config.output.path}: started without --qrels", fix)
@@ -327,7 +330,8 @@ class _Job:
             stack.callback(same_pass.close)
         rank = partial(rank_chunk, top_n=config.top_n, fusion=config.fusion, kind=output.answers.scores)
         record = partial(self._record, source, mark)
-        return Committer(sink, quarantine, self.stats, record, rank, config.on_error, config.commit_interval, same_pass)
+        interval = config.commit_interval if config.commit_interval is not None else state.patience
+        return Committer(sink, quarantine, self.stats, record, rank, config.on_error, interval, same_pass)
 
     def _record(self, source: Source, mark: Fingerprint, commit: Commit) -> None:
         """Save the checkpoint of a commit, after `source.sync` has made the reader's query log durable."""
@@ -347,21 +351,25 @@ class _Job:
             progress=snapshot(self.stats),
             before=self.part.before if self.part else 0,
         )
-        save(self.checkpoint, self.state.checkpoint)
+        self.state.save(self.checkpoint)
 
     def _publish(self, committer: Committer, source: Source, revisions: Sequence[str], mark: Fingerprint) -> None:
         """Rename the output to its final name. After a kill at any point the next run finds how far this one came."""
         found = receipt(self.config, revisions, source.stamps)
         finished = committer.sink.finish()
-        if finished and found:
-            sign(finished, found, self.stats.rejected)
-        if finished and self.part:
-            self.part.sign(finished, self.config, self.stats, mark, revisions, source.stamps)
+        if committer.quarantine:
+            committer.quarantine.publish()
+        if finished and self.checkpoint:
+            self.state.save(replace(self.checkpoint, sealed=identity(finished), receipt=found))
+        marks: dict[str, str] = {}
         if finished:
-            attach_record(finished, self.summary().record() | {"command": self.config.command[:1500]})
-        if finished and self.checkpoint and self.state.checkpoint:
-            save(replace(self.checkpoint, sealed=identity(finished), receipt=found), self.state.checkpoint)
-        committer.sink.publish()
+            size, figures = finished.stat().st_size, self.summary().record()
+            marks = attributes(found, self.stats.rejected, size, figures, self.config.command[:1500])
+            if self.part:
+                marks = self.part.note(size, self.config, self.stats, mark, revisions, source.stamps) | marks
+        committer.sink.publish(marks)
+        if self.part:
+            check_noted(self.config)
         self.state.forget()
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import orjson
 
 from rerank_cli import __version__
+from rerank_cli.display import without_secrets
 from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.evaluation.evaluate import Evaluation
 from rerank_cli.run.scoring.cache import CacheUse
 from rerank_cli.run.scoring.cascade_quality import CascadeUse
 from rerank_cli.run.statistics import RunStatistics, counted
 from rerank_cli.run.verify import Verdict
-from rerank_cli.storage.files import append_to_special, replace_file
-from rerank_cli.storage.paths import final_path, is_special
+from rerank_cli.storage.outputs import write_whole
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "pyarrow", "orjson")
 
@@ -53,7 +53,7 @@ class Summary:
         stats, work = self.stats, self.work
         return {
             "exit_reason": self.exit_reason,
-            "error": self.failure,
+            "error": self.failure and without_secrets(self.failure),
             "records": stats.records,
             "resumed_records": stats.resumed_records,
             "pairs": stats.pairs,
@@ -121,12 +121,9 @@ class Summary:
 
 
 def write_summary(summary: Summary, path: str) -> None:
-    """Write the JSON, atomically unless the path is a device or a pipe. Raises OutputError."""
+    """Write the JSON, as a whole unless the path is a device or a pipe. Raises OutputError."""
     data = orjson.dumps(summary.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    if is_special(path):
-        append_to_special(path, data)
-    else:
-        replace_file(final_path(path), data)
+    write_whole(path, data)
 
 
 def _version(library: str) -> str:

@@ -1,6 +1,6 @@
-"""Atomic output files, and streams that are written in place.
+"""Writing: errors of the system as one line, hashes of what is written, small files, and streams written in place.
 
-An output is written under its final name plus `.partial` and renamed when complete. Every OSError becomes one
+Every OSError becomes one
 OutputError that names the path, except BrokenPipeError, which is re-raised: a closed pipe is not a failed output.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, cast
+from typing import BinaryIO, TypeAlias
 
 from rerank_cli.display import shown
 from rerank_cli.errors import OutputError, RefusedError
-from rerank_cli.storage.paths import final_path, partial_path, successor_of, sync_folder
+from rerank_cli.storage.paths import successor_of, sync_folder
 
 Hash: TypeAlias = "hashlib.blake2b"
 
@@ -80,53 +80,6 @@ def replace_file(path: Path, data: bytes) -> None:
             raise
 
 
-class PartialFile:
-    """A file under its `.partial` name, `path`, until `publish` renames it. Unbuffered: closing it writes nothing.
-
-    With `committed`, the file of an earlier run is continued: bytes after that point are cut off. Raises RefusedError
-    if the bytes before it do not have the committed hash.
-    """
-
-    def __init__(self, path: str, committed: Committed | None = None) -> None:
-        self._path = path
-        self.path = partial_path(path)
-        self._length = 0
-        self._hash = new_hash()
-        with writing(path):
-            file = open(self.path, "r+b" if committed else "wb", buffering=0)  # noqa: SIM115 - open until published
-            self._file = cast("BinaryIO", file)
-            if committed is None:
-                sync_folder(self.path.parent)
-                return
-            self._length = update_hash(self._hash, self._file, committed.length)
-            if (self._length, self._hash.hexdigest()) != (committed.length, committed.digest):
-                self._file.close()
-                raise not_as_committed(path)
-            self._file.truncate(committed.length)
-            self._file.seek(committed.length)
-
-    def write(self, data: bytes) -> None:
-        with writing(self._path):
-            write_all(self._file, data)
-        self._hash.update(data)
-        self._length += len(data)
-
-    def sync(self) -> Committed:
-        with writing(self._path):
-            os.fsync(self._file.fileno())
-        return Committed(self._length, self._hash.hexdigest())
-
-    def publish(self) -> None:
-        final = final_path(self._path)
-        with writing(self._path):
-            self._file.close()
-            os.replace(self.path, final)  # noqa: PTH105 - the rename must be atomic
-            sync_folder(final.parent)
-
-    def abandon(self) -> None:
-        self._file.close()
-
-
 class Stream:
     """stdout, a device or a named pipe. Closed at the end if `owned`; stdout is not."""
 
@@ -159,11 +112,9 @@ class Stream:
             with writing(self._name):
                 self._file.close()
 
-    publish = abandon
-
-
-ByteFile: TypeAlias = PartialFile | Stream
-"""A destination for bytes. `sync` makes durable what is written and returns it; `abandon` is allowed in any state."""
+    def publish(self, attributes: Mapping[str, str] | None = None) -> None:  # noqa: ARG002 - see `PartialFile`
+        """A stream has no attributes."""
+        self.abandon()
 
 
 def open_special(path: str) -> Stream:

@@ -18,7 +18,10 @@ from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.storage.compression import Decompressed, recognise
 from rerank_cli.storage.foreign import foreign
+from rerank_cli.storage.objects.remote_file import RemoteFile, unreadable
+from rerank_cli.storage.objects.stores import store_of
 from rerank_cli.storage.paths import STREAM
+from rerank_cli.storage.remote import is_remote
 
 WhenIdle: TypeAlias = Callable[[], bool]
 
@@ -137,7 +140,11 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Identifies the content of an input without reading all of it: size, mtime, hash of the first 64 KiB."""
+    """Identifies the content of an input without reading all of it.
+
+    Of a local file the size, the time of its last change and a hash of its first 64 KiB; of a remote one the size, 0
+    and its version, which is the ETag.
+    """
 
     size: int
     changed_ns: int
@@ -150,6 +157,8 @@ def stamp_of(path: str) -> Stamp | None:
         return None
     if not path:
         raise InputError("the input path is empty")
+    if is_remote(path):
+        return _remote_stamp(path)
     try:
         info = Path(path).stat()
         if stat.S_ISDIR(info.st_mode):
@@ -161,6 +170,18 @@ def stamp_of(path: str) -> Stamp | None:
     except (OSError, ValueError) as error:
         raise not_readable(path, error) from error
     return Stamp(info.st_size, info.st_mtime_ns, head)
+
+
+def _remote_stamp(path: str) -> Stamp:
+    store, key = store_of(path)
+    try:
+        if not key or key.endswith("/"):
+            fix = f"Fix: name the files in it, as with {shown(path.rstrip('/'), 300)}/*.jsonl"
+            raise InputError(f"{shown(path, 300)}: is a folder (expected a file). {fix}")
+        found = store.facts(key)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return Stamp(found.size, 0, found.version)
 
 
 def _files_in(path: str) -> str:
@@ -175,7 +196,41 @@ def _files_in(path: str) -> str:
 
 def is_file(path: str) -> bool:
     """Whether it can be read more than once, and from any offset."""
-    return path != STREAM and Path(path).is_file()
+    return path != STREAM and (is_remote(path) or Path(path).is_file())
+
+
+def is_local(path: str) -> bool:
+    """Whether it is not remote: only local files are read at random places."""
+    return not is_remote(path)
+
+
+def open_file(path: str) -> BinaryIO:
+    """A file that can be read at any offset, local or remote. Raises InputError."""
+    if is_remote(path):
+        return cast("BinaryIO", RemoteFile(path))
+    try:
+        return cast("BinaryIO", open(path, "rb", buffering=0))
+    except OSError as error:
+        raise not_readable(path, error) from error
+
+
+def arrow_file(path: str) -> tuple[Any, int]:
+    """The same for pyarrow, with its size in bytes. Raises InputError or OSError."""
+    import pyarrow as pa
+
+    if is_remote(path):
+        remote = RemoteFile(path)
+        return pa.PythonFile(remote, mode="r"), remote.facts.size
+    return pa.OSFile(os.fsencode(path)), Path(path).stat().st_size
+
+
+def read_whole(path: str) -> bytes:
+    """The content of a small file, as it is on disk. Raises InputError."""
+    with open_file(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise not_readable(path, error) from error
 
 
 def open_bytes(path: str) -> Opened:
@@ -189,10 +244,7 @@ def open_bytes(path: str) -> Opened:
             os.set_blocking(sys.stdin.fileno(), True)
         counted = Counted(sys.stdin.buffer, name, owned=False)
     else:
-        try:
-            counted = Counted(open(path, "rb", buffering=0), name, owned=True)  # noqa: SIM115 - closed by `Counted`
-        except OSError as error:
-            raise not_readable(path, error) from error
+        counted = Counted(open_file(path), name, owned=True)
     compression = recognise(counted.peek_head())
     content: io.BufferedReader = io.BufferedReader(cast("io.RawIOBase", counted), BLOCK)
     try:

@@ -12,12 +12,16 @@ from typing import BinaryIO
 
 from rerank_cli.display import shown
 from rerank_cli.errors import RefusedError
+from rerank_cli.storage.remote import is_remote
+from rerank_cli.storage.staging import staged_path
 
 STREAM = "-"  # the path that means stdin or stdout
 
 
 def is_special(path: str) -> bool:
     """Whether the path is a device, a pipe or an open descriptor, which is written in place."""
+    if is_remote(path):
+        return False
     if path in ("/dev/stdout", "/dev/stderr") or path.startswith(("/dev/fd/", "/proc/self/fd/")):
         return True
     with suppress(OSError, ValueError):
@@ -27,8 +31,11 @@ def is_special(path: str) -> bool:
 
 
 def final_path(path: str) -> Path:
-    """The path of the finished output: a link is followed, so that it stays a link."""
-    return Path(os.path.realpath(path))
+    """The local path of the finished output: a link is followed, so that it stays a link.
+
+    For an output in a bucket the path where it is built, which never has the finished output.
+    """
+    return staged_path(path) if is_remote(path) else Path(os.path.realpath(path))
 
 
 def partial_path(path: str) -> Path:
@@ -73,8 +80,10 @@ def refuse_if_input(
         raise RefusedError(f"{name}: would be written while it is read as an input. Fix: {fix}")
 
 
-def _identity(path: str | Path, stream: object) -> tuple[int, int] | None:
-    """Device and inode of a regular file, None for anything else."""
+def _identity(path: str | Path, stream: object) -> tuple[int, int] | str | None:
+    """Device and inode of a regular file, a remote path itself, None for anything else."""
+    if isinstance(path, str) and is_remote(path):
+        return path
     try:
         info = os.fstat(stream.fileno()) if path == STREAM else Path(path).stat()  # type: ignore[attr-defined]
     except (OSError, ValueError, AttributeError):

@@ -19,7 +19,9 @@ MEASURES = flag(
     autocompletion=completion.measures,
 )
 NORMALIZE = flag(None, "How the scores of a query are scaled before weighting [default: minmax].")
-INDEX_DIR = flag(None, "Where the index of a large corpus is kept [default: beside it].", "DIR", panel=BY_ID)
+INDEX_DIR = flag(
+    None, "Where the index of a large corpus is kept [default: beside it].", "DIR", panel=BY_ID, local=True
+)
 ID_FIELD = flag(None, "Field of the query id.", "FIELD", panel=INPUT)
 DOC_ID_FIELD = flag(None, "Field of a candidate's id.", "FIELD", panel=INPUT)
 AS_JSON = flag(False, "Print one JSON object instead of a table.", long="--json")

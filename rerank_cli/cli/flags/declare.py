@@ -23,6 +23,7 @@ from typer.core import TyperCommand
 
 from rerank_cli.cli.flags.values import value_of
 from rerank_cli.errors import ClosedPipe, UsageError
+from rerank_cli.storage.remote import refuse_remote
 
 R = TypeVar("R")
 
@@ -57,14 +58,16 @@ def flag(
     short: str | None = None,
     long: str | None = None,
     panel: str = COMMON,
+    local: bool = False,
     **settings: Any,
 ) -> Any:
     """Declare a flag; `...` as default makes it required. Returns a partial function from its name to a typer option.
 
-    `long` replaces the name derived from the parameter; `settings` go to typer (`min`, `max`, `callback`, …).
+    `long` replaces the name derived from the parameter; `local` refuses paths with a scheme, such as `s3://`;
+    `settings` go to typer (`min`, `max`, `callback`, …).
     """
 
-    def option(name: str, *, panel: str) -> Any:
+    def option(name: str, *, panel: str, local: bool) -> Any:  # noqa: ARG001 - read by `bound`
         words = long or "--" + name.replace("_", "-")
         variable = "RERANK_" + words.removeprefix("--").partition("/")[0].replace("-", "_").upper()
         if default is True and "/" not in words:
@@ -80,7 +83,7 @@ def flag(
             **settings,
         )
 
-    return partial(option, panel=panel)
+    return partial(option, panel=panel, local=local)
 
 
 def moved(shared: Any, panel: str) -> Any:
@@ -142,11 +145,18 @@ def flags_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def bound(function: Callable[..., R], values: dict[str, Any]) -> Callable[[], R]:
-    """The function with its flags from `values`, and for each bundle a function that returns its result."""
-    taken = {
-        name: bound(parameter.default, values) if inspect.isfunction(parameter.default) else values[name]
-        for name, parameter in inspect.signature(function).parameters.items()
-    }
+    """The function with its flags from `values`, and for each bundle a function that returns its result.
+
+    Raises UsageError for a remote path where only a local one can be used.
+    """
+    taken = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if inspect.isfunction(parameter.default):
+            taken[name] = bound(parameter.default, values)
+            continue
+        taken[name] = values[name]
+        if isinstance(parameter.default, partial) and parameter.default.keywords["local"]:
+            refuse_remote(values[name], "--" + name.replace("_", "-"))
     return partial(function, **taken)
 
 

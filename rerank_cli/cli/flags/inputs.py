@@ -50,6 +50,7 @@ def given(
     from rerank_cli.formats import ById, InputOptions
     from rerank_cli.formats.corpus.files import beir_folder
     from rerank_cli.formats.shapes.fields import names_from
+    from rerank_cli.storage.listing import expanded
 
     if split and not beir:
         raise UsageError("--split needs --beir DIR")
@@ -82,7 +83,7 @@ def given(
                 raise UsageError(f"{name} needs --run RUN")
         if skip_unlisted:
             raise UsageError("--skip-unlisted needs --run RUN")
-    paths = tuple(run) if run else require_input(inputs)
+    paths = expanded(run or require_input(inputs))
     options = InputOptions(
         paths,
         shape,

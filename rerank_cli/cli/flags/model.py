@@ -33,7 +33,9 @@ def how(
     query_instruction: str | None = prompts(None, "Instruction for queries that have none of their own.", "TEXT"),
     passage_instruction: str | None = prompts(None, "Text written before every passage.", "TEXT"),
     truncation_rule: TruncationRule | None = prompts(None, "Which tokens --max-length counts."),
-    adapter: str | None = prompts(None, "PEFT adapter, merged when the model is loaded: folder or Hub id.", "PEFT"),
+    adapter: str | None = prompts(
+        None, "PEFT adapter, merged when the model is loaded: folder or Hub id.", "PEFT", local=True
+    ),
     label: str | None = more(None, "Label that gives the score, of a classifier with several: name or index.", "LABEL"),
     cutoff_layers: str | None = layers(None, "Layers that give a score.", "N[,N]"),
     layer_heads: LayerHeads | None = layers(None, "Which heads score (lightweight): the reference's, or as trained."),
@@ -48,9 +50,10 @@ def how(
     from rerank_cli.engine.options import ModelOptions
     from rerank_cli.models.options import FamilyOptions
     from rerank_cli.models.prompts.profiles import read_profile
+    from rerank_cli.storage.opening import read_whole
 
     family = FamilyOptions(
-        None if profile is None else read_profile(profile),
+        None if profile is None else read_profile(profile, read_whole),
         prompt,
         query_instruction,
         passage_instruction,
@@ -74,6 +77,7 @@ def reading(
         "Hub id, folder, or the built-in 'mini'.",
         "MODEL",
         short="-m",
+        local=True,
         autocompletion=completion.models,
     ),
     how: Callable[[], ModelOptions] = how,

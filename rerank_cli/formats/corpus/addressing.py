@@ -1,7 +1,7 @@
 """The documents (or queries) of a file: the id of each, and the byte range of its line.
 
-Plain JSON lines and tab-separated lines are addressed in their file. Documents of compressed files and of other formats
-are copied, as lines, to the file `copy`, and addressed there.
+Plain JSON lines and tab-separated lines are addressed in their file. Documents of compressed and of remote files and of
+other formats are copied, as lines, to the file `copy`, and addressed there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rerank_cli.formats.shapes.fields import DOC_ID, QUERY_ID, TEXT, an_id, firs
 from rerank_cli.formats.shapes.requests import an_object
 from rerank_cli.formats.shapes.rows import Row, unusual
 from rerank_cli.records import Json, Place, Rejection
-from rerank_cli.storage.opening import BOM, Opened, open_bytes
+from rerank_cli.storage.opening import BOM, Opened, is_local, open_bytes
 
 JSON, TSV = "JSON lines", "TSV"
 # Tab-separated files without a header: MS MARCO's collection and queries, passages with titles, MS MARCO's documents.
@@ -71,7 +71,9 @@ def document_lines(path: str, corpus: Corpus, copy: BinaryIO) -> tuple[LineForma
             return LineFormat(JSON, copied=True), _copied(found.rows, found.close, corpus, copy)
         is_json = format is InputFormat.JSONL or not opened.content.peek(1).removeprefix(BOM).strip()
         columns, header = ((), False) if is_json else _columns(opened, corpus)
-        lines = LineFormat(JSON if is_json else TSV, columns, copied=opened.compression is not None)
+        lines = LineFormat(
+            JSON if is_json else TSV, columns, copied=opened.compression is not None or not is_local(path)
+        )
         return lines, _text(opened, lines, corpus, copy, header)
     except BaseException:
         opened.content.close()

@@ -1,6 +1,7 @@
 """Opening a corpus: with its index on disk, built first if there is none.
 
-The index of a large corpus is kept as NAME.rerank-index beside it or in a given folder. It is rebuilt if a file of the
+The index of a large corpus is kept as NAME.rerank-index beside it or in a given folder; that of a remote one, which has
+the texts too, in the folder of `storage/staging.py`. It is rebuilt if a file of the
 corpus changed or the index is damaged. It is written under another name and renamed; a lock makes concurrent runs build
 it once. The index of a small corpus takes less than a second and is built each time, in a temporary file.
 """
@@ -25,7 +26,9 @@ from rerank_cli.formats.corpus.documents import Documents
 from rerank_cli.formats.corpus.files import Corpus
 from rerank_cli.formats.corpus.index import MOST_FILES, PARTS, IndexWriter, InvalidIndex
 from rerank_cli.storage.files import writing
-from rerank_cli.storage.paths import is_open_at, successor_of, sync_folder
+from rerank_cli.storage.paths import final_path, is_open_at, successor_of, sync_folder
+from rerank_cli.storage.remote import is_remote
+from rerank_cli.storage.staging import make_room
 
 SUFFIX = ".rerank-index"
 SMALL_BYTES = 64 << 20
@@ -46,12 +49,16 @@ def open_corpus(corpus: Corpus, folder: str | None, notify: Callable[[str], None
     """Open with the index beside the corpus or in `folder`, built if needed. Raises InputError or OutputError."""
     if folder is None and corpus.size <= SMALL_BYTES:
         return open_in_memory(corpus)
-    path = Path(os.path.realpath(corpus.path))
+    path = final_path(corpus.path)
     target = path.with_name(path.name + SUFFIX)
+    if folder is None and is_remote(corpus.path):
+        with writing(corpus.path):
+            make_room(corpus.path)
     if folder is not None:
         if not Path(folder).is_dir():
             raise OutputError(f"{shown(folder, 300)}: is not a folder. Fix: mkdir -p {shown(folder, 300)}")
-        digest = hashlib.blake2b(os.fsencode(path), digest_size=6).hexdigest()
+        named = corpus.path if is_remote(corpus.path) else path
+        digest = hashlib.blake2b(os.fsencode(named), digest_size=6).hexdigest()
         target = Path(folder, f"{path.name}-{digest}{SUFFIX}")
     return _existing(corpus, target, notify) or _built(corpus, target, notify)
 

@@ -10,6 +10,7 @@ from typing import Any
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.storage.compression import compression_of
+from rerank_cli.storage.listing import entries_of, exists, path_in
 from rerank_cli.storage.opening import Stamp, not_readable, stamp_of
 from rerank_cli.storage.paths import STREAM
 
@@ -57,15 +58,16 @@ def corpus_files(path: str) -> tuple[str, ...]:
     if path == STREAM:
         raise InputError("a corpus and queries cannot be read from stdin (expected seekable files). Fix: name files")
     try:
-        if not Path(path).is_dir():
+        entries = entries_of(path)
+        if entries is None:
             return (path,)
-        inside = sorted(entry.name for entry in os.scandir(path) if entry.is_file() and _is_corpus(entry.name))
+        inside = sorted(name for name, is_file in entries.items() if is_file and _is_corpus(name))
     except OSError as error:
         raise not_readable(path, error) from error
     if not inside:
         expected = f"expected {', '.join(sorted(_SUFFIXES))}, also compressed"
         raise InputError(f"{shown(path, 300)}: the folder holds no document files ({expected})")
-    return tuple(str(Path(path, name)) for name in inside)
+    return tuple(path_in(path, name) for name in inside)
 
 
 def _is_corpus(name: str) -> bool:
@@ -87,18 +89,18 @@ class BeirFolder:
 
 def beir_folder(path: str, split: str = "test") -> BeirFolder:
     """The files of a folder in BEIR layout. Raises InputError if it has no corpus or no queries."""
-    folder = Path(path)
-    if not folder.is_dir():
+    entries = entries_of(path)
+    if entries is None:
         raise InputError(f"{shown(path, 300)}: is not a folder (expected BEIR layout: corpus.jsonl, queries.jsonl)")
 
     def first(*stems: str) -> str | None:
-        files = (folder / f"{stem}{suffix}" for stem in stems for suffix in _BEIR_SUFFIXES)
-        return next((str(file) for file in files if file.exists()), None)
+        files = (f"{stem}{suffix}" for stem in stems for suffix in _BEIR_SUFFIXES)
+        return next((path_in(path, file) for file in files if file in entries), None)
 
     corpus, queries = first("corpus"), first(f"{split}_queries", "queries")
     if corpus is None or queries is None:
         missing = "queries" if corpus else "corpus"
         raise InputError(f"{shown(path, 300)}: has no {missing}.jsonl (nor .parquet, .tsv or compressed ones)")
-    qrels = folder / "qrels" / f"{split}.tsv"
+    qrels = path_in(path, "qrels", f"{split}.tsv")
     own = Path(queries).name.startswith(f"{split}_queries")
-    return BeirFolder(corpus, queries, str(qrels) if qrels.exists() else first(f"{split}_qrels"), own)
+    return BeirFolder(corpus, queries, qrels if exists(qrels) else first(f"{split}_qrels"), own)

@@ -5,9 +5,7 @@ One record batch is in memory at a time. A place is the number of a row; batches
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from rerank_cli.display import shown
@@ -16,7 +14,7 @@ from rerank_cli.formats.extent import Units
 from rerank_cli.formats.reading.parquet import batch_rows, spooled, values_of
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Position, Rejection
-from rerank_cli.storage.opening import BLOCK, Opened
+from rerank_cli.storage.opening import BLOCK, Opened, arrow_file
 
 _FILE = b"ARROW1"
 # Before every message of a stream, since Arrow 0.15.
@@ -69,8 +67,7 @@ class ArrowInput:
         try:
             if opened.content.peek(len(_FILE)).startswith(_FILE):
                 copy = spooled(opened)
-                self._bytes = opened.counted.taken if copy else Path(opened.path).stat().st_size
-                self._file = copy or pa.OSFile(os.fsencode(opened.path))
+                self._file, self._bytes = (copy, opened.counted.taken) if copy else arrow_file(opened.path)
                 self._reader = pa.ipc.open_file(self._file)
             else:
                 self._reader = pa.ipc.open_stream(pa.PythonFile(opened.content, mode="r"))

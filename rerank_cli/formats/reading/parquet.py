@@ -6,11 +6,9 @@ Memory is bounded by a batch of rows, not by a row group.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from rerank_cli.display import shown
@@ -19,7 +17,7 @@ from rerank_cli.formats.contract import ArrowSchema
 from rerank_cli.formats.extent import Reached, Units
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Place, Position, Rejection
-from rerank_cli.storage.opening import BLOCK, Opened, is_file
+from rerank_cli.storage.opening import BLOCK, Opened, arrow_file, is_file
 
 _NESTED_BATCH = 32
 _FLAT_BATCH = 1024
@@ -35,9 +33,8 @@ class ParquetInput:
         self.name = opened.name
         self._opened = opened
         self._spooled = spooled(opened)
-        self._bytes = opened.counted.taken if self._spooled else Path(opened.path).stat().st_size
         try:
-            file = self._spooled or pa.OSFile(os.fsencode(opened.path))
+            file, self._bytes = (self._spooled, opened.counted.taken) if self._spooled else arrow_file(opened.path)
             self._file = pq.ParquetFile(file, buffer_size=BLOCK, pre_buffer=False)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self.name}: not a complete Parquet file ({shown(str(error), 200)})") from error

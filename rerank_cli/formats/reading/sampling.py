@@ -11,7 +11,7 @@ from rerank_cli.formats.contract import Source
 from rerank_cli.formats.options import InputOptions
 from rerank_cli.formats.reading.inputs import format_of
 from rerank_cli.records import Place, Shape
-from rerank_cli.storage.opening import open_bytes
+from rerank_cli.storage.opening import arrow_file, open_bytes
 
 
 def starts(source: Source, options: InputOptions, count: int) -> Sequence[tuple[Place, int]]:
@@ -48,7 +48,8 @@ def _near(path: str, file: int, offset: int, size: int) -> tuple[Place, int] | N
         if format is InputFormat.PARQUET:
             import pyarrow.parquet as pq
 
-            with pq.ParquetFile(path) as parquet:
+            opened_again, _ = arrow_file(path)
+            with pq.ParquetFile(opened_again) as parquet:
                 rows = parquet.metadata.num_rows
             row = rows * offset // size
             return Place(file, row), size * row // max(1, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -17,7 +17,8 @@ from rerank_cli.formats.writing.pair_rows import pair_rows
 from rerank_cli.formats.writing.run_files import Frame, beir_member, msmarco_lines, trec_lines
 from rerank_cli.records import Outcome, Rejection
 from rerank_cli.storage.compression import member
-from rerank_cli.storage.files import ByteFile, Committed
+from rerank_cli.storage.files import Committed
+from rerank_cli.storage.partial_file import ByteFile
 
 T = TypeVar("T")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
@@ -90,9 +91,9 @@ class LineSink(Generic[T]):
         self.file.sync()
         return self.file.path
 
-    def publish(self) -> None:
+    def publish(self, attributes: Mapping[str, str] | None = None) -> None:
         self.finish()
-        self.file.publish()
+        self.file.publish(attributes)
 
     def abandon(self) -> None:
         self.file.abandon()

@@ -7,7 +7,6 @@ and a row group ends with the block that fills it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rerank_cli.formats.contract import ArrowSchema
+from rerank_cli.storage.opening import open_file
 
 COMPRESSION = "zstd"
 _BLOCK_ROWS = 256
@@ -22,7 +22,7 @@ _GROUP_ROWS = 100_000
 _GROUP_BYTES = 64 << 20
 
 
-def join(parts: Sequence[Path], schema: ArrowSchema, output: Any) -> None:
+def join(parts: Sequence[str], schema: ArrowSchema, output: Any) -> None:
     """Write the rows of all parts, in order, to an open file."""
     with pq.ParquetWriter(output, schema, compression=COMPRESSION) as writer:
         for blocks in _groups(_blocks(parts)):
@@ -44,7 +44,7 @@ def _groups(blocks: Iterator[Any]) -> Iterator[list[Any]]:
         yield group
 
 
-def _blocks(parts: Sequence[Path]) -> Iterator[Any]:
+def _blocks(parts: Sequence[str]) -> Iterator[Any]:
     """Batches of exactly `_BLOCK_ROWS` rows; the last one may be smaller."""
     held: list[Any] = []
     missing = _BLOCK_ROWS
@@ -60,9 +60,9 @@ def _blocks(parts: Sequence[Path]) -> Iterator[Any]:
         yield pa.concat_batches(held)
 
 
-def _batches(parts: Sequence[Path]) -> Iterator[Any]:
+def _batches(parts: Sequence[str]) -> Iterator[Any]:
     for part in parts:
-        with open(part, "rb") as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
+        with open_file(part) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
             for batch in file.iter_batches(_BLOCK_ROWS):
                 yield batch.replace_schema_metadata(None)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +25,8 @@ from rerank_cli.formats.writing.parquet_join import COMPRESSION, join
 from rerank_cli.formats.writing.parquet_layout import layout
 from rerank_cli.records import Outcome, Shape
 from rerank_cli.storage.files import Committed, new_hash, not_as_committed, update_hash, writing
-from rerank_cli.storage.paths import final_path, partial_path, sync_folder
+from rerank_cli.storage.outputs import publish
+from rerank_cli.storage.paths import partial_path, sync_folder
 
 _JOINED = "joined.parquet"
 
@@ -87,18 +88,15 @@ class ParquetSink:
         self.commit()
         joined = self._folder / _JOINED
         with writing(self._path), open(joined, "wb") as file:
-            join(self._parts, self._schema, file)
+            join([str(part) for part in self._parts], self._schema, file)
             file.flush()
             os.fsync(file.fileno())
         self._joined = joined
         return joined
 
-    def publish(self) -> None:
-        joined = self._joined or self.finish()
-        final = final_path(self._path)
+    def publish(self, attributes: Mapping[str, str] | None = None) -> None:
+        publish(self._joined or self.finish(), self._path, attributes)
         with writing(self._path):
-            os.replace(joined, final)  # noqa: PTH105 - atomic
-            sync_folder(final.parent)
             remove_parts(self._folder)
 
     def abandon(self) -> None:

@@ -9,14 +9,17 @@ from rerank_cli.errors import UsageError
 from rerank_cli.formats.writing.line_sink import json_line
 from rerank_cli.records import Rejection
 from rerank_cli.storage.files import write_all, writing
+from rerank_cli.storage.outputs import write_whole
 from rerank_cli.storage.paths import STREAM, is_special, refuse_if_input
+from rerank_cli.storage.remote import is_remote
+from rerank_cli.storage.staging import make_room, staged_path
 
 
 class ErrorsFile:
     """Written in place and created at the start, so that an empty file means that no record was rejected.
 
-    The first `keep` bytes of an earlier run are kept, the rest is truncated. Raises UsageError for stdout and
-    RefusedError for an input.
+    One in a bucket is written to a local file, and put there when it is closed and by `publish`. The first `keep` bytes
+    of an earlier run are kept, the rest is truncated. Raises UsageError for stdout and RefusedError for an input.
     """
 
     def __init__(self, path: str, inputs: Sequence[str] = (), keep: int = 0) -> None:
@@ -25,12 +28,16 @@ class ErrorsFile:
         refuse_if_input(path, inputs, "another --errors")
         self._path = path
         self._special = is_special(path)
+        local = path
         with writing(path):
-            self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115 - held for the whole run
+            if is_remote(path):
+                local = str(make_room(path))
+            self._file = open(local, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115 - held for the whole run
             if keep:
                 self._file.truncate(keep)
                 self._file.seek(keep)
         self._length = keep
+        self._published = -1  # bytes that are in the bucket
 
     def write(self, rejection: Rejection) -> None:
         place = rejection.position
@@ -47,5 +54,16 @@ class ErrorsFile:
                 os.fsync(self._file.fileno())
         return self._length
 
+    def publish(self) -> None:
+        """Put what was written into the bucket, if that is where the file belongs. Raises OutputError."""
+        if is_remote(self._path) and self._published != self._length:
+            self.commit()
+            write_whole(self._path, staged_path(self._path).read_bytes())
+            self._published = self._length
+
     def close(self) -> None:
-        self._file.close()
+        """After an error too, what was written so far is put into the bucket."""
+        try:
+            self.publish()
+        finally:
+            self._file.close()

@@ -27,8 +27,11 @@ from rerank_cli.formats.writing.line_sink import LineSink, json_line, renderer
 from rerank_cli.formats.writing.run_files import Frame, frame_of
 from rerank_cli.records import Shape
 from rerank_cli.storage.compression import compression_of
-from rerank_cli.storage.files import ByteFile, Committed, PartialFile, Stream, open_special, writing
+from rerank_cli.storage.files import Committed, Stream, open_special, writing
+from rerank_cli.storage.outputs import check_writable, exists
+from rerank_cli.storage.partial_file import ByteFile, PartialFile
 from rerank_cli.storage.paths import STREAM, final_path, is_special, partial_of, partial_path, refuse_if_input
+from rerank_cli.storage.remote import is_remote
 
 T = TypeVar("T")
 ARRAY = Frame(b"[\n", b",\n", b"\n]\n")
@@ -57,6 +60,9 @@ def check_path(path: str, inputs: Sequence[str], stdout: BinaryIO | None = None)
     refuse_folder(path)
     if path == STREAM:
         refuse_if_input(STREAM, inputs, stdout=stdout)
+    elif is_remote(path):
+        check_writable(path)
+        refuse_if_input(path, inputs)
     elif not is_special(path):
         with writing(path):
             final = final_path(path)
@@ -70,7 +76,7 @@ def check_path(path: str, inputs: Sequence[str], stdout: BinaryIO | None = None)
 def refuse_existing(options: OutputOptions) -> None:
     """Raise RefusedError if the output file exists and must not be overwritten."""
     may_exist = options.overwrite or options.path == STREAM or is_special(options.path)
-    if not may_exist and final_path(options.path).exists():
+    if not may_exist and exists(options.path):
         raise RefusedError(f"{shown(options.path, 300)}: exists already. Fix: --overwrite, or another -o")
 
 
@@ -99,6 +105,12 @@ def check_side_file(
     if flag in _SIDE_FILES:
         check_kind(path, *_SIDE_FILES[flag])
     if is_special(path):
+        return
+    if is_remote(path):
+        check_writable(path)
+        refuse_if_input(path, inputs, f"another {flag}")
+        if path == options.path:
+            raise UsageError(f"{flag} and -o name the same file. Fix: another {flag}")
         return
     with writing(path):
         final = final_path(path)

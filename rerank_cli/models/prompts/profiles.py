@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import string
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import orjson
 
 from rerank_cli.choices import TruncationRule
-from rerank_cli.errors import UsageError
+from rerank_cli.display import without_secrets
+from rerank_cli.errors import InputError, UsageError
 
 # The profile of a model that `rerank train` wrote, in its folder.
 SAVED_PROFILE = "rerank_profile.json"
@@ -174,18 +176,22 @@ MXBAI = Profile(
 BUILT_IN = {profile.name: profile for profile in (BGE, QWEN3, MXBAI)}
 
 
-def read_profile(name: str) -> Profile:
-    """A built-in profile by name, or the profile in a file. Raises UsageError if it is not valid."""
+def read_profile(name: str, read: Callable[[str], bytes] | None = None) -> Profile:
+    """A built-in profile by name, or the profile in a file. Raises UsageError if it is not valid.
+
+    `read` reads the file of a name with a scheme, such as `s3://bucket/my.toml`.
+    """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    path, built_in = Path(name).expanduser(), ", ".join(sorted(BUILT_IN))
-    if not path.suffix and not path.exists():
+    remote, built_in = read is not None and "://" in name, ", ".join(sorted(BUILT_IN))
+    path = Path(without_secrets(name).removesuffix("?…")) if remote else Path(name).expanduser()
+    if not remote and not path.suffix and not path.exists():
         raise UsageError(f"--profile {name}: no such profile (expected a TOML or JSON file, or {built_in})")
     try:
-        data = path.read_bytes()
+        data = read(name) if read is not None and remote else path.read_bytes()
         content = orjson.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
-    except OSError as error:
-        raise UsageError(f"--profile {name}: {error.strerror}") from error
+    except (OSError, InputError) as error:
+        raise UsageError(f"--profile {name}: {getattr(error, 'strerror', None) or error}") from error
     except (orjson.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--profile {name}: unreadable ({error})") from error
     if not isinstance(content, dict):

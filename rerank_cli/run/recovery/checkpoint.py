@@ -52,14 +52,29 @@ class Checkpoint:
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Replace the file atomically and durably. Raises OutputError."""
+    replace_file(path, encoded(checkpoint))
+
+
+def encoded(checkpoint: Checkpoint) -> bytes:
+    """The content of the file."""
     body = orjson.dumps(asdict(checkpoint))
-    replace_file(path, orjson.dumps({"kind": _KIND, "hash": _digest(body), "checkpoint": body.decode()}))
+    return orjson.dumps({"kind": _KIND, "hash": _digest(body), "checkpoint": body.decode()})
 
 
 def load(path: Path) -> Checkpoint | None:
     """Read a checkpoint, None if there is no file. Raises RefusedError if it is damaged or of another version."""
     try:
-        content = orjson.loads(path.read_bytes())
+        return decoded(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RefusedError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def decoded(data: bytes, path: str) -> Checkpoint:
+    """The checkpoint in the content of a file. Raises RefusedError as `load` does."""
+    try:
+        content = orjson.loads(data)
         if content["kind"] != _KIND:
             raise RefusedError(f"{path}: written by another version of rerank ({content['kind']}). Fix: --restart")
         body = content["checkpoint"].encode()
@@ -75,10 +90,6 @@ def load(path: Path) -> Checkpoint | None:
         values["judged"] = values.get("judged") and Committed(**values["judged"])
         values["output"] = Committed(**values["output"])
         return Checkpoint(**values)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RefusedError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RefusedError(f"{path}: the checkpoint is damaged, the run cannot be resumed. Fix: --restart") from error
 

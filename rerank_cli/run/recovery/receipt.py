@@ -1,17 +1,16 @@
 """A receipt on a finished output, by which the same command recognises that nothing remains to be done.
 
-It is an extended attribute of the file, so that no second file is needed, and a copy or an edit of the output does not
-carry it. On a file system without extended attributes an existing output is refused instead. A second attribute has the
-figures that `rerank status` shows of a finished output.
+It is an attribute of the file (extended attributes, or an object's metadata), so that no second file is needed, and a
+copy or an edit of a local output does not carry it. On a file system without extended attributes an existing output is
+refused instead. Other attributes have the figures that `rerank status` shows of a finished output, and its command.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,10 +22,9 @@ from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import differences, settings
 from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.storage.opening import Stamp, stamp_of
-from rerank_cli.storage.paths import final_path
+from rerank_cli.storage.outputs import attributes_of, identity_of, is_finished, size_of
 
-_ATTRIBUTE = "user.rerank.run"
-_RECORD = "user.rerank.record"
+_RECEIPT, _RECORD, _COMMAND = "run", "record", "command"
 
 
 def receipt(config: RunConfig, revisions: Sequence[str], stamps: Sequence[Stamp | None]) -> str | None:
@@ -40,51 +38,32 @@ def receipt(config: RunConfig, revisions: Sequence[str], stamps: Sequence[Stamp 
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def sign(path: Path, found: str, rejected: int) -> None:
-    """Store receipt, size and number of rejected records on a file, if its file system has extended attributes."""
-    if hasattr(os, "setxattr"):
-        with suppress(OSError):
-            os.setxattr(path, _ATTRIBUTE, f"{found} {path.stat().st_size} {rejected}".encode())
+def attributes(found: str | None, rejected: int, size: int, figures: Mapping[str, Any], command: str) -> dict[str, str]:
+    """The attributes of an output: its receipt, if there is one, and the figures of its run, both with its size.
 
-
-def signed(path: Path) -> tuple[str, int] | None:
-    """Receipt and number of rejected records of a file; None without them, or if the file's size has changed."""
-    if not hasattr(os, "getxattr"):
-        return None
-    try:
-        found, size, rejected = os.getxattr(path, _ATTRIBUTE).decode().split()
-        return (found, int(rejected)) if int(size) == path.stat().st_size else None
-    except (OSError, ValueError):
-        return None
-
-
-def attach_record(path: Path, figures: Mapping[str, Any]) -> None:
-    """Store the figures of a run on a file, if its file system has extended attributes and room for them.
-
-    ext4 has 4 KiB for all attributes of a file, so a long `command` may be left out.
+    The command comes last: where there is little room for attributes, it is left out.
     """
-    if hasattr(os, "setxattr"):
-        size = {"size": path.stat().st_size}
-        try:
-            os.setxattr(path, _RECORD, orjson.dumps({**figures, **size}))
-        except OSError:
-            with suppress(OSError):
-                os.setxattr(path, _RECORD, orjson.dumps({**figures, "command": None, **size}))
+    named = {_RECEIPT: f"{found} {size} {rejected}"} if found else {}
+    return {**named, _RECORD: json.dumps({**figures, "size": size}), _COMMAND: json.dumps(command)}
 
 
-def recorded(path: Path) -> dict[str, Any] | None:
-    """The figures stored on a file; None without them, or if the file's size has changed."""
-    if hasattr(os, "getxattr"):
-        with suppress(OSError, ValueError):
-            found: dict[str, Any] = orjson.loads(os.getxattr(path, _RECORD))
-            return found if found.pop("size", None) == path.stat().st_size else None
+def signed(path: str) -> tuple[str, int] | None:
+    """Receipt and number of rejected records of an output; None without them, or if its size has changed."""
+    try:
+        found, size, rejected = attributes_of(path).get(_RECEIPT, "").split()
+        return (found, int(rejected)) if int(size) == size_of(path) else None
+    except ValueError:
+        return None
+
+
+def recorded(path: str) -> dict[str, Any] | None:
+    """The figures stored on an output; None without them, or if its size has changed."""
+    with suppress(ValueError):
+        stored = attributes_of(path)
+        command = {"command": orjson.loads(stored.get(_COMMAND, "null"))}  # older versions have it among the figures
+        found: dict[str, Any] = command | orjson.loads(stored.get(_RECORD, ""))
+        return found if found.pop("size", None) == size_of(path) else None
     return None
-
-
-def identity(path: Path) -> list[int]:
-    """Device, inode and size of a file, which a rename does not change."""
-    info = path.stat()
-    return [info.st_dev, info.st_ino, info.st_size]
 
 
 def complete(config: RunConfig, state: OutputState, revision_of: Callable[[ModelOptions], str] | None) -> int | None:
@@ -92,21 +71,21 @@ def complete(config: RunConfig, state: OutputState, revision_of: Callable[[Model
 
     If so, removes the files that the earlier run left because it was killed after finishing the output.
     """
-    final = final_path(config.output.path)
-    if state.partial is None or config.resume is Resume.NEVER or not final.is_file():
+    path = config.output.path
+    if state.partial is None or config.resume is Resume.NEVER or not is_finished(path):
         return None
     saved = state.sealed()
-    found = None if config.output.overwrite else signed(final)
+    found = None if config.output.overwrite else signed(path)
     if saved is None and found is None:
         return None
     stamps = [stamp_of(path) for path in input_files(config.input)]
     now = receipt(config, [revision_of(model) for model in config.models], stamps) if revision_of else None
-    if saved and saved.sealed == identity(final):
+    if saved and saved.sealed == identity_of(path):
         same = saved.receipt == now and not differences(saved.fingerprint, settings(config))
         rejected = saved.counts["rejected"] if same else None
     else:
         rejected = found[1] if found and found[0] == now else None
     if rejected is not None:
-        discard_partial(config.output.path)
+        discard_partial(path)
         state.forget()
     return rejected

@@ -1,24 +1,24 @@
-"""What the finished output of a shard says of itself, for `rerank merge`: an extended attribute, as a receipt is.
+"""What the finished output of a shard says of itself, for `rerank merge`: an attribute, as a receipt is.
 
-It is compressed, because ext4 has 4 KiB for all attributes of a file.
+It is compressed, because ext4 has 4 KiB for all attributes of a file, and S3 2 KB.
 """
 
 from __future__ import annotations
 
-import os
 import zlib
+from base64 import b85decode, b85encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from rerank_cli.storage.files import new_hash
 from rerank_cli.storage.opening import Stamp
+from rerank_cli.storage.outputs import attributes_of, size_of
 
-_ATTRIBUTE = "user.rerank.shard"
+_NAME = "shard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +48,15 @@ def inputs_hash(stamps: Sequence[Stamp | None]) -> str:
     return new_hash(orjson.dumps([stamp and (stamp.size, stamp.head) for stamp in stamps])).hexdigest()
 
 
-def attach_note(path: Path, note: ShardNote) -> bool:
-    """Store the note on a file; False if its file system has no extended attributes, or no room for it."""
-    if hasattr(os, "setxattr"):
-        with suppress(OSError):
-            data = orjson.dumps(asdict(note) | {"size": path.stat().st_size})
-            os.setxattr(path, _ATTRIBUTE, zlib.compress(data, 9))
-            return True
-    return False
+def as_attribute(note: ShardNote, size: int) -> dict[str, str]:
+    """The note as an attribute of an output of `size` bytes."""
+    return {_NAME: b85encode(zlib.compress(orjson.dumps(asdict(note) | {"size": size}), 9)).decode()}
 
 
-def note_of(path: Path) -> ShardNote | None:
-    """The note of a file; None without one, or if the file's size has changed. Raises FileNotFoundError."""
-    size = path.stat().st_size
-    if hasattr(os, "getxattr"):
-        with suppress(OSError, ValueError, TypeError, zlib.error):
-            found = orjson.loads(zlib.decompress(os.getxattr(path, _ATTRIBUTE)))
-            if found.pop("size") == size:
-                return ShardNote(**found)
+def note_of(path: str) -> ShardNote | None:
+    """The note of a file; None without one, or if the file's size has changed."""
+    with suppress(ValueError, TypeError, KeyError, zlib.error):
+        found = orjson.loads(zlib.decompress(b85decode(attributes_of(path).get(_NAME, ""))))
+        if found.pop("size") == size_of(path):
+            return ShardNote(**found)
     return None

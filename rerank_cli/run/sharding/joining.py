@@ -7,9 +7,10 @@ are. What each output has around its records, a header or the brackets of an arr
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from rerank_cli.choices import OutputFormat
 from rerank_cli.display import shown
@@ -18,6 +19,7 @@ from rerank_cli.formats.writing.containers import Container, container_of
 from rerank_cli.formats.writing.run_files import Frame
 from rerank_cli.formats.writing.sinks import ARRAY
 from rerank_cli.storage.compression import compression_of, member, members
+from rerank_cli.storage.opening import open_file
 
 _BLOCK = 1 << 20
 _BEIR = Frame(b"{\n", b",\n", b"\n}\n")
@@ -31,7 +33,9 @@ def join(paths: Sequence[str], file: BinaryIO) -> None:
 
         from rerank_cli.formats.writing.parquet_join import join as join_rows
 
-        join_rows([Path(path) for path in paths], pq.read_schema(paths[0]), file)
+        with _opened(paths[0]) as first:
+            schema = pq.read_schema(first)
+        join_rows(paths, schema, file)
         return
     compression = compression_of(paths[0])
     frame, begun = frame_of(paths[0]), False
@@ -45,7 +49,7 @@ def join(paths: Sequence[str], file: BinaryIO) -> None:
 
 def frame_of(path: str) -> Frame:
     """What an output has around its records: the header of a table, the brackets of an array or of an object."""
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         compression = compression_of(path)
         head = next((content for _, content in members(file, compression)), b"") if compression else file.read(_BLOCK)
     container = container_of(path, OutputFormat.API)
@@ -55,6 +59,11 @@ def frame_of(path: str) -> Frame:
     if line.endswith(_NAMED_RESULTS):
         return Frame(line, _BEIR.between, _RESULTS_END)
     return next((frame for frame in (ARRAY, _BEIR) if line == frame.opening), Frame())
+
+
+def _opened(path: str) -> io.BufferedReader:
+    """Local or remote; a read returns all that it was asked for."""
+    return io.BufferedReader(cast("io.RawIOBase", open_file(path)), _BLOCK)
 
 
 def _header(head: bytes, delimiter: str) -> bytes:
@@ -72,8 +81,9 @@ def _header(head: bytes, delimiter: str) -> bytes:
 
 def _plain(path: str, frame: Frame, begun: bool) -> Iterator[bytes]:
     """The records of an uncompressed output, with what stands before them after others; nothing if it has none."""
-    size = Path(path).stat().st_size
-    with open(path, "rb") as file:
+    with _opened(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         opening = file.read(len(frame.opening))
         left = size - len(frame.opening) - len(frame.closing)
         if left > 0:
@@ -93,7 +103,7 @@ def _plain(path: str, frame: Frame, begun: bool) -> Iterator[bytes]:
 def _compressed(path: str, frame: Frame, compression: str, begun: bool) -> Iterator[bytes]:
     """The members of a compressed output. The first one has the opening, a last one of its own the closing."""
     first = True
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         for raw, content in members(file, compression):
             if first:
                 if not content.startswith(frame.opening):

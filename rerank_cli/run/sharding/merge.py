@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rerank_cli import __version__
@@ -22,13 +21,15 @@ from rerank_cli.formats.writing.containers import container_of
 from rerank_cli.formats.writing.sinks import check_path
 from rerank_cli.run.recovery.fingerprint import differences
 from rerank_cli.run.recovery.output_state import OutputState
-from rerank_cli.run.recovery.receipt import attach_record, sign, signed
+from rerank_cli.run.recovery.receipt import attributes, signed
 from rerank_cli.run.recovery.shard_note import ShardNote, note_of
 from rerank_cli.run.shard import Shard, by_name
 from rerank_cli.run.sharding.joining import join
 from rerank_cli.storage.compression import compression_of
 from rerank_cli.storage.files import new_hash, writing
-from rerank_cli.storage.paths import STREAM, final_path, is_special, partial_path, sync_folder
+from rerank_cli.storage.opening import open_file
+from rerank_cli.storage.outputs import is_finished, publish
+from rerank_cli.storage.paths import STREAM, is_special, partial_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,10 @@ def merge(options: MergeOptions) -> Merged:
     counted = bool(notes) and len(notes) == len(files)
     records, rejected = (totals["records"], totals["rejected"]) if counted else (None, None)
     mark = _receipt(options, files) if counted else None
-    with OutputState.of(options.output).held():
-        state = OutputState.of(options.output)
+    state = OutputState.of(options.output)
+    with state.held(options.notify):
         state.refuse_unfinished()
-        final = final_path(options.output)
-        if mark and not options.overwrite and final.is_file() and signed(final) == (mark, rejected):
+        if mark and not options.overwrite and signed(options.output) == (mark, rejected):
             discard_partial(options.output)
             return Merged(len(files), records, rejected, nothing_to_do=True)
         refuse_existing(_output(options))
@@ -107,15 +107,15 @@ def _check_paths(options: MergeOptions) -> None:
 def _opened(path: str, trust_name: bool) -> _File:
     """A finished shard, by its note, else by its name."""
     name = shown(path, 300)
-    if not Path(path).is_file():
+    if not is_finished(path):
         raise _unfinished(path) or InputError(f"{name}: there is no such file")
-    note = note_of(Path(path))
+    note = note_of(path)
     if note:
         return _File(path, Shard(note.index, note.count), note)
     shard = by_name(path)
     if trust_name and shard:
         return _File(path, shard, None)
-    if signed(Path(path)):
+    if signed(path):
         raise RefusedError(f"{name}: is a whole output, not one of --shard. Fix: leave it out")
     if shard is None:
         raise RefusedError(f"{name}: is not a shard (expected a name like part-00003-of-00008). Fix: leave it out")
@@ -150,14 +150,14 @@ def _complete(files: Sequence[_File]) -> list[_File]:
 
 
 def _missing(other: _File, shard: Shard) -> RefusedError:
-    name = Path(other.path).name
+    folder, slash, name = other.path.rpartition("/")
     numbered = f"{other.shard.index:05d}-of-{other.shard.count:05d}"
-    path = str(Path(other.path).with_name(name.replace(numbered, f"{shard.index:05d}-of-{shard.count:05d}")))
+    path = folder + slash + name.replace(numbered, f"{shard.index:05d}-of-{shard.count:05d}")
     if numbered not in name:
         path = f"shard {shard}"
     elif unfinished := _unfinished(path):
         return unfinished
-    what = "was not named" if Path(path).is_file() else "is missing"
+    what = "was not named" if is_finished(path) else "is missing"
     return RefusedError(f"{shown(path, 300)}: {what} (all {shard.count} shards are needed). Fix: name it too")
 
 
@@ -197,8 +197,9 @@ def _quarantines(options: MergeOptions, files: Sequence[_File], notes: Sequence[
         raise UsageError(f"--errors {options.errors}: {what}. Fix: leave it out")
     found = []
     for path, file in zip(kept, files, strict=True):
-        beside = Path(file.path).with_name(Path(path).name)  # if all files were moved
-        existing = next((str(p) for p in (beside, Path(path)) if p.is_file()), None)
+        folder, slash, _ = file.path.rpartition("/")
+        beside = folder + slash + path.rpartition("/")[2]  # if all files were moved
+        existing = next((found for found in (beside, path) if is_finished(found)), None)
         if existing is None:
             raise InputError(f"{shown(path, 300)}: there is no such file. Fix: merge without --errors")
         found.append(existing)
@@ -237,7 +238,7 @@ def _figures(
 
 def _concatenate(paths: Sequence[str], file: Any) -> None:
     for path in paths:
-        with open(path, "rb") as part:
+        with open_file(path) as part:
             while block := part.read(1 << 20):
                 file.write(block)
 
@@ -250,7 +251,7 @@ def _publish(
     figures: dict[str, Any] | None = None,
 ) -> None:
     """Write a file under its provisional name, make it durable, sign it and rename it."""
-    partial, final = partial_path(path), final_path(path)
+    partial = partial_path(path)
     discard_partial(path)
     try:
         with writing(path), open(partial, "wb") as file:
@@ -260,10 +261,7 @@ def _publish(
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    if receipt:
-        sign(partial, receipt, rejected or 0)
-    if figures:
-        attach_record(partial, figures)
-    with writing(path):
-        os.replace(partial, final)  # noqa: PTH105 - atomic
-        sync_folder(final.parent)
+    known = dict(figures or {})
+    command = known.pop("command", "")
+    marks = attributes(receipt, rejected or 0, partial.stat().st_size, known, command) if figures else {}
+    publish(partial, path, marks)

@@ -8,19 +8,20 @@ chunk, records before it are read, but not scored: from the beginning of a secti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
+from rerank_cli.display import shown
 from rerank_cli.formats.extent import Extent
 from rerank_cli.records import Place, Record
 from rerank_cli.run.chunks import Sections, weight_of
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import Fingerprint, settings
 from rerank_cli.run.recovery.receipt import receipt
-from rerank_cli.run.recovery.shard_note import ShardNote, attach_note, inputs_hash
+from rerank_cli.run.recovery.shard_note import ShardNote, as_attribute, inputs_hash, note_of
 from rerank_cli.run.shard import Shard
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.storage.opening import Stamp
 from rerank_cli.storage.paths import final_path
+from rerank_cli.storage.remote import is_remote
 
 
 class Part:
@@ -72,16 +73,16 @@ class Part:
             else:
                 self.before += 1
 
-    def sign(
+    def note(
         self,
-        finished: Path,
+        size: int,
         config: RunConfig,
         stats: RunStatistics,
         mark: Fingerprint,
         revisions: Sequence[str],
         stamps: Sequence[Stamp | None],
-    ) -> None:
-        """Store on a finished output what `rerank merge` needs to know of it; say so if that is impossible."""
+    ) -> dict[str, str]:
+        """What `rerank merge` needs to know of the finished output of `size` bytes, as an attribute of it."""
         whole = config.unsharded
         note = ShardNote(
             self._shard.index,
@@ -91,11 +92,20 @@ class Part:
             receipt(whole, revisions, stamps),
             mark | settings(whole) | {"shard": None},
             inputs_hash(stamps),
-            config.errors and str(final_path(config.errors)),
+            config.errors and _full(config.errors),
             whole.errors,
             stats.counts(),
             round(stats.elapsed, 1),
         )
-        if not attach_note(finished, note):
-            what = "its file system has no extended attributes, or no room for another one"
-            config.notify(f"{config.output.path}: {what}; rerank merge needs --by-name")
+        return as_attribute(note, size)
+
+
+def _full(path: str) -> str:
+    return path if is_remote(path) else str(final_path(path))
+
+
+def check_noted(config: RunConfig) -> None:
+    """Say so if the published output of a shard could not keep its note."""
+    if note_of(config.output.path) is None:
+        what = "its file system has no extended attributes, or no room for another one"
+        config.notify(f"{shown(config.output.path, 300)}: {what}; rerank merge needs --by-name")

@@ -21,7 +21,7 @@ from rerank_cli.formats.shapes.fields import Names
 from rerank_cli.formats.shapes.groups import GroupFields, TrainingGroup, group_from, joined
 from rerank_cli.formats.shapes.rows import Row
 from rerank_cli.records import Json, Place, Rejection
-from rerank_cli.storage.opening import BLOCK, BOM, open_bytes, stamp_of
+from rerank_cli.storage.opening import BLOCK, BOM, is_local, open_bytes, stamp_of
 from rerank_cli.training.contract import DrawnGroup
 from rerank_cli.training.data.index import GroupIndex
 from rerank_cli.training.data.rules import GroupCounts, GroupRules, Reject
@@ -162,13 +162,13 @@ def _rows(path: str, given: InputFormat, start: Place, fields: GroupFields) -> t
     opened = open_bytes(path)
     try:
         format = given if given is not InputFormat.AUTO else format_of(opened, fields.known)
-        compressed = opened.compression is not None
+        copied = opened.compression is not None or not is_local(path)
         if format in TABLES:
             texts = (*fields.query, *fields.passage)
             table = open_table(opened, format, start, known=fields.known, texts=texts)
             return Layout.NONE, _closing(table_input("", table, start))
         if format is InputFormat.JSON:
-            return Layout.NONE if compressed else Layout.VALUES, _closing(json_input(opened, start))
+            return Layout.NONE if copied else Layout.VALUES, _closing(json_input(opened, start))
         if format is InputFormat.TSV:
             columns = tuple(opened.content.readline(BLOCK).decode("utf-8", "replace").rstrip("\r\n").split("\t"))
             rows = tsv_rows(opened.content, opened.name, Names(), replace(start, rows=1), columns)
@@ -178,7 +178,7 @@ def _rows(path: str, given: InputFormat, start: Place, fields: GroupFields) -> t
             fix = "Fix: --input-format, or a header of column names like query, passage, label"
             raise InputError(f"{opened.name}:1: is neither JSON nor a table of training data ({got}). {fix}")
         rows = json_rows(opened.content, opened.name, start)
-        return Layout.NONE if compressed else Layout.LINES, _closing(text_input("", opened, rows))
+        return Layout.NONE if copied else Layout.LINES, _closing(text_input("", opened, rows))
     except BaseException:
         opened.content.close()
         raise

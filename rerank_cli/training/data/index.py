@@ -1,7 +1,7 @@
 """Where each group of the data is: a byte range of a file, 22 bytes of memory for a group.
 
-Groups of plain JSON are read from their own files. All others (compressed, Parquet, CSV, sorted rows, groups of ids)
-are copied, one line of JSON each, to an unnamed temporary file.
+Groups of plain JSON are read from their own files. All others (compressed or remote files, Parquet, CSV, sorted rows,
+groups of ids) are copied, one line of JSON each, to an unnamed temporary file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rerank_cli.display import shown
 from rerank_cli.errors import InputError
 from rerank_cli.records import Json
 from rerank_cli.storage.files import writing
-from rerank_cli.storage.opening import BOM, not_readable
+from rerank_cli.storage.opening import BOM, is_local, not_readable
 
 _COPY_BUFFER = 1 << 20
 
@@ -41,6 +41,9 @@ class GroupIndex:
         with ExitStack() as stack:
             stack.callback(self.close)
             for path in paths:
+                if not is_local(path):
+                    self._open.append(-1)  # all of its groups are copied
+                    continue
                 try:
                     self._open.append(os.open(path, os.O_RDONLY))
                 except OSError as error:
@@ -102,7 +105,8 @@ class GroupIndex:
 
     def close(self) -> None:
         for descriptor in self._open[: len(self._paths)]:
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
         self._open = []
         if self._copy is not None:
             self._copy.close()

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from glob import glob
-from pathlib import Path
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
@@ -17,7 +15,8 @@ from rerank_cli.formats.corpus.files import corpus_files
 from rerank_cli.formats.runs.qrels import read_qrels
 from rerank_cli.formats.shapes.groups import GroupFields
 from rerank_cli.records import Rejection
-from rerank_cli.storage.opening import BLOCK, not_readable
+from rerank_cli.storage.listing import matches_of
+from rerank_cli.storage.opening import BLOCK, not_readable, open_file
 from rerank_cli.training.data.files import FileGroups
 from rerank_cli.training.data.rules import GroupRules
 from rerank_cli.training.data.runs import RunGroups
@@ -153,21 +152,19 @@ def _remarks(store: GroupStore, rules: GroupRules) -> list[str]:
 
 def _files_of(path: str) -> list[str]:
     """The files that a pattern matches, sorted; the path itself if it is none or a file of that name exists."""
-    if not any(mark in path for mark in "*?[") or Path(path).exists():
-        return [path]
-    found = sorted(glob(path, recursive=True))  # noqa: PTH207 - a pattern with folders in it
+    found = matches_of(path)
     if not found:
         raise InputError(f"{shown(path, 300)}: no file matches this pattern")
-    return found
+    return list(found)
 
 
 def _digest(path: str) -> str:
     """The SHA-256 of a file's content. Raises InputError."""
     hash = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
+    with open_file(path) as file:
+        try:
             while block := file.read(BLOCK):
                 hash.update(block)
-    except OSError as error:
-        raise not_readable(path, error) from error
+        except OSError as error:
+            raise not_readable(path, error) from error
     return hash.hexdigest()

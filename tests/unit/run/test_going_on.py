@@ -16,7 +16,6 @@ from rerank_cli.errors import RefusedError
 from rerank_cli.formats import InputOptions
 from rerank_cli.formats.reading import file_records
 from rerank_cli.run.job import run
-from rerank_cli.run.recovery import receipt as receipts
 from rerank_cli.run.recovery.output_state import OutputState
 
 RECORDS = 60
@@ -152,7 +151,7 @@ def test_an_output_that_something_else_made_is_refused(given, tmp_path, change, 
         with output.open("ab") as file:
             file.write(b"more")
     if change == "attributes":
-        monkeypatch.delattr(receipts.os, "getxattr")
+        monkeypatch.delattr(os, "listxattr")
     model_revision = (lambda _: "r2") if change == "revision" else revision
     before = output.read_bytes()
     with pytest.raises(RefusedError, match=r"exists already. Fix: --overwrite"):
@@ -170,7 +169,7 @@ def test_overwrite_does_a_complete_output_again(given, tmp_path, how):
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 @pytest.mark.parametrize("more", [{}, {"overwrite": True}])
 def test_a_run_that_was_killed_before_it_could_tidy_up_is_complete(given, tmp_path, monkeypatch, name, more):
-    monkeypatch.delattr(receipts.os, "setxattr")
+    monkeypatch.delattr(os, "setxattr")
     plan = config(given, tmp_path / name, **more)
     with monkeypatch.context() as patch:
         patch.setattr(OutputState, "forget", lambda self: self.checkpoint.exists() and _die())
