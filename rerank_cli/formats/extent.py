@@ -37,8 +37,8 @@ def section_of(place: Place) -> tuple[int, int]:
 class Units:
     """What places in a file count: `count` rows in it, or bytes of its decompressed content.
 
-    `reach` finds the first row at or after so many of them, if each row is a record and the file can be read from
-    there; it may read the file up to there.
+    `reach` finds the first row at or after so many of them, or the end, if each row is a record and the file can be
+    read from there; it may read the file up to there.
     """
 
     count: int
@@ -79,22 +79,26 @@ class Extent:
             file = self._files[number]
             left = file.units.count * (size - self._before[number]) // max(1, file.size)
             begin = min(left, file.units.count - 1) // file.units.section * file.units.section
-            if begin > 0:
-                return self._reached(number, begin)
+            while begin > 0:
+                if file.units.reach is None:
+                    return None
+                found = file.units.reach(begin)
+                # A section without the beginning of a record says nothing of the chunks in the next file.
+                if (found.rows if file.units.rows else found.offset) < file.units.count:
+                    earlier = self._records_in(number)
+                    place = Place(file.number, found.rows, found.offset)
+                    return None if earlier is None else (place, earlier + found.records)
+                begin -= file.units.section
         return None
 
-    def _reached(self, number: int, begin: int) -> tuple[Place, int] | None:
-        """The place in a file, and the records before it in all files; None if one of them has to be read for that."""
-        counted = []
-        for file in self._files[:number]:
+    def _records_in(self, count: int) -> int | None:
+        """The records in the first `count` files; None if one of them has to be read for that."""
+        total = 0
+        for file in self._files[:count]:
             if file.units.reach is None:
                 return None
-            counted.append(file.units.reach(file.units.count).records)
-        file = self._files[number]
-        if file.units.reach is None:
-            return None
-        found = file.units.reach(begin)
-        return Place(file.number, found.rows, found.offset), sum(counted) + found.records
+            total += file.units.reach(file.units.count).records
+        return total
 
     def before(self, place: Place) -> int:
         """Bytes on disk before a place, estimated by its share of the file; `total` for a place after all rows.

@@ -53,7 +53,10 @@ def numbered_lines(
 
 
 def lines_before(content: io.BufferedReader, offset: int) -> Reached:
-    """The first line that begins at or after `offset`; lines that are not blank are records. Nothing is decoded."""
+    """The first line that is not blank and begins at or after `offset`, else the end. Such lines are records.
+
+    Nothing is decoded.
+    """
     lines = records = at = 0
     while at < offset and (block := content.read(min(_COUNTED, offset - at))):
         if not block.endswith(b"\n"):
@@ -63,6 +66,9 @@ def lines_before(content: io.BufferedReader, offset: int) -> Reached:
         count = text.count(b"\n") - 1
         lines += count
         records += count - sum(1 for _ in _BLANK.finditer(text))
+    while (line := content.readline()) and line.isspace():
+        lines += 1
+        at += len(line)
     return Reached(lines, at, records)
 
 

@@ -102,6 +102,14 @@ def test_a_shard_reads_from_the_last_section_before_it(tmp_path):
     assert half - 300 - 60 < first.position.place.offset < half
 
 
+@pytest.mark.parametrize("end", [b"", b"\n\n \n" + b" " * 400 + b"\n"])
+def test_a_last_section_in_which_no_record_begins(end):
+    """The first record of the next file begins no section: what is before it has to be known."""
+    record = orjson.dumps({"query": "q", "documents": ["d"]})
+    long = orjson.dumps({"query": "q" * 700, "documents": ["d"]})
+    check([b"\n".join([*[record] * 15, long]) + end, b"\n".join([record] * 9)], 7, 5)
+
+
 def test_shards_of_a_table_have_the_chunks_of_one_run(tmp_path):
     rows = [{"query": f"q{i}", "documents": ["d"] * (i % 5)} for i in range(60)]
     paths = [tmp_path / f"{number}.parquet" for number in range(2)]
