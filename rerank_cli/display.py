@@ -8,7 +8,7 @@ from typing import Any
 
 _RAW_LIMIT = 500
 # The query of a web address, which may hold a signature or a token, and a name and password before the host.
-_QUERY = re.compile(r"(\bhttps?://[^\s?#'\"<>]*)[?#][^\s'\"<>]*", re.IGNORECASE)
+_QUERY = re.compile(r"(\bhttps?://[^\s?#'\"<>]*)[?#](?!…)[^\s'\"<>]*?(?=[:;,.)]?(?:[\s'\"<>]|$))", re.IGNORECASE)
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"<>]*@", re.IGNORECASE)
 
 

@@ -12,6 +12,7 @@ import orjson
 
 from rerank_cli.errors import InputError
 from rerank_cli.run.recovery.checkpoint import Checkpoint, load
+from rerank_cli.run.recovery.lease import holder_of
 from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.run.recovery.receipt import recorded, signed
 from rerank_cli.storage.lock import holder
@@ -62,7 +63,8 @@ def status_of(output: str, checkpoint: str | None = None) -> Status:
     """Raises InputError if no such output exists, RefusedError if its checkpoint is damaged."""
     place = OutputState.of(output, checkpoint)
     who = holder(place.lock) if place.lock else None
-    saved = load(place.checkpoint) if place.checkpoint else None
+    who = who or (holder_of(place.lease.path) if place.lease else None)
+    saved = place.remote.found if place.remote else load(place.checkpoint) if place.checkpoint else None
     is_there = is_finished(output)
     finished = recorded(output) if is_there else None
     if who:

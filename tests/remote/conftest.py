@@ -1,4 +1,4 @@
-"""An S3 server for the tests of a process, a bucket for each, and a home of its own for the files of unfinished runs."""
+"""An S3 server for the tests of a process, a bucket for each test, and a folder of its own for unfinished runs."""
 
 import itertools
 

@@ -42,6 +42,7 @@ class Lease:
     lost: bool = False
     _token: str = field(default_factory=lambda: secrets.token_hex(8))
     _beat: int = 0
+    _offset: float | None = None  # from this machine's monotonic clock to that of the store
     _version: str = ""
     _ended: threading.Event = field(default_factory=threading.Event)
 
@@ -50,9 +51,13 @@ class Lease:
         """Hold it inside the block, then remove the object. RefusedError that names the other process, OutputError."""
         store, key = writable(self.path)
         try:
-            self._take(store, key, notify)
+            try:
+                self._take(store, key, notify)
+            finally:
+                if self._offset is not None:
+                    store.delete([key + _CLOCK])
         except OSError as error:
-            raise OutputError(f"{shown(self.path, 300)}: cannot be written: {error}") from error
+            raise OutputError(f"{self.what}: cannot be written: {error}") from error
         beating = threading.Thread(target=self._renew, args=(store, key), name="lease", daemon=True)
         beating.start()
         try:
@@ -73,7 +78,6 @@ class Lease:
             raise RefusedError(f"{self.what}: another process took it over, because this one gave no sign of life")
 
     def _take(self, store: WritableStore, key: str, notify: Callable[[str], None]) -> None:
-        offset: float | None = None
         seen: str | None = None
         while not (version := store.put_if_absent(key, self._content())):
             try:
@@ -82,28 +86,31 @@ class Lease:
                 continue
             except ValueError:
                 raise RefusedError(f"{shown(self.path, 300)}: is not a lock of rerank. Fix: another -o") from None
-            local = holder.get("machine") == _machine()
-            if not (local and not _is_alive(holder)):
-                if offset is None:
-                    offset = _clock(store, key) - time.monotonic()
-                age = time.monotonic() + offset - facts.changed
-                if local or (seen is not None and seen != facts.version):
-                    fix = "Fix: wait for it, or another -o"
-                    raise RefusedError(f"{self.what}: being written by {shown(str(holder['holder']), 200)}. {fix}")
-                if age <= self.seconds:
-                    if seen is None:
-                        left = f"its last sign of life is {max(0, age):.0f} s old"
-                        wait = f"waiting for another, at most {self.seconds - age:.0f} s"
-                        notify(f"{self.what}: is locked by {shown(str(holder['holder']), 200)}; {left}, {wait}")
-                    seen = facts.version
-                    time.sleep(min(1.0, self.seconds / 20))
-                    continue
-            if version := store.put_if_version(key, self._content(), facts.version):
-                notify(f"{self.what}: takes over from {shown(str(holder['holder']), 200)}, which is gone")
-                break
+            name = shown(str(holder["holder"]), 200)
+            gone = _is_gone(holder)
+            if gone is None:
+                age = self._now(store, key) - facts.changed
+                gone = age > self.seconds
+            if gone:
+                if version := store.put_if_version(key, self._content(), facts.version):
+                    notify(f"{self.what}: takes over from {name}, which is gone")
+                    break
+                continue
+            if _is_gone(holder) is False or seen not in (None, facts.version):
+                raise RefusedError(f"{self.what}: being written by {name}. Fix: wait for it, or another -o")
+            if seen is None:
+                wait = f"waiting for another, at most {self.seconds - age:.0f} s"
+                notify(f"{self.what}: is locked by {name}; its last sign of life is {max(0, age):.0f} s old, {wait}")
+            seen = facts.version
+            time.sleep(min(1.0, self.seconds / 20))
         self._version = version
-        if offset is not None:
-            store.delete([key + _CLOCK])
+
+    def _now(self, store: WritableStore, key: str) -> float:
+        """The time by the clock of the store, in seconds since 1970. The store is asked once."""
+        if self._offset is None:
+            store.put(key + _CLOCK, b"")
+            self._offset = store.facts(key + _CLOCK).changed - time.monotonic()
+        return time.monotonic() + self._offset
 
     def _renew(self, store: WritableStore, key: str) -> None:
         while not self._ended.wait(self.seconds / _BEATS):
@@ -131,7 +138,7 @@ def holder_of(path: str) -> Holder | None:
         return None
     except (OSError, ValueError) as error:
         raise OutputError(f"{shown(path, 300)}: cannot be read: {error}") from error
-    if found.get("machine") == _machine() and not _is_alive(found):
+    if _is_gone(found):
         return None
     return Holder(str(found["holder"]), str(found.get("note", "")))
 
@@ -148,12 +155,6 @@ def _read(store: WritableStore, key: str) -> tuple[Facts, dict[str, Any]]:
             raise ValueError("not a lease")
         return facts, found
     raise StoreError("changes all the time")
-
-
-def _clock(store: WritableStore, key: str) -> float:
-    """The time by the clock of the store, in seconds since 1970."""
-    store.put(key + _CLOCK, b"")
-    return store.facts(key + _CLOCK).changed
 
 
 def _machine() -> str:
@@ -173,6 +174,8 @@ def _started(process: int) -> str:
     return ""
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
-    """Whether a process on this machine still runs. One whose start is not known counts as running."""
-    return not holder.get("started") or _started(int(holder["pid"])) == holder["started"]
+def _is_gone(holder: dict[str, Any]) -> bool | None:
+    """Whether a process has ended; None if it was on another machine, or if its system does not tell."""
+    if not _machine() or holder.get("machine") != _machine() or not holder.get("started"):
+        return None
+    return _started(int(holder["pid"])) != str(holder["started"])

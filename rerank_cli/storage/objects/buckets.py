@@ -26,7 +26,7 @@ _RETRY = {
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=8), "base": 2},
     "retry_timeout": timedelta(seconds=90),
 }
-_ATTEMPTS = 4  # at requests whose body broke, each with obstore's own repetitions
+_ATTEMPTS = 6  # at requests whose body broke, each with obstore's own repetitions
 _CLIENT = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(seconds=120)}
 _PART = 16 << 20  # bytes of a part of an upload; smaller files are put in one request
 _MOST_PARTS = 9000  # S3 takes 10,000
@@ -251,4 +251,4 @@ def _problem(error: Exception) -> OSError:
     if status:
         return StoreError(f"the store answered {status} again and again")
     plain = re.sub(r"https?://\S+", "the store", text.splitlines()[0] if text else name)
-    return StoreError(f"the store does not answer ({shown(plain, 160)})")
+    return StoreError(f"the store does not answer ({shown(plain.rpartition(' - ')[2], 160)})")
