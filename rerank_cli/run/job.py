@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from rerank_cli.choices import OnChanged, ProgressMode, Resume, ScoreKind
-from rerank_cli.engine.contract import Session
+from rerank_cli.engine.contract import Session, Work
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ChangedError, RefusedError, RerankError
 from rerank_cli.evaluation.evaluate import Evaluation
@@ -43,11 +45,23 @@ from rerank_cli.run.stages import rank_chunk
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary, write_summary
 from rerank_cli.run.verify import Sample, Verdict
-from rerank_cli.storage.paths import STREAM
+from rerank_cli.storage.paths import STREAM, final_path
 
 OpenModel = Callable[[ModelOptions], Session | Workers]
 RevisionOf = Callable[[ModelOptions], str]
 _FIRST_LOOK = 32
+
+
+class Part(Protocol):
+    """What a job of several outputs asks of the run of one of them. Called on more than one thread."""
+
+    def check(self) -> None:
+        """Raise HeldError if another process has taken the output over; called before its files are changed."""
+        ...
+
+    def published(self, output: Path, stats: RunStatistics, receipt: str | None) -> None:
+        """The output has its final name; its checkpoint still exists."""
+        ...
 
 
 def run(
@@ -59,14 +73,35 @@ def run(
     `signals` the run handles signals, and the caller ends the process by `Stop.signal` if it is set. Raises RerankError
     subclasses with a message of one line, and BrokenPipeError if the reader of stdout has closed it.
     """
-    check(config)
     stop = Stop(config.max_duration)
-    job = _Job(config, open_model, revision_of, stop, OutputState.of(config.output.path, config.checkpoint))
+    return _run(config, open_model, revision_of, stop, signals=signals), stop
+
+
+def run_part(
+    config: RunConfig, open_model: OpenModel, revision_of: RevisionOf, stop: Stop, stats: RunStatistics, part: Part
+) -> Summary:
+    """Run one of several outputs: counts in `stats`, sets no signal handlers, and leaves the models open."""
+    return _run(config, open_model, revision_of, stop, stats, part, signals=False)
+
+
+def _run(
+    config: RunConfig,
+    open_model: OpenModel,
+    revision_of: RevisionOf | None,
+    stop: Stop,
+    stats: RunStatistics | None = None,
+    part: Part | None = None,
+    *,
+    signals: bool,
+) -> Summary:
+    check(config)
+    state = OutputState.of(config.output.path, config.checkpoint)
+    job = _Job(config, open_model, revision_of, stop, state, stats or RunStatistics(), part)
     try:
         with ExitStack() as stack:
             if signals:
                 report = partial(say, job.stats, ProgressMode.PLAIN)
-                stack.enter_context(listening(stop, _announce, report, job.remove_lock))
+                stack.enter_context(listening(stop, announce, report, job.remove_lock))
             job.lock(stack)
             job.work(stack)
     except ChangedError as error:
@@ -74,9 +109,11 @@ def run(
             raise
         left = job.checkpoint.records if job.checkpoint else 0
         config.notify(f"{error.what}; starting over, the unfinished output with {left:,} records is discarded")
-        return run(replace(config, resume=Resume.NEVER), open_model, revision_of, signals=signals)
+        again = replace(config, resume=Resume.NEVER)
+        job.stats.resume_from({})
+        return _run(again, open_model, revision_of, stop, job.stats if part else None, part, signals=signals)
     except RerankError as error:
-        if job.stats.chunks and job.state.checkpoint and "--restart" not in str(error):
+        if part is None and job.stats.chunks and job.state.checkpoint and "--restart" not in str(error):
             kept = f"{job.stats.records:,} records are kept"
             config.notify(f"{kept}; fix the problem and run {config.same_command} to resume")
         if job.metrics and job.locked:
@@ -89,7 +126,7 @@ def run(
         job.metrics.end(summary.exit_reason)
     if config.summary and not summary.nothing_to_do:
         write_summary(summary, config.summary)
-    return summary, stop
+    return summary
 
 
 @dataclass(slots=True)
@@ -101,7 +138,8 @@ class _Job:
     revision_of: RevisionOf | None
     stop: Stop
     state: OutputState
-    stats: RunStatistics = field(default_factory=RunStatistics)
+    stats: RunStatistics
+    part: Part | None = None
     session: Session | Workers | None = None
     wrappers: ScoringWrappers | None = None
     checkpoint: Checkpoint | None = None
@@ -109,6 +147,7 @@ class _Job:
     evaluation: Evaluation | None = None
     nothing_to_do: bool = False
     locked: bool = False
+    work_before: Work = field(default_factory=Work)
     metrics: MetricsFile | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -156,7 +195,7 @@ class _Job:
         if self.metrics:
             stack.enter_context(self.metrics.kept(config.progress_interval))
         session = self.session = self._load(stack)
-        wrappers.load(self.open_model)
+        wrappers.load(self.open_model, shared=self.part is not None)
         # Chunk boundaries must not change when a run is resumed on another device.
         usual_pairs = saved.fingerprint["chunk pairs"] if saved else session.sizes.chunk_pairs
         chunk_pairs: int = config.chunk_pairs or usual_pairs
@@ -209,7 +248,7 @@ class _Job:
         return Summary(
             self.stats,
             session.facts if session else None,
-            session.work if session else None,
+            session.work.since(self.work_before) if session else None,
             None if self.stats.finished or self.nothing_to_do else self.stop.reason,
             nothing_to_do=self.nothing_to_do,
             verdict=self.verdict,
@@ -252,8 +291,9 @@ class _Job:
     def _load(self, stack: ExitStack) -> Session | Workers:
         with self.stats.timing("load"):
             session = self.open_model(self.config.model)
-        if isinstance(session, Workers):
+        if isinstance(session, Workers) and self.part is None:
             stack.enter_context(session)
+        self.work_before = replace(session.work)
         facts = session.facts
         quantized = "" if facts.quantize == "none" else f" and {facts.quantize}"
         rows = ("compiled for " if facts.compiled else "") + ("packed rows" if facts.packed else "padded batches")
@@ -287,12 +327,19 @@ class _Job:
             stack.callback(same_pass.close)
         rank = partial(rank_chunk, top_n=config.top_n, fusion=config.fusion, kind=output.answers.scores)
         record = partial(self._record, source, mark)
-        return Committer(sink, quarantine, self.stats, record, rank, config.on_error, config.commit_interval, same_pass)
+        committer = Committer(
+            sink, quarantine, self.stats, record, rank, config.on_error, config.commit_interval, same_pass
+        )
+        if self.part:
+            committer.may_write = self.part.check
+        return committer
 
     def _record(self, source: Source, mark: Fingerprint, commit: Commit) -> None:
         """Save the checkpoint of a commit, after `source.sync` has made the reader's query log durable."""
         if self.state.checkpoint is None:
             return
+        if self.part:
+            self.part.check()
         self.checkpoint = Checkpoint(
             fingerprint=mark,
             records=self.stats.records,
@@ -317,9 +364,13 @@ class _Job:
             attach_record(finished, self.summary().record() | {"command": self.config.command[:1500]})
         if finished and self.checkpoint and self.state.checkpoint:
             save(replace(self.checkpoint, sealed=identity(finished), receipt=found), self.state.checkpoint)
+        if self.part:
+            self.part.check()
         committer.sink.publish()
+        if self.part:
+            self.part.published(final_path(self.config.output.path), self.stats, found)
         self.state.forget()
 
 
-def _announce(name: str) -> None:
+def announce(name: str) -> None:
     os.write(2, f"rerank: {name}, finishing the current row (again to quit at once)\n".encode())
