@@ -59,6 +59,10 @@ class Part(Protocol):
         """Raise HeldError if another process has taken the output over; called before its files are changed."""
         ...
 
+    def sealed(self, identity: list[int], receipt: str) -> None:
+        """The output of an input without records, of this identity, is about to get its final name."""
+        ...
+
     def published(self, output: Path, stats: RunStatistics, receipt: str | None) -> None:
         """The output has its final name; its checkpoint still exists."""
         ...
@@ -357,6 +361,8 @@ class _Job:
 
     def _publish(self, committer: Committer, found: str | None) -> None:
         """Rename the output to its final name. After a kill at any point the next run finds how far this one came."""
+        if self.part:
+            self.part.check()
         finished = committer.sink.finish()
         if finished and found:
             sign(finished, found, self.stats.rejected)
@@ -364,8 +370,8 @@ class _Job:
             attach_record(finished, self.summary().record() | {"command": self.config.command[:1500]})
         if finished and self.checkpoint and self.state.checkpoint:
             save(replace(self.checkpoint, sealed=identity(finished), receipt=found), self.state.checkpoint)
-        if self.part:
-            self.part.check()
+        elif finished and found and self.part:
+            self.part.sealed(identity(finished), found)
         committer.sink.publish()
         if self.part:
             self.part.published(final_path(self.config.output.path), self.stats, found)

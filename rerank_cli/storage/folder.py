@@ -16,6 +16,8 @@ from typing import NamedTuple, Protocol
 from rerank_cli.errors import OutputError
 from rerank_cli.storage.files import replace_file, writing
 
+_UNFINISHED = ".new"  # as of `paths.successor_of`
+
 
 class Entry(NamedTuple):
     """A file of a folder: its path in it, its size in bytes, and when it was written, by the folder's clock."""
@@ -84,16 +86,19 @@ class LocalFolder:
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         path = self.path / name
-        own = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+        own = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_UNFINISHED}")
         with writing(str(path)):
-            _write_new(own, data)
-            try:
-                os.link(own, path)  # fails if the name exists, on file systems of a network too
-                return True
-            except FileExistsError:
-                return own.stat().st_nlink == 2  # the answer to an earlier try of the same call was lost
-            finally:
-                own.unlink(missing_ok=True)
+            while True:
+                _write_new(own, data)
+                try:
+                    os.link(own, path)  # fails if the name exists, on file systems of a network too
+                    return True
+                except FileExistsError:
+                    return own.stat().st_nlink == 2  # the answer to an earlier try of the same call was lost
+                except FileNotFoundError:  # deleted by another process, which has taken this one for dead
+                    continue
+                finally:
+                    own.unlink(missing_ok=True)
 
     def write(self, name: str, data: bytes) -> None:
         path = self.path / name
@@ -110,6 +115,11 @@ class LocalFolder:
         with writing(str(self.path / name)):
             (self.path / name).unlink(missing_ok=True)
 
+    def delete_unfinished(self) -> None:
+        """Delete what dead processes have not finished to write. For the only process of a folder."""
+        for name in [entry.name for entry in self.entries() if entry.name.endswith(_UNFINISHED)]:
+            self.delete(name)
+
     def delete_empty(self, under: str) -> None:
         """Delete a folder of this one and those in it, as far as they are empty."""
         for folder, _, _ in os.walk(self.path / under, topdown=False):
@@ -117,7 +127,7 @@ class LocalFolder:
                 Path(folder).rmdir()
 
     def now(self) -> float:
-        probe = self.path / f".{secrets.token_hex(8)}.new"
+        probe = self.path / f".{secrets.token_hex(8)}{_UNFINISHED}"
         with writing(str(self.path)):
             _write_new(probe, b"")
             try:

@@ -60,8 +60,13 @@ class Finished:
             return None
         files = OutputState.of(plan.output.path)
         sealed = files.sealed()
+        empty = self.state.sealed(item.output)
+        found: str | None
+        counts: Mapping[str, int]
         if sealed and sealed.sealed == identity(final):
             found, counts = sealed.receipt, sealed.counts
+        elif empty and empty[0] == identity(final):
+            found, counts = empty[1], {"records": 0, "pairs": 0, "rejected": 0}
         else:
             sealed, attached, counts = None, signed(final), recorded(final) or {}
             found = attached[0] if attached and counts and not plan.output.overwrite else None

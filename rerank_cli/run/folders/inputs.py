@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,13 +16,12 @@ from rerank_cli.choices import OutputFormat
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError, RefusedError, UsageError
 from rerank_cli.formats.writing.containers import FITTING, check_suffix
+from rerank_cli.run.folders.state import BESIDE
 from rerank_cli.run.options import RunConfig
 from rerank_cli.storage.compression import compression_of
 from rerank_cli.storage.opening import not_readable
 from rerank_cli.storage.paths import STREAM
 
-# Files beside an unfinished output, and the temporary ones that replace them.
-_OWN = re.compile(r"\.(partial|checkpoint|lock|journal|queries|judged|new)\Z")
 _TABLES = (".arrow", ".arrows", ".feather", ".ipc")
 _KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".trec", ".run", ".txt", *_TABLES)
 
@@ -54,23 +52,27 @@ def is_pattern(path: str) -> bool:
 
 
 def find_items(config: RunConfig) -> list[Item]:
+    """The items of all inputs of a run; see `find_items_of`."""
+    return find_items_of(config.input.paths, config.output.path, config.output.format)
+
+
+def find_items_of(inputs: Sequence[str], output: str, format: OutputFormat) -> list[Item]:
     """The items of all inputs, by name of the output.
 
     Raises InputError for an input that does not exist or has no files, UsageError for two inputs with one output,
     RefusedError for an output folder that is also an input.
     """
-    out, format = os.path.realpath(config.output.path), config.output.format
+    out = os.path.realpath(output)
     found: dict[str, Item] = {}
-    for given in config.input.paths:
+    for given in inputs:
         for path, name in _files(given, out):
             size = Path(path).stat().st_size if Path(path).is_file() else 0
             item = Item(path, output_name(name, format), size)
             other = found.setdefault(item.output, item)
             if os.path.realpath(other.input) != os.path.realpath(item.input):
-                what = f"{shown(other.input, 300)} and {shown(item.input, 300)} would both be written to"
-                raise UsageError(
-                    f"{what} {shown(config.output.path + '/' + item.output, 300)}. Fix: run one of them apart"
-                )
+                both = f"{shown(other.input, 300)} and {shown(item.input, 300)}"
+                where = shown(str(Path(output) / item.output), 300)
+                raise UsageError(f"{both} would both be written to {where}. Fix: another -o for one of them")
     return [found[name] for name in sorted(found)]
 
 
@@ -159,7 +161,7 @@ def _raise(error: OSError) -> None:
 
 def _counts(name: str) -> bool:
     """Whether no part of a relative path is hidden, and it is not a file beside an unfinished output."""
-    return not any(_hidden(part) for part in name.split("/")) and not _OWN.search(name)
+    return not any(_hidden(part) for part in name.split("/")) and not BESIDE.search(name)
 
 
 def _hidden(part: str) -> bool:

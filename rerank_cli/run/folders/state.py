@@ -4,13 +4,15 @@ _rerank/job.json          settings and inputs of the job
 _rerank/model.json        the loaded model, which all processes must have
 _rerank/workers, leases   who is there, and who works on what: `storage.lease`
 _rerank/done, failed      a file per output: its record, or why its input cannot be done
+_rerank/sealed            a file per output without records, written just before it gets its name
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,10 +20,13 @@ from typing import Any
 
 from rerank_cli.errors import RefusedError
 from rerank_cli.storage.folder import LocalFolder
+from rerank_cli.storage.lease import Worker
 
 OWN, MANIFEST, SUCCESS = "_rerank", "_manifest.json", "_SUCCESS"
+# What is added to the name of an output: files beside it while it is unfinished, or in a folder of its parts.
+BESIDE = re.compile(r"\.(partial(/[^/]*)?|checkpoint|lock|journal|queries|judged)(\.new)?\Z")
 _KIND = "rerank manifest 1"
-_DONE, _FAILED, _JOB, _MODEL = "done", "failed", "job.json", "model.json"
+_DONE, _FAILED, _SEALED, _JOB, _MODEL = "done", "failed", "sealed", "job.json", "model.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,16 @@ class FolderState:
     def add(self, record: Record) -> None:
         """Record a finished output."""
         self.own.write(_file(_DONE, record.output), _json(asdict(record)))
-        self.own.delete(_file(_FAILED, record.output))
+        for kind in (_FAILED, _SEALED):
+            self.own.delete(_file(kind, record.output))
+
+    def seal(self, output: str, identity: list[int], receipt: str) -> None:
+        """Note that a file of this identity becomes the output, which has no records and so no checkpoint."""
+        self.own.write(_file(_SEALED, output), _json({"identity": identity, "receipt": receipt}))
+
+    def sealed(self, output: str) -> tuple[list[int], str] | None:
+        found = _object(self.own.read(_file(_SEALED, output)))
+        return (found["identity"], found["receipt"]) if found else None
 
     def fail(self, failure: Failure) -> None:
         content = {"output": failure.output, "message": failure.message, "exit_code": failure.exit_code}
@@ -140,12 +154,27 @@ class FolderState:
         self.folder.write(SUCCESS, b"")
         self.tidy()
 
+    def sweep(self, outputs: Collection[str]) -> None:
+        """Delete what processes that died after the record of an output have left beside it."""
+        for name in [entry.name for entry in self.folder.entries()]:
+            if (beside := BESIDE.search(name)) and name[: beside.start()] in outputs:
+                self.folder.delete(name)
+                if "/" in beside[0]:
+                    self.folder.delete_empty(name.rpartition("/")[0])
+
     def tidy(self) -> None:
         """Delete job, model, records and failures; not what tells who is there."""
-        for name in [entry.name for under in (_DONE, _FAILED) for entry in self.own.entries(under)]:
+        for name in [entry.name for under in (_DONE, _FAILED, _SEALED) for entry in self.own.entries(under)]:
             self.own.delete(name)
         for name in (_MODEL, _JOB):
             self.own.delete(name)
+
+    def leave(self, worker: Worker) -> None:
+        """For a process that ends: delete empty folders, and what dead processes left if no other one is here."""
+        if not worker.others():
+            worker.clear()
+            self.own.delete_unfinished()
+        self.own.delete_empty("")
 
     def forget_manifest(self) -> None:
         self.folder.delete(SUCCESS)

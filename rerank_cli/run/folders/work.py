@@ -74,7 +74,7 @@ def run_folder(
             if signals:
                 report = lambda: say(work.stats, ProgressMode.PLAIN)  # noqa: E731
                 stack.enter_context(listening(stop, announce, report, work.leave))
-            stack.callback(state.own.delete_empty, "")
+            stack.callback(state.leave, worker)
             work.items = find_items(config)
             anywhere = replace(config.output, path=os.devnull)
             check(replace(config, output=anywhere, errors=None, summary=None, metrics=None))
@@ -111,6 +111,9 @@ class _Part:
 
     def check(self) -> None:
         self.lease.check()
+
+    def sealed(self, identity: list[int], receipt: str) -> None:
+        self.finished.state.seal(self.item.output, identity, receipt)
 
     def published(self, output: Path, stats: RunStatistics, receipt: str | None) -> None:
         if receipt is None:
@@ -297,6 +300,7 @@ class _Work:
                 return False
             state, manifest = self.state, self.state.manifest()
             self.worker.clear()
+            state.sweep({item.output for item in self.items})
             records = state.records()
             files = [asdict(records[name]) for name in sorted(records) if state.folder.entry(name)]
             if state.is_complete and manifest and manifest["files"] == files:
@@ -307,7 +311,13 @@ class _Work:
             model = state.model or (manifest or {}).get("model")
             mark = job.get("settings") or folder_settings(self.config, self.revisions())
             written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            state.finish({"written": written, "settings": mark, "model": model, "totals": totals, "files": files})
+            about = {
+                "written": written,
+                "command": job.get("command") or self.config.command,
+                "settings": mark,
+                "model": model,
+            }
+            state.finish({**about, "totals": totals, "files": files})
         return True
 
     @contextmanager
