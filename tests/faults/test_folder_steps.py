@@ -28,10 +28,11 @@ def snapshot(out):
     return found
 
 
-def test_a_folder_killed_at_any_step(inputs, tmp_path):  # noqa: F811
+def test_a_folder_killed_at_any_step(inputs, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # still counted as a step; a kill loses nothing that was written
     given, rng = tmp_path / "in", random.Random(3)
     lines = (inputs / "requests").read_bytes().splitlines(keepends=True)
-    for name, part in (("day=1/a.jsonl", lines[:4]), ("b.jsonl", [])):
+    for name, part in (("day=1/a.jsonl", lines[:3]), ("b.jsonl", [])):
         (given / name).parent.mkdir(parents=True, exist_ok=True)
         (given / name).write_bytes(b"".join(part))
 

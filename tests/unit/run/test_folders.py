@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from dataclasses import replace
 
 import orjson
@@ -18,6 +19,7 @@ from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.formats import InputOptions
 from rerank_cli.inspection.folder_status import folder_status, is_folder_job
 from rerank_cli.run.folders.inputs import find_items, output_name
+from rerank_cli.run.folders.state import FolderState
 from rerank_cli.run.folders.work import run_folder
 from rerank_cli.storage.lease import Worker
 
@@ -166,8 +168,6 @@ def test_restart_discards_what_is_done_unless_another_process_works(given, tmp_p
         work(plan(given, out), InstantSession(dies_at=6))
     with pytest.raises(RefusedError, match="no unfinished job"):
         work(plan(given, tmp_path / "new", resume=Resume.REQUIRE))
-    from rerank_cli.run.folders.state import FolderState
-
     with Worker(FolderState(out).own).present(), pytest.raises(HeldError, match="cannot start over while process"):
         work(plan(given, out, resume=Resume.NEVER))
     summary, _ = work(plan(given, out, resume=Resume.NEVER))
@@ -326,3 +326,43 @@ def test_a_limit_and_a_summary_hold_for_a_folder(given, tmp_path):
     found = json.loads(path.read_bytes())
     assert (found["files"], found["files_done"], found["records"], found["exit_reason"]) == (5, 5, 9, "finished")
     assert names(tmp_path) == ["in", "out", "summary.json"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_process_that_was_only_asleep_leaves_the_file_to_the_one_that_took_it_over(tmp_path, suffix):
+    """The sleeper is of another machine, whose locks are not seen here; it wakes up when the other has finished."""
+    given, out, alone = tmp_path / "in", tmp_path / "out", tmp_path / f"alone.{suffix}"
+    given.mkdir()
+    table = pa.table({"query": [f"q{n // 3}" for n in range(60)], "text": [f"text {n}" for n in range(60)]})
+    if suffix == "parquet":
+        pq.write_table(table, given / "a.parquet")
+    else:
+        (given / "a.jsonl").write_bytes(lines("a", 20))
+    undisturbed = go(config(given / f"a.{suffix}", alone))[1].calls
+    own = FolderState(out).own
+    sleeper, woken = Worker(own, machine="elsewhere"), []
+
+    class Sleeps(InstantSession):
+        def score(self, prepared, *rest):
+            if self.calls == 3:
+                while not (out / f"a.{suffix}.checkpoint").exists():  # another thread writes it
+                    time.sleep(0.001)
+                path = own.path / "workers" / sleeper.token
+                kept = path.read_bytes()
+                path.unlink()  # so that its lock is not seen
+                path.write_bytes(kept)
+                os.utime(path, (1e9, 1e9))
+                (out / f"a.{suffix}.lock").unlink()
+                woken.append(work(plan(given, out)))
+            return super().score(prepared, *rest)
+
+    asleep, _ = work(plan(given, out), Sleeps(), worker=sleeper)
+    (awake, session), (record,) = woken[0], asleep.done
+    assert (awake.stats.files, asleep.stats.files, asleep.exit_reason) == (1, 0, "finished")
+    assert 0 < session.calls < undisturbed
+    assert record.records == 20
+    if suffix == "parquet":
+        assert pq.read_table(out / "a.parquet").equals(pq.read_table(alone))
+    else:
+        assert (out / "a.jsonl").read_bytes() == alone.read_bytes()
+    assert files(out) == sorted([f"a.{suffix}", "_SUCCESS", "_manifest.json"])
