@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import RefusedError
-from rerank_cli.storage.folder import LocalFolder
+from rerank_cli.storage.folder import Entry, LocalFolder
 from rerank_cli.storage.lease import Worker
 
 OWN, MANIFEST, SUCCESS = "_rerank", "_manifest.json", "_SUCCESS"
@@ -62,6 +62,7 @@ class FolderState:
     path: Path
     folder: LocalFolder = field(init=False)
     own: LocalFolder = field(init=False)
+    _known: dict[str, tuple[Entry, Record | None]] = field(default_factory=dict)  # by file, those of this job
     _manifest: tuple[Any, dict[str, Any]] | None = None  # what was read last, and of which version of the file
 
     def __post_init__(self) -> None:
@@ -94,7 +95,13 @@ class FolderState:
     def records(self) -> dict[str, Record]:
         """The records of all outputs, by output."""
         # The manifest is read last: records are deleted only when it has them.
-        found = [self._read_record(entry.name) for entry in self.own.entries(_DONE)]
+        known = {}
+        for entry in self.own.entries(_DONE):
+            before = self._known.get(entry.name)
+            same = before is not None and before[0] == entry
+            known[entry.name] = before if before and same else (entry, self._read_record(entry.name))
+        self._known = known
+        found = [record for _, record in known.values()]
         return {**self._in_manifest(), **{record.output: record for record in found if record}}
 
     def unlisted(self) -> Iterator[Record]:
