@@ -6,7 +6,8 @@
     │   └── BadRecord           4  one record cannot be used; has a stable code
     ├── ModelError              5  the model cannot be loaded or run
     ├── RefusedError            6  the run would overwrite the output, or mix it with another run's
-    │   └── ChangedError        6  the input or the settings are not those of the unfinished run
+    │   ├── ChangedError        6  the input or the settings are not those of the unfinished run
+    │   └── HeldError           6  another process writes the output
     └── OutputError             7  the output cannot be written
 
 A run that finishes with rejected records exits 3, one stopped on request 10, one killed by signal N 128 + N.
@@ -63,6 +64,10 @@ class ChangedError(RefusedError):
     def __init__(self, what: str, fix: str = "--restart, --on-changed restart, or another -o") -> None:
         super().__init__(f"{what}. Fix: {fix}")
         self.what = what
+
+
+class HeldError(RefusedError):
+    """Another process writes the output, or has taken it over from this one."""
 
 
 class OutputError(RerankError):

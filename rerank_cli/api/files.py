@@ -14,6 +14,7 @@ from rerank_cli.errors import UsageError
 if TYPE_CHECKING:
     from rerank_cli.engine.options import ModelOptions
     from rerank_cli.engine.session import ModelSession
+    from rerank_cli.run.folders.figures import FolderSummary
     from rerank_cli.run.summary import Summary
 
 
@@ -25,8 +26,11 @@ def run_file(
     notify: Callable[[str], None] = lambda _: None,
     signals: bool = False,
     **settings: Unpack[RunSettings],
-) -> Summary:
+) -> Summary | FolderSummary:
     """Rerank files into `output` as `rerank run` does: streamed, resumable, and complete or not there at all.
+
+    With a folder as output (a slash at its end, or an existing one) every input file becomes a file in it, as in
+    `rerank run in/ -o out/`; the summary is one of all files then.
 
     `inputs` is a file or several, empty with `run=` (candidates by id). The keywords are the flags of `rerank run`:
     `model="mini"`, `top_n=10`, `on_error="skip"`. Neither the environment nor a configuration file is read, and
@@ -45,6 +49,8 @@ def run_file(
     from rerank_cli.cli.flags.declare import from_keywords
     from rerank_cli.cli.run import configured
     from rerank_cli.engine.limits import find
+    from rerank_cli.run.folders.inputs import expanded, is_folder
+    from rerank_cli.run.folders.work import run_folder
     from rerank_cli.run.job import run
     from rerank_cli.run.scoring.workers.devices import open_workers
 
@@ -59,7 +65,9 @@ def run_file(
             raise UsageError("output '-': run_file writes a file, not stdout. Fix: name a file")
         open_model = _open if devices is None else partial(open_workers, devices)
         config = replace(config, notify=lambda message: notify(as_keywords(message)))
-        return run(config, open_model, lambda wanted: find(wanted).revision, signals=signals)[0]
+        if is_folder(config.output.path):
+            return run_folder(config, open_model, lambda wanted: find(wanted).revision, signals=signals)[0]
+        return run(expanded(config), open_model, lambda wanted: find(wanted).revision, signals=signals)[0]
 
 
 def _open(options: ModelOptions) -> ModelSession:

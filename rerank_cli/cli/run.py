@@ -24,6 +24,7 @@ from rerank_cli.display import without_secrets
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 
 if TYPE_CHECKING:
+    from rerank_cli.run.folders.figures import FolderSummary
     from rerank_cli.run.options import RunConfig
     from rerank_cli.run.summary import Summary
 
@@ -37,7 +38,9 @@ shown = partial(flag, panel=declare.PROGRESS)
 def configured(
     given: Callable[[], Any] = inputs.given,
     reading: Callable[[], Any] = model.reading,
-    output: str = flag("-", "Where to write: .jsonl, .json, .csv, .tsv or .parquet; - is stdout.", "FILE", short="-o"),
+    output: str = flag(
+        "-", "Where to write: .jsonl, .json, .csv, .tsv or .parquet; DIR/; - is stdout.", "FILE", short="-o"
+    ),
     top_n: int | None = common.TOP_N,
     place: Callable[[], dict[str, Any]] = model.place,
     passages: Callable[[], dict[str, Any]] = model.long_documents,
@@ -98,6 +101,7 @@ def configured(
     `api/files.py` calls it from Python with the same names.
     """
     from rerank_cli.formats import AnswerOptions, OutputOptions
+    from rerank_cli.run.folders.inputs import is_folder
     from rerank_cli.run.options import Cascade, RunConfig
     from rerank_cli.run.scoring.workers.devices import device_list
     from rerank_cli.run.shard import parse
@@ -144,6 +148,9 @@ def configured(
         summary=summary,
         **ordering,
     )
+    if part and is_folder(output):
+        what = "a shard is a part of one output, and in an output folder equal commands share the files"
+        raise UsageError(f"--shard {shard}: {what}. Fix: leave --shard out, or -o with a file")
     return config.sharded(part) if part else config, None if devices is None else device_list(devices)
 
 
@@ -166,6 +173,9 @@ def run(
 
     Reads JSONL, JSON, CSV, TSV, Parquet and Arrow, also compressed with gzip, zstd, bz2, lz4 or xz. Format and shape
     are recognised. The suffix of the output selects its format; .gz, .zst, .bz2, .lz4 or .xz after it compresses.
+
+    With a folder as output (a slash at its end, or an existing one), each file of INPUT, which may be a folder or a
+    pattern like 'in/**/*.parquet', becomes a file in it. Equal commands, on any machines, share the files.
     """
     if print_config:
         show(context)
@@ -173,6 +183,8 @@ def run(
     prepare(quiet=quiet, verbose=verbose)
     from rerank_cli.engine.lazy import start_session
     from rerank_cli.engine.limits import find
+    from rerank_cli.run.folders.inputs import expanded, is_folder
+    from rerank_cli.run.folders.work import run_folder
     from rerank_cli.run.job import run as run_job
     from rerank_cli.run.scoring.workers.devices import open_workers
     from rerank_cli.run.signals import die_of
@@ -187,15 +199,31 @@ def run(
         command=without_secrets(shlex.join(["rerank", *sys.argv[1:]])),
     )
     open_model = start_session if devices is None else partial(open_workers, devices)
-    outcome, stop = run_job(plan, open_model, lambda wanted: find(wanted).revision)
-    for message in _last_messages(plan, outcome):
+    rejected: int
+    if is_folder(plan.output.path):
+        whole, stop = run_folder(plan, open_model, lambda wanted: find(wanted).revision)
+        messages, interrupted, rejected = _last_of_folder(plan, whole), whole.interrupted, whole.rejected
+    else:
+        outcome, stop = run_job(expanded(plan), open_model, lambda wanted: find(wanted).revision)
+        messages, interrupted, rejected = _last_messages(plan, outcome), outcome.interrupted, outcome.stats.rejected
+    for message in messages:
         notify(message)
     if stop.signal:
         die_of(stop.signal)
-    if outcome.interrupted:
+    if interrupted:
         raise typer.Exit(EXIT_STOPPED)
-    if outcome.stats.rejected:
+    if rejected:
         raise typer.Exit(EXIT_REJECTED)
+
+
+def _last_of_folder(plan: RunConfig, whole: FolderSummary) -> Iterator[str]:
+    """What a run with an output folder says when it ends."""
+    if whole.nothing_to_do:
+        yield f"{whole.output}: already complete, nothing to do (--overwrite repeats the run)"
+    else:
+        yield whole.line()
+    if whole.interrupted:
+        yield f"stopped by {whole.interrupted}, work kept; {plan.same_command} continues from here"
 
 
 def _last_messages(plan: RunConfig, outcome: Summary) -> Iterator[str]:

@@ -7,6 +7,7 @@ import typer
 
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
+from rerank_cli.errors import UsageError
 
 _STATES = {
     "running": "running: {holder}",
@@ -18,7 +19,9 @@ _STATES = {
 
 @declare.command
 def status(
-    output: str = typer.Argument(metavar="OUTPUT", help="Output of the run or the training, as given to -o."),
+    output: str = typer.Argument(
+        metavar="OUTPUT", help="Output of the run or the training, or output folder, as given to -o."
+    ),
     checkpoint: str | None = flag(None, "Checkpoint of the run, as given to it.", "FILE"),
     as_json: bool = common.AS_JSON,
 ) -> None:
@@ -27,15 +30,25 @@ def status(
     \b
       rerank status reranked.jsonl
       rerank status - --checkpoint pipe.checkpoint
+      rerank status out/
 
     Figures of a run in progress are a few seconds old, those of a stopped one are of its last commit. A finished output
-    has its own, unless the file was copied. Loads no model. Exit code 4 if nothing is known of OUTPUT.
+    has its own, unless the file was copied. Of an output folder, all files and processes are summed up. Loads no model.
+    Exit code 4 if nothing is known of OUTPUT.
     """
+    from rerank_cli.inspection.folder_status import is_folder_job
     from rerank_cli.inspection.status import status_of
     from rerank_cli.reports.training import is_training
 
     if is_training(output):
         _training(output, as_json)
+        return
+    if is_folder_job(output):
+        if checkpoint:
+            raise UsageError(
+                "--checkpoint: in an output folder each file has its own beside it. Fix: remove --checkpoint"
+            )
+        _folder(output, as_json)
         return
     found = status_of(output, checkpoint)
     if as_json:
@@ -69,6 +82,42 @@ def status(
             rows.append(("model", f"{figures['model']} ({figures['revision']}) {where}"))
         if figures["command"]:
             rows.append(("command", figures["command"]))
+    for name, value in rows:
+        typer.echo(f"{name:<10}  {value}")
+
+
+def _folder(output: str, as_json: bool) -> None:
+    """The status of a job with an output folder."""
+    from rerank_cli.inspection.folder_status import folder_status
+
+    found = folder_status(output)
+    if as_json:
+        typer.echo(orjson.dumps(found.as_json()).decode())
+        return
+    files = f"{found.done:,} of {found.files:,} files" if found.files is not None else f"{found.done:,} files"
+    processes = len(found.running)
+    holder = f"{processes} process{'' if processes == 1 else 'es'}"
+    rows = [
+        ("output", output),
+        ("state", _STATES[found.state].format(holder=holder)),
+        ("done", f"{files}, {found.records:,} records, {found.pairs:,} pairs"),
+    ]
+    for each in found.running:
+        share = (each.progress or {}).get("share_done")
+        part = f", {share:.1%}" if share is not None else ""
+        doing = f"{each.output}{part}, {each.pairs_per_second:,.0f} pairs/s" if each.output else "between two files"
+        rows.append(("running", f"{doing} ({each.process})"))
+    if found.waiting:
+        rows.append(
+            ("waiting", f"{found.waiting:,} files" + (f", {found.begun:,} of them begun" if found.begun else ""))
+        )
+    rows.append(("rejected", f"{found.rejected:,} records"))
+    rows += [("failed", f"{each.output}: {each.message}") for each in found.failed]
+    if found.running:
+        eta = f", {found.eta_seconds:,.0f} s to go" if found.eta_seconds is not None else ""
+        rows.append(("pace", f"{found.pairs_per_second:,.0f} pairs/s{eta}"))
+    if found.command:
+        rows.append(("command", found.command))
     for name, value in rows:
         typer.echo(f"{name:<10}  {value}")
 

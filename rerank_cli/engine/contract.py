@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -67,6 +67,11 @@ class Work:
     computed: int = 0
     out_of_memory: int = 0
     rescued: int = 0
+
+    def since(self, before: Work) -> Work:
+        """The work after an earlier state of the counters."""
+        names = (field.name for field in fields(Work))
+        return Work(**{name: getattr(self, name) - getattr(before, name) for name in names})
 
 
 class RowNotes(Protocol):

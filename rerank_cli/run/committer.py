@@ -33,8 +33,9 @@ class Commit:
 class Committer:
     """Takes scored chunks in order. `rank` gives a chunk's outcomes; `record` is called after a commit is durable.
 
-    Commits are `interval` seconds apart, by default as far as suits the output. `committed` is the number of chunks
-    that are durable. Used by one thread; others may read `committed`.
+    Commits are `interval` seconds apart, by default as far as suits the output. `may_write` is called before every
+    chunk and may raise RefusedError. `committed` is the number of chunks that are durable. Used by one thread; others
+    may read `committed`.
     """
 
     sink: Sink
@@ -45,6 +46,7 @@ class Committer:
     on_error: OnError
     interval: float | None = None
     same_pass: SamePassEvaluation | None = None
+    may_write: Callable[[], None] = lambda: None
     committed: int = 0
     _taken: int = 0
     _reached: InputPosition | None = None
@@ -58,6 +60,7 @@ class Committer:
         if unscored and self.on_error is OnError.FAIL:
             raise InputError(f"{unscored[0]}. Fix: --on-error skip, or emit")
         stats, chunk, pairs = self.stats, scored.chunk, scored.pairs
+        self.may_write()
         with stats.timing("write"):
             self.sink.write([o for o in outcomes if self.on_error is OnError.EMIT or not isinstance(o, Rejection)])
             if self.same_pass:

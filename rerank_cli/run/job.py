@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from rerank_cli.choices import OnChanged, ProgressMode, Resume, ScoreKind
-from rerank_cli.engine.contract import Session
+from rerank_cli.engine.contract import Session, Work
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ChangedError, RefusedError, RerankError
 from rerank_cli.evaluation.evaluate import Evaluation
@@ -46,11 +48,27 @@ from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary, write_summary
 from rerank_cli.run.verify import Sample, Verdict
 from rerank_cli.storage.outputs import identity
-from rerank_cli.storage.paths import STREAM
+from rerank_cli.storage.paths import STREAM, final_path
 
 OpenModel = Callable[[ModelOptions], Session | Workers]
 RevisionOf = Callable[[ModelOptions], str]
 _FIRST_LOOK = 32
+
+
+class Share(Protocol):
+    """What a job of several outputs asks of the run of one of them. Called on more than one thread."""
+
+    def check(self) -> None:
+        """Raise HeldError if another process has taken the output over; called before its files are changed."""
+        ...
+
+    def sealed(self, identity: list[int], receipt: str) -> None:
+        """The output of an input without records, of this identity, is about to get its final name."""
+        ...
+
+    def published(self, output: Path, stats: RunStatistics, receipt: str | None) -> None:
+        """The output has its final name; its checkpoint still exists."""
+        ...
 
 
 def run(
@@ -62,16 +80,35 @@ def run(
     `signals` the run handles signals, and the caller ends the process by `Stop.signal` if it is set. Raises RerankError
     subclasses with a message of one line, and BrokenPipeError if the reader of stdout has closed it.
     """
-    check(config)
     stop = Stop(config.max_duration)
-    job = _Job(
-        config, open_model, revision_of, stop, OutputState.of(config.output.path, config.checkpoint, config.errors)
-    )
+    return _run(config, open_model, revision_of, stop, signals=signals), stop
+
+
+def run_part(
+    config: RunConfig, open_model: OpenModel, revision_of: RevisionOf, stop: Stop, stats: RunStatistics, share: Share
+) -> Summary:
+    """Run one of several outputs: counts in `stats`, sets no signal handlers, and leaves the models open."""
+    return _run(config, open_model, revision_of, stop, stats, share, signals=False)
+
+
+def _run(
+    config: RunConfig,
+    open_model: OpenModel,
+    revision_of: RevisionOf | None,
+    stop: Stop,
+    stats: RunStatistics | None = None,
+    share: Share | None = None,
+    *,
+    signals: bool,
+) -> Summary:
+    check(config)
+    state = OutputState.of(config.output.path, config.checkpoint, config.errors)
+    job = _Job(config, open_model, revision_of, stop, state, stats or RunStatistics(), share)
     try:
         with ExitStack() as stack:
             if signals:
                 report = partial(say, job.stats, ProgressMode.PLAIN)
-                stack.enter_context(listening(stop, _announce, report, job.remove_lock))
+                stack.enter_context(listening(stop, announce, report, job.remove_lock))
             job.lock(stack)
             job.work(stack)
     except ChangedError as error:
@@ -79,9 +116,11 @@ def run(
             raise
         left = job.checkpoint.records if job.checkpoint else 0
         config.notify(f"{error.what}; starting over, the unfinished output with {left:,} records is discarded")
-        return run(replace(config, resume=Resume.NEVER), open_model, revision_of, signals=signals)
+        again = replace(config, resume=Resume.NEVER)
+        job.stats.resume_from({})
+        return _run(again, open_model, revision_of, stop, job.stats if share else None, share, signals=signals)
     except RerankError as error:
-        if job.stats.chunks and job.state.checkpoint and "--restart" not in str(error):
+        if share is None and job.stats.chunks and job.state.checkpoint and "--restart" not in str(error):
             kept = f"{job.stats.records:,} records are kept"
             config.notify(f"{kept}; fix the problem and run {config.same_command} to resume")
         if job.metrics and job.locked:
@@ -94,7 +133,7 @@ def run(
         job.metrics.end(summary.exit_reason)
     if config.summary and not summary.nothing_to_do:
         write_summary(summary, config.summary)
-    return summary, stop
+    return summary
 
 
 @dataclass(slots=True)
@@ -106,7 +145,8 @@ class _Job:
     revision_of: RevisionOf | None
     stop: Stop
     state: OutputState
-    stats: RunStatistics = field(default_factory=RunStatistics)
+    stats: RunStatistics
+    share: Share | None = None
     session: Session | Workers | None = None
     wrappers: ScoringWrappers | None = None
     checkpoint: Checkpoint | None = None
@@ -116,6 +156,7 @@ class _Job:
     evaluation: Evaluation | None = None
     nothing_to_do: bool = False
     locked: bool = False
+    work_before: Work = field(default_factory=Work)
     metrics: MetricsFile | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -163,7 +204,7 @@ class _Job:
         if self.metrics:
             stack.enter_context(self.metrics.kept(config.progress_interval))
         session = self.session = self._load(stack)
-        wrappers.load(self.open_model)
+        wrappers.load(self.open_model, shared=self.share is not None)
         # Chunk boundaries must not change when a run is resumed on another device.
         usual_pairs = saved.fingerprint["chunk pairs"] if saved else session.sizes.chunk_pairs
         chunk_pairs: int = config.chunk_pairs or usual_pairs
@@ -217,7 +258,7 @@ class _Job:
         return Summary(
             self.stats,
             session.facts if session else None,
-            session.work if session else None,
+            session.work.since(self.work_before) if session else None,
             None if self.stats.finished or self.nothing_to_do else self.stop.reason,
             nothing_to_do=self.nothing_to_do,
             verdict=self.verdict,
@@ -295,8 +336,9 @@ class _Job:
     def _load(self, stack: ExitStack) -> Session | Workers:
         with self.stats.timing("load"):
             session = self.open_model(self.config.model)
-        if isinstance(session, Workers):
+        if isinstance(session, Workers) and self.share is None:
             stack.enter_context(session)
+        self.work_before = replace(session.work)
         facts = session.facts
         quantized = "" if facts.quantize == "none" else f" and {facts.quantize}"
         rows = ("compiled for " if facts.compiled else "") + ("packed rows" if facts.packed else "padded batches")
@@ -331,12 +373,17 @@ class _Job:
         rank = partial(rank_chunk, top_n=config.top_n, fusion=config.fusion, kind=output.answers.scores)
         record = partial(self._record, source, mark)
         interval = config.commit_interval if config.commit_interval is not None else state.patience
-        return Committer(sink, quarantine, self.stats, record, rank, config.on_error, interval, same_pass)
+        committer = Committer(sink, quarantine, self.stats, record, rank, config.on_error, interval, same_pass)
+        if self.share:
+            committer.may_write = self.share.check
+        return committer
 
     def _record(self, source: Source, mark: Fingerprint, commit: Commit) -> None:
         """Save the checkpoint of a commit, after `source.sync` has made the reader's query log durable."""
         if self.state.checkpoint is None:
             return
+        if self.share:
+            self.share.check()
         self.checkpoint = Checkpoint(
             fingerprint=mark,
             records=self.stats.records,
@@ -356,6 +403,8 @@ class _Job:
     def _publish(self, committer: Committer, source: Source, revisions: Sequence[str], mark: Fingerprint) -> None:
         """Rename the output to its final name. After a kill at any point the next run finds how far this one came."""
         found = receipt(self.config, revisions, source.stamps)
+        if self.share:
+            self.share.check()
         finished = committer.sink.finish()
         if committer.quarantine:
             committer.quarantine.publish()
@@ -367,11 +416,15 @@ class _Job:
             marks = attributes(found, self.stats.rejected, size, figures, self.config.command[:1500])
             if self.part:
                 marks = self.part.note(size, self.config, self.stats, mark, revisions, source.stamps) | marks
+        if finished and found and not self.checkpoint and self.share:
+            self.share.sealed(identity(finished), found)
         committer.sink.publish(marks)
         if self.part:
             check_noted(self.config)
+        if self.share:
+            self.share.published(final_path(self.config.output.path), self.stats, found)
         self.state.forget()
 
 
-def _announce(name: str) -> None:
+def announce(name: str) -> None:
     os.write(2, f"rerank: {name}, finishing the current row (again to quit at once)\n".encode())

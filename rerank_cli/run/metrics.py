@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rerank_cli.errors import OutputError, UsageError
-from rerank_cli.run.progress import snapshot, ticking
-from rerank_cli.run.statistics import RunStatistics
+from rerank_cli.run.progress import Figures, snapshot, ticking
 from rerank_cli.storage.files import replace_file
 from rerank_cli.storage.paths import final_path
 
@@ -47,7 +46,7 @@ class MetricsFile:
     A write that fails does not end the run; `notify` is told once.
     """
 
-    def __init__(self, path: str, output: str, stats: RunStatistics, notify: Callable[[str], None]) -> None:
+    def __init__(self, path: str, output: str, stats: Figures, notify: Callable[[str], None]) -> None:
         self._path = final_path(path)
         self._output = output
         self._stats = stats
@@ -84,7 +83,7 @@ def exposition(figures: dict[str, Any], output: str, state: str) -> bytes:
 
     labels = {"output": output}
 
-    class Figures:
+    class Collected:
         def collect(self) -> Iterator[Metric]:
             for name, meaning in _COUNTERS.items():
                 counter = CounterMetricFamily(f"rerank_{name}", meaning, labels=list(labels))
@@ -105,5 +104,5 @@ def exposition(figures: dict[str, Any], output: str, state: str) -> bytes:
         return family
 
     registry = CollectorRegistry()
-    registry.register(Figures())
+    registry.register(Collected())
     return generate_latest(registry)

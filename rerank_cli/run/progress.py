@@ -8,17 +8,44 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from rerank_cli.choices import ProgressMode
-from rerank_cli.run.statistics import RunStatistics
 
 _NOTE_SECONDS = 2.0
 
 
-def snapshot(stats: RunStatistics) -> dict[str, Any]:
+class Figures(Protocol):
+    """What is shown of a run, or of all runs of a process; see `statistics.RunStatistics`."""
+
+    total_bytes: int | None
+    scoring_since: float | None
+
+    @property
+    def records(self) -> int: ...
+    @property
+    def rejected(self) -> int: ...
+    @property
+    def truncated(self) -> int: ...
+    @property
+    def pairs_done(self) -> int: ...
+    @property
+    def tokens_done(self) -> int: ...
+    @property
+    def pairs_per_second(self) -> float: ...
+    @property
+    def tokens_per_second(self) -> float: ...
+    @property
+    def share_done(self) -> float | None: ...
+    @property
+    def eta_seconds(self) -> float | None: ...
+    @property
+    def elapsed(self) -> float: ...
+
+
+def snapshot(stats: Figures) -> dict[str, Any]:
     """The statistics as JSON: counts, rates per second, share 0 to 1, ETA in seconds (null where unknown)."""
     share, eta = stats.share_done, stats.eta_seconds
     return {
@@ -37,7 +64,7 @@ def snapshot(stats: RunStatistics) -> dict[str, Any]:
     }
 
 
-def line(stats: RunStatistics) -> str:
+def line(stats: Figures) -> str:
     """The statistics as one line of text."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if stats.scoring_since is None:
@@ -49,7 +76,7 @@ def line(stats: RunStatistics) -> str:
     return "  ".join([*parts, *_eta_and_rejected(stats)])
 
 
-def _eta_and_rejected(stats: RunStatistics) -> Iterator[str]:
+def _eta_and_rejected(stats: Figures) -> Iterator[str]:
     if (eta := stats.eta_seconds) is not None:
         minutes, seconds = divmod(round(eta), 60)
         hours, minutes = divmod(minutes, 60)
@@ -59,7 +86,7 @@ def _eta_and_rejected(stats: RunStatistics) -> Iterator[str]:
 
 
 @contextmanager
-def showing(stats: RunStatistics, mode: ProgressMode, interval: float) -> Iterator[None]:
+def showing(stats: Figures, mode: ProgressMode, interval: float) -> Iterator[None]:
     """Show progress until the block is left: a bar (`auto` on a terminal), or a line every `interval` seconds."""
     if mode is ProgressMode.AUTO:
         drawn = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -77,7 +104,7 @@ def showing(stats: RunStatistics, mode: ProgressMode, interval: float) -> Iterat
 
 
 @contextmanager
-def noted(stats: RunStatistics, note: Callable[[str], None] | None) -> Iterator[None]:
+def noted(stats: Figures, note: Callable[[str], None] | None) -> Iterator[None]:
     """Keep a note of the progress up to date until the block is left, for `rerank status`."""
     if note is None:
         yield
@@ -86,7 +113,7 @@ def noted(stats: RunStatistics, note: Callable[[str], None] | None) -> Iterator[
         yield
 
 
-def say(stats: RunStatistics, mode: ProgressMode) -> None:
+def say(stats: Figures, mode: ProgressMode) -> None:
     """Print one line, of JSON or of text, in one write: messages come from another thread."""
     text = orjson.dumps(snapshot(stats)).decode() if mode is ProgressMode.JSON else line(stats)
     sys.stderr.write(f"{text}\n")
@@ -112,7 +139,7 @@ def ticking(act: Callable[[], None], interval: float) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(stats: RunStatistics) -> Iterator[None]:
+def _bar(stats: Figures) -> Iterator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 

@@ -91,6 +91,16 @@ class RunStatistics:
         """The same for tokens."""
         return self.tokens + sum(round(found.scored_tokens) for found in list(self._unwritten.values()))
 
+    @property
+    def own_pairs(self) -> int:
+        """Pairs that this run scored, without those of an earlier run that it continues."""
+        return self.pairs_done - self._pairs_before
+
+    @property
+    def own_tokens(self) -> int:
+        """The same for tokens."""
+        return self.tokens_done - self._tokens_before
+
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
         begun = time.perf_counter()
@@ -118,11 +128,11 @@ class RunStatistics:
     @property
     def pairs_per_second(self) -> float:
         """Pairs per second of scoring time, model loading excluded."""
-        return (self.pairs_done - self._pairs_before) / max(1e-9, self.scoring)
+        return self.own_pairs / max(1e-9, self.scoring)
 
     @property
     def tokens_per_second(self) -> float:
-        return (self.tokens_done - self._tokens_before) / max(1e-9, self.scoring)
+        return self.own_tokens / max(1e-9, self.scoring)
 
     @property
     def share_done(self) -> float | None:

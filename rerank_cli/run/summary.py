@@ -6,7 +6,7 @@ import platform
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -75,8 +75,7 @@ class Summary:
             "cascade": asdict(self.cascade) if self.cascade else None,
             "evaluation": self.evaluation.as_json() if self.evaluation else None,
             "model": asdict(self.model) if self.model else None,
-            "versions": {"rerank": __version__, "python": platform.python_version()}
-            | {name: _version(name) for name in _LIBRARIES},
+            "versions": versions(),
         }
 
     def record(self) -> dict[str, Any]:
@@ -120,10 +119,20 @@ class Summary:
         return ", ".join(parts)
 
 
-def write_summary(summary: Summary, path: str) -> None:
+class Summarized(Protocol):
+    def as_json(self) -> dict[str, Any]: ...
+
+
+def write_summary(summary: Summarized, path: str) -> None:
     """Write the JSON, as a whole unless the path is a device or a pipe. Raises OutputError."""
     data = orjson.dumps(summary.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     write_whole(path, data)
+
+
+def versions() -> dict[str, str]:
+    """Versions of rerank, Python and the libraries that scores depend on."""
+    found = {"rerank": __version__, "python": platform.python_version()}
+    return found | {name: _version(name) for name in _LIBRARIES}
 
 
 def _version(library: str) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rerank_cli.errors import OutputError, RefusedError
+from rerank_cli.errors import HeldError, OutputError
 from rerank_cli.storage.paths import is_open_at
 
 _RETRY_SECONDS = 0.2  # `holder` takes the lock for a moment
@@ -31,7 +31,7 @@ class Holder(NamedTuple):
 def locked(path: Path, what: str) -> Iterator[Callable[[str], None]]:
     """Hold the lock inside the block, then remove the file; yields what sets the note.
 
-    Raises RefusedError that names the other process.
+    Raises HeldError that names the other process, OutputError if the file system has no such locks.
     """
     deadline = time.monotonic() + _RETRY_SECONDS
     while True:
@@ -45,9 +45,12 @@ def locked(path: Path, what: str) -> Iterator[Callable[[str], None]]:
             owner = _read(descriptor).process
             os.close(descriptor)
             if time.monotonic() >= deadline:
-                raise RefusedError(f"{what}: being written by {owner}. Fix: wait for it, or another -o") from None
+                raise HeldError(f"{what}: being written by {owner}. Fix: wait for it, or another -o") from None
             time.sleep(_RETRY_SECONDS / 10)
             continue
+        except OSError as error:
+            os.close(descriptor)
+            raise OutputError(f"{path}: cannot be locked: {error.strerror}") from error
         if is_open_at(descriptor, path):
             break
         os.close(descriptor)  # the holder removed the file between our two calls
@@ -62,7 +65,8 @@ def locked(path: Path, what: str) -> Iterator[Callable[[str], None]]:
         note("")
         yield note
     finally:
-        path.unlink(missing_ok=True)
+        if is_open_at(descriptor, path):
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 

@@ -122,7 +122,8 @@ class Opened:
     def length(self) -> int:
         """The number of bytes of content. A stream and compressed data are read to their end for it."""
         if not self.compression and is_file(self.path):
-            return Path(self.path).stat().st_size
+            found = stamp_of(self.path)
+            return found.size if found else 0
         while self.content.read(BLOCK):
             pass
         return self.content.tell()

@@ -105,7 +105,6 @@ def test_a_file_of_another_kind_is_one_line_with_the_way_out(name, command):
         (["-o", "out.csv"], 2, "out.csv: .csv holds rows of pairs (got --format api). Fix: --format pairs, or another"),
         (["-o", "out.jsonl", "--format", "trec"], 2, "out.jsonl: --format trec is not JSON. Fix: the suffix .trec"),
         (["-o", "out.xlsx"], 2, "out.xlsx: .xlsx is not written. Fix: .jsonl, .json or .parquet; .csv or .tsv with"),
-        (["-o", "outdir/"], 7, "outdir/: is the name of a folder (expected a file). Fix: a file in it, such as"),
     ],
 )
 def test_a_suffix_that_lies_is_refused_before_any_work(tmp_path, flags, code, message):

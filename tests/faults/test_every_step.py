@@ -31,7 +31,7 @@ from rerank_cli.run.sharding.merge import MergeOptions, merge
 
 pytestmark = pytest.mark.slow
 
-STEPS = {"open", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.setxattr"}
+STEPS = {"open", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "os.setxattr"}
 SKIP = {"on_error": OnError.SKIP}
 JOBS = [
     ("out.jsonl", "requests", {}),

@@ -22,7 +22,9 @@ by_id = partial(declare.flag, panel=declare.BY_ID)
 
 
 def given(
-    inputs: list[str] | None = typer.Argument(None, metavar="INPUT", help="Files to read; - or nothing is stdin."),
+    inputs: list[str] | None = typer.Argument(
+        None, metavar="INPUT", help="Files or patterns to read, folders with -o DIR/; - or nothing is stdin."
+    ),
     input_format: InputFormat = flag(InputFormat.AUTO, "Format of INPUT or --run, where it is not recognised."),
     shape: Shape | None = flag(None, "Shape of the records [default: by the first record]."),
     query_field: str | None = flag(None, "Field of the query; a dotted path reaches into objects.", "FIELD"),

@@ -33,7 +33,7 @@ _SUFFIXES = {
 }
 _JSON_LINES = (".jsonl", ".ndjson")
 _RUNS = {".trec": (OutputFormat.TREC,), ".run": tuple(found for found in OutputFormat if found.is_run)}
-_FITTING = {
+FITTING = {
     OutputFormat.TREC: ".trec",
     OutputFormat.MSMARCO: ".tsv",
     OutputFormat.BEIR: ".json",
@@ -67,7 +67,7 @@ def check_suffix(path: str, format: OutputFormat) -> None:
     if compression:
         new_compressor(compression)
     container = container_of(path, format)
-    fitting = f"the suffix {_FITTING.get(format, '.jsonl')}"
+    fitting = f"the suffix {FITTING.get(format, '.jsonl')}"
     if suffix in _OTHER:
         fix = fitting if format.is_run else ".jsonl, .json or .parquet; .csv or .tsv with --format pairs"
         raise UsageError(f"{name}: {suffix} is not written. Fix: {fix}")

@@ -41,8 +41,11 @@ class ScoringWrappers:
         self._caches: list[ScoreCache] = []
         self._file = stack.enter_context(closing(CacheFile(config.cache, config.notify))) if config.cache else None
 
-    def load(self, open_model: Callable[[ModelOptions], Session | Workers]) -> None:
-        """Open the small model, if there is a cascade. Raises what `open_model` raises, with the flag's name."""
+    def load(self, open_model: Callable[[ModelOptions], Session | Workers], *, shared: bool = False) -> None:
+        """Open the small model, if there is a cascade. Raises what `open_model` raises, with the flag's name.
+
+        A model that is `shared` with other runs is left open.
+        """
         if self._config.cascade is None:
             return
         with self._stats.timing("load"):
@@ -50,7 +53,7 @@ class ScoringWrappers:
                 small = self._small = open_model(self._config.cascade.model)
             except (ModelError, UsageError) as error:
                 raise type(error)(f"--cascade: {error}") from error
-        if isinstance(small, Workers):
+        if isinstance(small, Workers) and not shared:
             self._stack.enter_context(small)
         facts, keep = small.facts, self._config.cascade.keep
         self._config.notify(f"{facts.name} on {facts.device} in {facts.dtype} keeps the best {keep} candidates")

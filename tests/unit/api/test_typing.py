@@ -42,6 +42,7 @@ def test_results_have_their_types_and_wrong_keywords_are_errors(tmp_path, reques
     ranked = "list[rerank_cli.api.reranker.RankedDocument]"
     revealed = re.findall(r'Revealed type is "(.*)"', ended.stdout)
     assert "floating" in revealed[0]
-    assert revealed[1:] == [ranked, ranked, f"typing.Iterator[{ranked}]", "rerank_cli.run.summary.Summary"]
+    summaries = "rerank_cli.run.summary.Summary | rerank_cli.run.folders.figures.FolderSummary"
+    assert revealed[1:] == [ranked, ranked, f"typing.Iterator[{ranked}]", summaries]
     wrong = [PROGRAM.splitlines()[int(line) - 1] for line in re.findall(r":(\d+): error", ended.stdout)]
     assert wrong == PROGRAM.splitlines()[-3:], ended.stdout
