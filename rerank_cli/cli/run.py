@@ -23,6 +23,7 @@ from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 
 if TYPE_CHECKING:
     from rerank_cli.run.options import RunConfig
+    from rerank_cli.run.scoring.workers.devices import Crew
     from rerank_cli.run.summary import Summary
 
 speed = partial(flag, panel=declare.DEVICE)
@@ -44,6 +45,15 @@ def configured(
         "One worker process each: 0,1 or cuda:0,cuda:1 or all, or cpu,cpu.",
         "LIST",
         autocompletion=completion.devices,
+    ),
+    ray: str | None = speed(
+        None,
+        "Workers in a Ray cluster: HOST:PORT, auto (one that runs here) or local (start one). Alone: RAY_ADDRESS, else "
+        "a cluster that runs on this machine, else local.",
+        "[ADDRESS]",
+    ),
+    workers: str | None = speed(
+        None, "With --ray: workers, one a card or CPU [default: 1 to as many as there is room for].", "N|MIN..MAX"
     ),
     cache: str | None = speed(None, "Score cache: only pairs that are not in it are scored.", "FILE"),
     cascade: str | None = speed(
@@ -84,18 +94,23 @@ def configured(
     progress: ProgressMode = shown(ProgressMode.AUTO, "auto: a bar on a terminal, plain lines elsewhere."),
     progress_interval: float = shown(30.0, "Seconds between lines of plain and json progress.", "SECONDS", min=0.1),
     metrics: str | None = shown(None, "Keep figures for Prometheus' textfile collector here (NAME.prom).", "FILE"),
-) -> tuple[RunConfig, tuple[str, ...] | None]:
-    """The configuration of a run, without its streams, and the devices of its workers. Raises UsageError.
+) -> tuple[RunConfig, Crew | None]:
+    """The configuration of a run, without its streams, and where its workers are, if any. Raises UsageError.
 
     `api/files.py` calls it from Python with the same names.
     """
     from rerank_cli.formats import AnswerOptions, OutputOptions
     from rerank_cli.run.options import Cascade, RunConfig
     from rerank_cli.run.scoring.workers.devices import device_list
+    from rerank_cli.run.scoring.workers.ray_places import RayOptions
 
     records, where = given(), place()
     if devices is not None and where["device"] != "auto":
         raise UsageError("--device and --devices: give one of them")
+    if devices is not None and ray is not None:
+        raise UsageError("--devices and --ray: give one of them")
+    if workers is not None and ray is None:
+        raise UsageError("--workers needs --ray. Fix: --devices for workers on this machine, or --ray")
     options = model.model_of(reading, lambda: where, passages)
     ordering = ranking()
     layers = options.family.cutoff_layers or ()
@@ -134,6 +149,8 @@ def configured(
         summary=summary,
         **ordering,
     )
+    if ray is not None:
+        return config, RayOptions.parse(ray, workers, options.device, cascade=cascade is not None)
     return config, None if devices is None else device_list(devices)
 
 
@@ -164,10 +181,10 @@ def run(
     from rerank_cli.engine.lazy import start_session
     from rerank_cli.engine.limits import find
     from rerank_cli.run.job import run as run_job
-    from rerank_cli.run.scoring.workers.devices import open_workers
+    from rerank_cli.run.scoring.workers.devices import crew_opener
     from rerank_cli.run.signals import die_of
 
-    plan, devices = configured()
+    plan, crew = configured()
     notify = notifier(quiet, as_json=plan.progress is ProgressMode.JSON)
     plan = replace(
         plan,
@@ -176,7 +193,7 @@ def run(
         notify=notify,
         command=shlex.join(["rerank", *sys.argv[1:]]),
     )
-    open_model = start_session if devices is None else partial(open_workers, devices)
+    open_model = start_session if crew is None else crew_opener(crew)
     outcome, stop = run_job(plan, open_model, lambda wanted: find(wanted).revision)
     for message in _last_messages(plan, outcome):
         notify(message)

@@ -254,6 +254,7 @@ class _Job:
             session = self.open_model(self.config.model)
         if isinstance(session, Workers):
             stack.enter_context(session)
+            self.stats.workers = session.shown
         facts = session.facts
         quantized = "" if facts.quantize == "none" else f" and {facts.quantize}"
         rows = ("compiled for " if facts.compiled else "") + ("packed rows" if facts.packed else "padded batches")
@@ -304,7 +305,7 @@ class _Job:
             quarantine=commit.quarantine,
             judged=commit.judged,
             counts=self.stats.counts(),
-            progress=snapshot(self.stats),
+            progress=snapshot(self.stats) | {"workers": []},
         )
         save(self.checkpoint, self.state.checkpoint)
 

@@ -34,6 +34,7 @@ def snapshot(stats: RunStatistics) -> dict[str, Any]:
         "share_done": None if share is None else round(share, 4),
         "eta_seconds": None if eta is None else round(eta, 1),
         "elapsed_seconds": round(stats.elapsed, 2),
+        "workers": stats.workers(),
     }
 
 
