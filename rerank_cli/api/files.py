@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 from rerank_cli.api.settings import RunSettings, StrPath, as_keywords, named_as_keywords, spelled_out
@@ -52,7 +51,7 @@ def run_file(
     from rerank_cli.run.folders.inputs import expanded, is_folder
     from rerank_cli.run.folders.work import run_folder
     from rerank_cli.run.job import run
-    from rerank_cli.run.scoring.workers.devices import open_workers
+    from rerank_cli.run.scoring.workers.devices import crew_opener
 
     asked: dict[str, Any] = {"progress": "off", **settings, "inputs": inputs, "output": output}
     if not isinstance(inputs, str) and isinstance(inputs, Sequence) and not inputs:
@@ -60,10 +59,10 @@ def run_file(
             raise UsageError("inputs is empty. Fix: name a file, or run= for candidates by id")
         asked["inputs"] = None
     with named_as_keywords():
-        config, devices = from_keywords(configured, asked)
+        config, crew = from_keywords(configured, asked)
         if config.output.path == "-":
             raise UsageError("output '-': run_file writes a file, not stdout. Fix: name a file")
-        open_model = _open if devices is None else partial(open_workers, devices)
+        open_model = _open if crew is None else crew_opener(crew)
         config = replace(config, notify=lambda message: notify(as_keywords(message)))
         if is_folder(config.output.path):
             return run_folder(config, open_model, lambda wanted: find(wanted).revision, signals=signals)[0]

@@ -85,6 +85,8 @@ class RunSettings(ModelSettings, total=False):
     qrels: StrPath | None
     measures: str | Sequence[str] | None
     devices: str | Sequence[str] | None
+    ray: str | None
+    workers: int | str | None
     cache: StrPath | None
     cascade: str | None
     cascade_sample: int | None

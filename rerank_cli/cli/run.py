@@ -26,6 +26,7 @@ from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 if TYPE_CHECKING:
     from rerank_cli.run.folders.figures import FolderSummary
     from rerank_cli.run.options import RunConfig
+    from rerank_cli.run.scoring.workers.devices import Crew
     from rerank_cli.run.summary import Summary
 
 taken = partial(flag, panel=declare.INPUT)
@@ -50,6 +51,15 @@ def configured(
         "One worker process each: 0,1 or cuda:0,cuda:1 or all, or cpu,cpu.",
         "LIST",
         autocompletion=completion.devices,
+    ),
+    ray: str | None = speed(
+        None,
+        "Workers in a Ray cluster: HOST:PORT, auto (one that runs here) or local (start one). Alone: RAY_ADDRESS, else "
+        "a cluster that runs on this machine, else local.",
+        "[ADDRESS]",
+    ),
+    workers: str | None = speed(
+        None, "With --ray: workers, one a card or CPU [default: 1 to as many as there is room for].", "N|MIN..MAX"
     ),
     cache: str | None = speed(None, "Score cache: only pairs that are not in it are scored.", "FILE", local=True),
     cascade: str | None = speed(
@@ -95,8 +105,8 @@ def configured(
     metrics: str | None = shown(
         None, "Keep figures for Prometheus' textfile collector here (NAME.prom).", "FILE", local=True
     ),
-) -> tuple[RunConfig, tuple[str, ...] | None]:
-    """The configuration of a run, without its streams, and the devices of its workers. Raises UsageError.
+) -> tuple[RunConfig, Crew | None]:
+    """The configuration of a run, without its streams, and where its workers are, if any. Raises UsageError.
 
     `api/files.py` calls it from Python with the same names.
     """
@@ -104,12 +114,17 @@ def configured(
     from rerank_cli.run.folders.inputs import is_folder
     from rerank_cli.run.options import Cascade, RunConfig
     from rerank_cli.run.scoring.workers.devices import device_list
+    from rerank_cli.run.scoring.workers.ray_places import RayOptions
     from rerank_cli.run.shard import parse
 
     part = None if shard is None else parse(shard, os.environ)
     records, where = given(), place()
     if devices is not None and where["device"] != "auto":
         raise UsageError("--device and --devices: give one of them")
+    if devices is not None and ray is not None:
+        raise UsageError("--devices and --ray: give one of them")
+    if workers is not None and ray is None:
+        raise UsageError("--workers needs --ray. Fix: --devices for workers on this machine, or --ray")
     options = model.model_of(reading, lambda: where, passages)
     ordering = ranking()
     layers = options.family.cutoff_layers or ()
@@ -151,7 +166,11 @@ def configured(
     if part and is_folder(output):
         what = "a shard is a part of one output, and in an output folder equal commands share the files"
         raise UsageError(f"--shard {shard}: {what}. Fix: leave --shard out, or -o with a file")
-    return config.sharded(part) if part else config, None if devices is None else device_list(devices)
+    if part:
+        config = config.sharded(part)
+    if ray is not None:
+        return config, RayOptions.parse(ray, workers, options.device, cascade=cascade is not None)
+    return config, None if devices is None else device_list(devices)
 
 
 @declare.command
@@ -186,10 +205,10 @@ def run(
     from rerank_cli.run.folders.inputs import expanded, is_folder
     from rerank_cli.run.folders.work import run_folder
     from rerank_cli.run.job import run as run_job
-    from rerank_cli.run.scoring.workers.devices import open_workers
+    from rerank_cli.run.scoring.workers.devices import crew_opener
     from rerank_cli.run.signals import die_of
 
-    plan, devices = configured()
+    plan, crew = configured()
     notify = notifier(quiet, as_json=plan.progress is ProgressMode.JSON)
     plan = replace(
         plan,
@@ -198,7 +217,7 @@ def run(
         notify=notify,
         command=without_secrets(shlex.join(["rerank", *sys.argv[1:]])),
     )
-    open_model = start_session if devices is None else partial(open_workers, devices)
+    open_model = start_session if crew is None else crew_opener(crew)
     rejected: int
     if is_folder(plan.output.path):
         whole, stop = run_folder(plan, open_model, lambda wanted: find(wanted).revision)

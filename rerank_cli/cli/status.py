@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import orjson
 import typer
 
@@ -66,6 +69,7 @@ def status(
             ("pace", pace + (f", {eta:,.0f} s to go" if eta is not None else "")),
             ("rejected", f"{progress['rejected']:,} records"),
         ]
+        rows += [("workers", line) for line in by_node(progress.get("workers", []))]
     if found.checkpoint:
         settings = [f"{name} {value}" for name, value in found.checkpoint.fingerprint.items() if value is not None]
         committed = f"{found.checkpoint.counts['records']:,} records, {found.age_seconds:,.0f} s ago"
@@ -120,6 +124,16 @@ def _folder(output: str, as_json: bool) -> None:
         rows.append(("command", found.command))
     for name, value in rows:
         typer.echo(f"{name:<10}  {value}")
+
+
+def by_node(workers: list[dict[str, Any]]) -> Iterator[str]:
+    """`10.0.0.5: 8 ready (cuda), 1,024 pairs`, a line for each node."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for worker in workers:
+        place = (worker["node"] or "no node yet", worker["state"], worker["device"])
+        groups.setdefault(place, []).append(worker["pairs"])
+    for (node, state, device), pairs in sorted(groups.items()):
+        yield f"{node}: {len(pairs)} {state} ({device}), {sum(pairs):,} pairs"
 
 
 def _training(output: str, as_json: bool) -> None:

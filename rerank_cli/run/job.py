@@ -338,6 +338,8 @@ class _Job:
             session = self.open_model(self.config.model)
         if isinstance(session, Workers) and self.share is None:
             stack.enter_context(session)
+        if isinstance(session, Workers):
+            self.stats.workers = session.shown
         self.work_before = replace(session.work)
         facts = session.facts
         quantized = "" if facts.quantize == "none" else f" and {facts.quantize}"
@@ -395,7 +397,7 @@ class _Job:
             quarantine=commit.quarantine,
             judged=commit.judged,
             counts=self.stats.counts(),
-            progress=snapshot(self.stats),
+            progress=snapshot(self.stats) | {"workers": []},
             before=self.part.before if self.part else 0,
         )
         self.state.save(self.checkpoint)

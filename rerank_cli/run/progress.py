@@ -43,6 +43,8 @@ class Figures(Protocol):
     def eta_seconds(self) -> float | None: ...
     @property
     def elapsed(self) -> float: ...
+    @property
+    def workers(self) -> Callable[[], list[dict[str, Any]]]: ...
 
 
 def snapshot(stats: Figures) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def snapshot(stats: Figures) -> dict[str, Any]:
         "share_done": None if share is None else round(share, 4),
         "eta_seconds": None if eta is None else round(eta, 1),
         "elapsed_seconds": round(stats.elapsed, 2),
+        "workers": stats.workers(),
     }
 
 

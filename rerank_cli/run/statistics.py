@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rerank_cli.run.chunks import Chunk
 
@@ -29,7 +29,7 @@ class RunStatistics:
     """Counts of written chunks, and progress within the chunks that are being scored.
 
     `empty` counts queries without candidates. `seconds` is the time by stage; stages overlap, so that their sum may
-    exceed `elapsed`. Without `by_rows`, `scored` counts nothing.
+    exceed `elapsed`. Without `by_rows`, `scored` counts nothing. `workers` shows each worker of the run, if it has any.
     """
 
     records: int = 0
@@ -48,6 +48,7 @@ class RunStatistics:
     finished: bool = False
     by_rows: bool = True
     resumed_records: int = 0
+    workers: Callable[[], list[dict[str, Any]]] = list
     _unwritten: dict[int, _Unwritten] = field(default_factory=dict)  # by number of the chunk
     _pairs_before: int = 0
     _tokens_before: int = 0

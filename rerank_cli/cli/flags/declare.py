@@ -47,6 +47,9 @@ _PANELS = (
     PROGRESS,
 )  # fmt: skip
 _FIRST = ("model", "output", "top_n")  # come first in every help text
+_ALONE = {
+    "--ray": re.compile(r"auto|local|[a-z]+://.*|(\[[0-9a-fA-F:]+\]|[\w.-]+):\d+")
+}  # the word after it is its value
 _LOWEST = re.compile(r"; x>=[\d.]+|x>=[\d.]+; |\s*\[x>=[\d.]+\]")
 
 
@@ -176,6 +179,7 @@ class FlagCommand(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        args = with_values(args)
         given = list(args)
         try:
             return super().parse_args(ctx, args)
@@ -207,6 +211,16 @@ class FlagCommand(TyperCommand):
             if panel in groups:
                 with formatter.section(panel):
                     formatter.write_dl(groups[panel])
+
+
+def with_values(args: list[str]) -> list[str]:
+    """The arguments with an empty value for flags that stand alone: typer has no flags whose value may be left out."""
+    found = list(args)
+    for place in reversed(range(len(found))):
+        value = _ALONE.get(found[place])
+        if value and "--" not in found[:place] and not any(map(value.fullmatch, found[place + 1 : place + 2])):
+            found[place] += "="
+    return found
 
 
 def _given_as(flag: Any, value: Any, source: Any, ctx: Any) -> str:

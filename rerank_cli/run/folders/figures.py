@@ -41,6 +41,10 @@ class FolderStatistics:
         if self._share_before is None:
             self._share_before = self.share_done or 0.0
 
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers of the file at hand, if it has any."""
+        return self.current.workers() if self.current else []
+
     def begin(self, item: Item) -> RunStatistics:
         """The statistics of a file that begins."""
         self.current, self.current_bytes = RunStatistics(), item.size

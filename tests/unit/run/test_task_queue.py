@@ -25,7 +25,7 @@ def parts(count, fails=False):
 
 
 def task_queue(slices, window=4):
-    return TaskQueue(Ahead(slices), Journal(None, {}, lambda: 0), window)
+    return TaskQueue(Ahead(slices), Journal(None, {}, lambda: 0), lambda: window)
 
 
 def take(hand):

@@ -1,11 +1,11 @@
-"""`--devices`: the worker processes of a run, and how each opens its model."""
+"""`--devices`: the worker processes of a run, and how each opens its model. Chooses between them and a Ray cluster."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,10 +15,19 @@ from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.run.scoring.workers.pool import Workers
+from rerank_cli.run.scoring.workers.ray_places import RayOptions, RayWorkers
 from rerank_cli.run.scoring.workers.transport import Place, Resizable
 
 _ALL = ("all",)
 _NAMES = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+Crew = tuple[str, ...] | RayOptions
+"""Where the workers of a run are: devices of this machine, or a Ray cluster."""
+
+
+def crew_opener(crew: Crew) -> Callable[[ModelOptions], Workers]:
+    """A function that opens a model in workers there."""
+    return RayWorkers(crew) if isinstance(crew, RayOptions) else partial(open_workers, crew)
 
 
 def device_list(text: str) -> tuple[str, ...]:

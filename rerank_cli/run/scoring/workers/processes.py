@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from rerank_cli.run.scoring.workers.messages import Answer, Logged, Order
-from rerank_cli.run.scoring.workers.transport import Link, OpenSession, Place
+from rerank_cli.run.scoring.workers.transport import Ended, Link, OpenSession, Place
 from rerank_cli.run.scoring.workers.worker import Sender, serve
 from rerank_cli.run.threads import Behind
 
@@ -33,6 +34,9 @@ _WAITING_ORDERS = 4
 
 class ProcessTransport:
     """See `Transport`."""
+
+    flag = "--devices"
+    window = 4
 
     def __init__(self) -> None:
         self._woken, self._waker = multiprocessing.Pipe(duplex=False)
@@ -63,6 +67,9 @@ class ProcessTransport:
         with suppress(OSError):  # closed, nobody waits any more
             self._waker.send_bytes(b"!")
 
+    def shortage(self) -> str:
+        return "none: a process has its place at once"
+
     def close(self) -> None:
         self._woken.close()
         self._waker.close()
@@ -70,6 +77,8 @@ class ProcessTransport:
 
 class ProcessLink:
     """See `Link`."""
+
+    here = True
 
     def __init__(self, open_session: OpenSession) -> None:
         context = multiprocessing.get_context("spawn")
@@ -79,6 +88,7 @@ class ProcessLink:
         self.process.start()
         theirs.close()
         self._outbox = Behind[Order](self.pipe.send, depth=_WAITING_ORDERS)
+        self.node = socket.gethostname()
 
     def tell(self, order: Order) -> None:
         with suppress(OSError):
@@ -93,7 +103,7 @@ class ProcessLink:
     def kill(self) -> None:
         self.process.kill()
 
-    def end(self) -> str:
+    def end(self) -> Ended:
         self.process.join(_GRACE)
         self.process.kill()
         self.process.join()
@@ -102,9 +112,9 @@ class ProcessLink:
         self.pipe.close()
         code = self.process.exitcode or 0
         if code >= 0:
-            return f"ended with exit code {code}"
+            return Ended(f"ended with exit code {code}")
         name = signal.Signals(-code).name
-        return f"died of {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+        return Ended(f"died of {name}{' (out of memory?)' if name == 'SIGKILL' else ''}")
 
 
 def _main(pipe: Connection[Any, Any], open_session: OpenSession, log_level: int) -> None:
@@ -120,13 +130,15 @@ def _main(pipe: Connection[Any, Any], open_session: OpenSession, log_level: int)
         os._exit(0)
     sender = Sender(pipe, lambda: os._exit(0))
     logger = logging.getLogger(_LOGGER)
-    logger.handlers, logger.propagate = [_LogHandler(sender)], False
+    logger.handlers, logger.propagate = [SentLog(sender)], False
     logger.setLevel(log_level)
     serve(pipe, sender, open_session)
     os._exit(0)  # threads of native libraries cannot be joined
 
 
-class _LogHandler(logging.Handler):
+class SentLog(logging.Handler):
+    """Sends a worker's log lines to the job."""
+
     def __init__(self, sender: Sender) -> None:
         super().__init__()
         self._sender = sender

@@ -1,13 +1,13 @@
 """The slices of a run in workers: handed out in order, finished in any order, passed on in order.
 
-At most `window` slices are between the first unscored one and the last one handed out, so that a slow worker does not
+At most `window()` slices are between the first unscored one and the last one handed out, so that a slow worker does not
 make the results of the others pile up.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Reversible
+from collections.abc import Callable, Iterator, Reversible
 from dataclasses import dataclass, field
 
 from rerank_cli.engine.plan import Index
@@ -20,12 +20,15 @@ from rerank_cli.run.threads import Ahead
 
 @dataclass(slots=True)
 class Task:
-    """A slice that was handed out, its finished rows, and how workers died on it."""
+    """A slice that was handed out, its finished rows, and how workers died on it; `lost` counts those that died with
+    their node.
+    """
 
     part: Slice
     notes: SliceNotes
     carried: CarriedNotes
     deaths: list[str] = field(default_factory=list)
+    lost: int = 0
     scores: PairScores | None = None
 
     def note(self, pairs: Index, scores: Logits) -> None:
@@ -44,7 +47,7 @@ class Task:
 class TaskQueue:
     """The slices that `feed` yields, each with its notes in the journal."""
 
-    def __init__(self, feed: Ahead[Slice], journal: Journal, window: int) -> None:
+    def __init__(self, feed: Ahead[Slice], journal: Journal, window: Callable[[], int]) -> None:
         self._feed = feed
         self._journal = journal
         self._window = window
@@ -54,7 +57,7 @@ class TaskQueue:
 
     @property
     def has_room(self) -> bool:
-        return bool(self._returned) or len(self._out) < self._window
+        return bool(self._returned) or len(self._out) < self._window()
 
     @property
     def first(self) -> Task | None:
@@ -65,7 +68,7 @@ class TaskQueue:
         """The next slice to score, returned ones first; None if there is none yet."""
         if self._returned:
             return self._returned.popleft()
-        if len(self._out) >= self._window or self._failure is not None:
+        if len(self._out) >= self._window() or self._failure is not None:
             return None
         try:
             found = self._feed.take()
