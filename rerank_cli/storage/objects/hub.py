@@ -88,6 +88,8 @@ def _problem(error: Any) -> OSError:
     if name in ("OfflineModeIsEnabled", "LocalEntryNotFoundError"):
         return StoreError("the Hub cannot be reached (HF_HUB_OFFLINE is set, or there is no network)")
     status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 404:
+        return FileNotFoundError(2, "there is no such file")
     if status in (401, 403):
         return StoreError(f"access is denied ({status}). Fix: hf auth login, or HF_TOKEN")
     return StoreError(f"the Hub answered {status}" if status else f"the Hub does not answer ({name})")
