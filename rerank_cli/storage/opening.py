@@ -47,6 +47,9 @@ class Counted(io.RawIOBase):
         self._stream = stream
         self._path = path
         self._owned = owned
+        # Without a copy of the bytes; a buffered stream would wait to fill the buffer.
+        buffered = isinstance(stream, io.BufferedReader)
+        self._into = getattr(stream, "readinto1" if buffered else "readinto", None)
         self._head = b""
         self.taken = 0
 
@@ -63,6 +66,13 @@ class Counted(io.RawIOBase):
         return self._head
 
     def readinto(self, buffer: Any) -> int:
+        if not self._head and self._into is not None and self.when_idle is None:
+            try:
+                count: int = self._into(buffer) or 0
+            except OSError as error:
+                raise InputError(f"{self._path}: cannot be read: {error.strerror or error}") from error
+            self.taken += count
+            return count
         # Reading on after the head may block, but the head is shorter than any record: a reader needs more anyway.
         room = len(buffer) - len(self._head)
         block = self._head + self._read(room) if room > 0 else self._head[: len(buffer)]

@@ -75,7 +75,7 @@ def test_every_command_reads_from_a_bucket(files, capfd):
     assert "Paris" in shown
     given = ("--input", files / "in.jsonl", "--summary", files / "summary.json")
     command("report", files / "out.jsonl", *given, "--qrels", files / "qrels.trec", "-o", files / "page.html")
-    assert files.get("page.html").startswith(b"<!")
+    assert b"<!DOCTYPE html>" in files.get("page.html")
     texts = ("--queries", files / "beir/queries.jsonl", "--corpus", files / "beir/corpus.jsonl")
     command("mine", files / "run.trec", "--qrels", files / "qrels.trec", *texts, "-o", files / "mined.jsonl")
     assert json.loads(files.get("mined.jsonl")) == {"query": "what is a panda?", "pos": ["a bear"], "neg": ["hi"]}

@@ -148,7 +148,7 @@ def _read(store: WritableStore, key: str) -> tuple[Facts, dict[str, Any]]:
     for _ in range(20):
         facts = store.facts(key)
         try:
-            found = orjson.loads(store.read(key, 0, facts.size, facts.version))
+            found = orjson.loads(bytes(store.read(key, 0, facts.size, facts.version)))
         except StoreError:
             continue  # renewed meanwhile
         if not isinstance(found, dict) or "token" not in found or "holder" not in found:

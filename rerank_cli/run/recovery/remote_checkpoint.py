@@ -177,7 +177,7 @@ class RemoteCheckpoint:
         with self._using() as (store, key):
             try:
                 facts = store.facts(key)
-                found = orjson.loads(store.read(key, 0, facts.size, facts.version))
+                found = orjson.loads(bytes(store.read(key, 0, facts.size, facts.version)))
                 if found["kind"] != _KIND:
                     raise ValueError
                 parts, lengths = found["parts"], found["lengths"]
@@ -242,7 +242,7 @@ def is_ours(path: str) -> bool:
     head = b'{"kind":"' + _KIND.encode()
     try:
         facts = store.facts(key)
-        return store.read(key, 0, min(facts.size, len(head)), facts.version) == head
+        return bytes(store.read(key, 0, min(facts.size, len(head)), facts.version)) == head
     except FileNotFoundError:
         return True
     except OSError as error:
@@ -275,7 +275,7 @@ def _packed(segments: Sequence[tuple[str, bytes]]) -> bytes:
 def _whole(store: WritableStore, key: str) -> bytes | None:
     try:
         facts = store.facts(key)
-        return store.read(key, 0, facts.size, facts.version)
+        return bytes(store.read(key, 0, facts.size, facts.version))
     except FileNotFoundError:
         return None
 

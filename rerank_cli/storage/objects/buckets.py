@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rerank_cli.display import shown
 from rerank_cli.errors import UsageError
-from rerank_cli.storage.objects.store import ChangedObject, Facts, StoreError
+from rerank_cli.storage.objects.store import Buffer, ChangedObject, Facts, StoreError
 
 T = TypeVar("T")
 _RETRY = {
@@ -72,15 +72,15 @@ class ObjectStore:
 
         return self._tried(ask)
 
-    def read(self, key: str, start: int, length: int, version: str) -> bytes:
+    def read(self, key: str, start: int, length: int, version: str) -> Buffer:
         condition = {} if version.startswith("@") else {"if_match": version}
         options = {"range": (start, start + length), **condition}
 
-        def ask() -> bytes:
-            data = bytes(self._api.get(self._store, key, options=options).bytes())
+        def ask() -> Buffer:
+            data = self._api.get(self._store, key, options=options).bytes()
             if len(data) != length:
                 raise StoreError(f"the answer has {len(data):,} bytes (expected {length:,})")
-            return data
+            return cast("Buffer", data)
 
         return self._tried(ask) if length else b""
 

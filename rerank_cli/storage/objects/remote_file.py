@@ -15,7 +15,7 @@ from typing import Any
 
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError
-from rerank_cli.storage.objects.store import Facts
+from rerank_cli.storage.objects.store import Buffer, Facts
 from rerank_cli.storage.objects.stores import store_of
 
 BLOCK_BYTES = 4 << 20
@@ -36,7 +36,7 @@ class RemoteFile(io.RawIOBase):
             self.facts: Facts = self._store.facts(self._key)
         except OSError as error:
             raise unreadable(path, error) from error
-        self._blocks: OrderedDict[int, Future[bytes]] = OrderedDict()
+        self._blocks: OrderedDict[int, Future[Buffer]] = OrderedDict()
         self._at = 0
         self._pool: ThreadPoolExecutor | None = None
         self._lock = Lock()
@@ -92,7 +92,7 @@ class RemoteFile(io.RawIOBase):
         self._at += len(part)
         return part
 
-    def _block(self, number: int) -> bytes:
+    def _block(self, number: int) -> Buffer:
         with self._lock:
             before = self._blocks.get(number - 1)
             wanted = self._blocks.get(number)
@@ -118,19 +118,19 @@ class RemoteFile(io.RawIOBase):
                 del self._blocks[number]
             raise unreadable(self.name, error) from error
 
-    def _request(self, number: int) -> Future[bytes]:
+    def _request(self, number: int) -> Future[Buffer]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="read-ahead")
         return self._pool.submit(self._load, number)
 
-    def _fetch(self, number: int, found: Future[bytes]) -> None:
+    def _fetch(self, number: int, found: Future[Buffer]) -> None:
         """In this thread: a single block needs no other."""
         try:
             found.set_result(self._load(number))
         except OSError as error:
             found.set_exception(error)
 
-    def _load(self, number: int) -> bytes:
+    def _load(self, number: int) -> Buffer:
         start = number * BLOCK_BYTES
         return self._store.read(self._key, start, min(BLOCK_BYTES, self.facts.size - start), self.facts.version)
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+Buffer: TypeAlias = bytes | memoryview
+"""Bytes, or an object with their buffer protocol that a library gave: `bytes` and `memoryview` take both."""
 
 
 class StoreError(OSError):
@@ -39,7 +42,7 @@ class Store(Protocol):
 
     def facts(self, key: str) -> Facts: ...
 
-    def read(self, key: str, start: int, length: int, version: str) -> bytes:
+    def read(self, key: str, start: int, length: int, version: str) -> Buffer:
         """`length` bytes from `start` on, which must be inside the object. ChangedObject if it has another version."""
 
     def listed(self, folder: str) -> Iterator[tuple[str, Facts]]:
