@@ -91,7 +91,9 @@ def configured(
     on_changed: OnChanged = recovery(
         OnChanged.FAIL, "If input or settings are not those of the unfinished run: fail, or start over and say so."
     ),
-    checkpoint: str | None = recovery(None, "Keep the checkpoint here; output to stdout has no other.", "FILE"),
+    checkpoint: str | None = recovery(
+        None, "Keep the checkpoint here, also in a bucket; output to stdout has no other.", "FILE"
+    ),
     commit_interval: float | None = recovery(
         None, "Make finished work durable this often [default: 1, Parquet 15].", "SECONDS", min=0
     ),
@@ -192,6 +194,7 @@ def run(
 
     Reads JSONL, JSON, CSV, TSV, Parquet and Arrow, also compressed with gzip, zstd, bz2, lz4 or xz. Format and shape
     are recognised. The suffix of the output selects its format; .gz, .zst, .bz2, .lz4 or .xz after it compresses.
+    Inputs may be s3://, gs://, az://, hf:// or https://, outputs s3://, gs:// or az:// (docs/remote.md).
 
     With a folder as output (a slash at its end, or an existing one), each file of INPUT, which may be a folder or a
     pattern like 'in/**/*.parquet', becomes a file in it. Equal commands, on any machines, share the files.

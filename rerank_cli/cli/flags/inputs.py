@@ -23,7 +23,7 @@ by_id = partial(declare.flag, panel=declare.BY_ID)
 
 def given(
     inputs: list[str] | None = typer.Argument(
-        None, metavar="INPUT", help="Files or patterns to read, folders with -o DIR/; - or nothing is stdin."
+        None, metavar="INPUT", help="Files or patterns, local or remote; folders with -o DIR/; - or nothing is stdin."
     ),
     input_format: InputFormat = flag(InputFormat.AUTO, "Format of INPUT or --run, where it is not recognised."),
     shape: Shape | None = flag(None, "Shape of the records [default: by the first record]."),
