@@ -39,7 +39,7 @@ def test_a_page_and_the_terminals_version(files):
     [
         (["-o", "-"], 2, "--output cannot be -"),
         (["-o", "none/report.html"], 7, "its folder does not exist"),
-        (["--summary", "none.json"], 4, "cannot be read"),
+        (["--summary", "none.json"], 4, "there is no such file"),
         (["-o", "out.jsonl", "--overwrite"], 6, "out.jsonl"),
     ],
 )

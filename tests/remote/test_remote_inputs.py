@@ -13,14 +13,15 @@ from web_server import WebServer
 
 from rerank_cli.cli.main import app
 from rerank_cli.display import without_secrets
-from rerank_cli.errors import InputError, UsageError
+from rerank_cli.errors import InputError, OutputError, UsageError
 from rerank_cli.formats import ById, InputOptions, open_source
 from rerank_cli.formats.corpus.files import beir_folder
 from rerank_cli.storage.listing import expanded
-from rerank_cli.storage.objects import remote_file, web
+from rerank_cli.storage.objects import remote_file, stores, web
 from rerank_cli.storage.objects.buckets import ObjectStore
 from rerank_cli.storage.objects.stores import store_of
 from rerank_cli.storage.opening import open_bytes, read_whole, stamp_of
+from rerank_cli.storage.outputs import write_whole
 from rerank_cli.storage.remote import matching
 
 TEXTS = {"d1": "hi", "d2": "a bear", "d3": "Berlin", "d4": "Paris"}
@@ -175,6 +176,20 @@ def test_what_cannot_be_read_is_one_line(bucket, path, error, message):
     with pytest.raises(error, match=message) as found:
         stamp_of(path.replace("BUCKET", bucket.name))
     assert "\n" not in str(found.value)
+
+
+def test_a_store_that_denies_access_is_one_line(bucket, monkeypatch):
+    server = WebServer()
+    server.faults = [403] * 9
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    stores._bucket.cache_clear()
+    try:
+        with pytest.raises(InputError, match=r"a.jsonl: cannot be read: access is denied. Fix: check the credentials"):
+            stamp_of(bucket / "a.jsonl")
+        with pytest.raises(OutputError, match=r"s.json: cannot be written: access is denied. Fix: check the cred"):
+            write_whole(bucket / "s.json", b"{}")
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(
