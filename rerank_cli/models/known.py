@@ -9,6 +9,7 @@ ENCODER = "encoder"
 MODULAR = "encoder-modules"
 DECODER = "decoder"
 CLASSIFIER = "decoder-classifier"
+BIDIRECTIONAL = "decoder-mean"
 LAYERWISE = "layerwise"
 LIGHTWEIGHT = "lightweight"
 
@@ -48,6 +49,9 @@ KNOWN: tuple[KnownModel, ...] = (
     ),
     KnownModel("mixedbread-ai/mxbai-rerank-base-v2", DECODER, "494 M", 32768, "Apache-2.0", "100+ languages"),
     KnownModel("mixedbread-ai/mxbai-rerank-large-v2", DECODER, "1.54 B", 32768, "Apache-2.0", "100+ languages"),
+    KnownModel(
+        "nvidia/llama-nemotron-rerank-1b-v2", BIDIRECTIONAL, "1.24 B", 8192, "NVIDIA Open", "26 languages, long"
+    ),
     KnownModel("cross-encoder/ms-marco-MiniLM-L6-v2", ENCODER, "23 M", 512, "Apache-2.0", "English, fast"),
     KnownModel("cross-encoder/ms-marco-MiniLM-L12-v2", ENCODER, "33 M", 512, "Apache-2.0", "English"),
     KnownModel("cross-encoder/ms-marco-electra-base", ENCODER, "109 M", 512, "Apache-2.0", "English"),

@@ -22,7 +22,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint, one_line
@@ -44,6 +44,8 @@ AnyModel = TypeVar("AnyModel", bound=nn.Module)
 def stock_config(checkpoint: Checkpoint) -> Any:
     """The configuration as transformers reads it. Raises ModelError if transformers cannot read it."""
     try:
+        if checkpoint.own_type is not None:
+            return CONFIG_MAPPING[checkpoint.config["model_type"]].from_dict(dict(checkpoint.config))
         return AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=False)
     except StrictDataclassError as error:
         raise ModelError(f"{checkpoint.name}: config.json: {_misfit(error, checkpoint)}") from error
@@ -75,6 +77,8 @@ def load_stock(
     more layers than the configuration says.
     """
     kwargs: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    if config is None and checkpoint.own_type is not None:
+        config = stock_config(checkpoint)
     if config is not None:
         kwargs["config"] = config
     try:

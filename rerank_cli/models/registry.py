@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.known import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.known import BIDIRECTIONAL, CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.labels import labels_of
 from rerank_cli.models.stated import LOGIT_SCORE, stated_by
+from rerank_cli.models.translated import LLAMA_BIDIRECTIONAL
 
 _AFTER_POOLING = {"Dense", "LayerNorm", "Normalize", "Dropout"}
 
@@ -25,6 +27,11 @@ def identify(checkpoint: Checkpoint) -> str:
     language_model = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
     causal = is_causal(checkpoint)
     kinds = [module.kind for module in checkpoint.modules]
+    if checkpoint.own_type == LLAMA_BIDIRECTIONAL:
+        _refuse_other_pooling(checkpoint, architectures)
+        return BIDIRECTIONAL
+    if causal and config.get("is_causal") is False:
+        raise ModelError(f"{where}: type {model_type} without the causal mask is not supported (is_causal false)")
     if any(name.endswith("ForSequenceClassification") for name in architectures):
         if model_type not in known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
             if "auto_map" in config:
@@ -62,6 +69,22 @@ def _refuse_other_modules(checkpoint: Checkpoint, kinds: list[str], expected: li
     if kinds != expected and stated_by(checkpoint).by_modules:
         what = f"modules.json lists {', '.join(kinds)} (expected {', '.join(expected)} for this architecture)"
         raise ModelError(f"{checkpoint.name}: {what}")
+
+
+def _refuse_other_pooling(checkpoint: Checkpoint, architectures: list[str]) -> None:
+    """Raise ModelError for a bidirectional Llama that is not a reranker with one label, averaged over its tokens."""
+    config, where = checkpoint.config, f"{checkpoint.name}: a bidirectional Llama"
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise ModelError(f"{where} without a head ({', '.join(architectures)}). A bi-encoder gives no score for a pair")
+    if config["is_causal"] is not False:
+        raise ModelError(f"{where} with is_causal {config['is_causal']!r} (expected false)")
+    if config.get("pooling", "avg") != "avg":
+        raise ModelError(f"{where} with pooling {config['pooling']!r} is not supported (expected 'avg')")
+    temperature = config.get("temperature", 1.0)
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not temperature > 0:
+        raise ModelError(f"{where} with temperature {temperature!r} (expected a number above 0)")
+    if len(labels_of(checkpoint)) != 1:
+        raise ModelError(f"{where} with {len(labels_of(checkpoint))} labels is not supported (expected one)")
 
 
 def half_precision(checkpoint: Checkpoint, family: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 from rerank_cli.models.checkpoint import Checkpoint, read_object
-from rerank_cli.models.known import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.known import BIDIRECTIONAL, CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
 from rerank_cli.models.labels import Label, choose_label, labels_of
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
@@ -33,6 +33,7 @@ _FAMILIES: Mapping[str, tuple[Profile | None, set[str]]] = {
     MODULAR: (profiles.ENCODER, set()),
     DECODER: (None, {"profile", "adapter"}),
     CLASSIFIER: (None, {"profile", "adapter"}),
+    BIDIRECTIONAL: (profiles.NEMOTRON, set()),
     LAYERWISE: (profiles.LAYERWISE, _LAYERED),
     LIGHTWEIGHT: (profiles.LIGHTWEIGHT, _LAYERED | {"layer_heads", "compress_layers", "compress_ratio", "softcap"}),
 }
@@ -175,7 +176,7 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
         sources |= {"truncation_side": OF_FILE + stated.sources.get("keeps_end", "tokenizer.json")} if keeps_end else {}
     else:
         rule = _rule(profile, checkpoint, tokenizer, choice.chat)
-        rule = replace(rule, shares_prefix=family not in {ENCODER, MODULAR})
+        rule = replace(rule, shares_prefix=family not in {ENCODER, MODULAR, BIDIRECTIONAL})
         remarks += ["the tokenizer states truncation_side left: not applied to a prompt"] if keeps_end else []
     usual = rule.max_length == profiles.ENCODER.max_length and not choice.source.endswith(profiles.SAVED_PROFILE)
     sources["max_length"] = BUILT_IN if usual else choice.source
@@ -254,8 +255,12 @@ def _rule(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer, ch
         found = [tokenizer.ids(fill(piece, prompt=profile.prompt)) for piece in pieces]
         return np.concatenate([np.zeros(0, np.int32), *found])
 
-    first = np.array(_first_token(profile, checkpoint, tokenizer), dtype=np.int32)
     prefix, suffix = ids(profile.prefix), ids(profile.suffix)
+    if profile.bos == "tokenizer":
+        first, last = tokenizer.around_text()
+        suffix = np.concatenate((suffix, last))
+    else:
+        first = np.array(_first_token(profile, checkpoint, tokenizer), dtype=np.int32)
     template = PairTemplate(np.concatenate((first, prefix)), ids(profile.middle), suffix)
     cut = Cut.LONGEST if profile.truncation_rule is TruncationRule.LONGEST_FIRST else Cut.PASSAGE
     if chat and profile.truncation_rule is chat.profile.truncation_rule:

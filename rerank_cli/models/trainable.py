@@ -105,6 +105,9 @@ def load_trainable(recipe: Recipe, placement: Placement, part: TrainedPart) -> T
     if recipe.reading.label is not None:
         what = f"{recipe.checkpoint.name}: a classifier with several labels is scored but not trained"
         raise ModelError(f"{what}. Fix: --model with one label, or the encoder that it was made of")
+    if recipe.checkpoint.own_type is not None:
+        what = f"{recipe.checkpoint.name}: type {recipe.checkpoint.own_type} is scored but not trained"
+        raise ModelError(f"{what}. Fix: --model of a type that transformers has")
     if recipe.family in {LAYERWISE, LIGHTWEIGHT}:
         made = _layered(recipe, placement, part)
     elif recipe.family in {DECODER, CLASSIFIER}:

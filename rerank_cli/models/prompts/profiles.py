@@ -38,8 +38,9 @@ class Profile:
     (`instructed_query`, if set, when there is an instruction), `passage` that of a passage. `{instruction}` is the
     query's (or passage's) instruction, `{prompt}` is `prompt`.
     The score is the logit of the answer `yes`, minus that of `no` if set, divided by `divide_by`. `bos` controls the
-    tokenizer's first token: `always`, `never`, or `auto`: present unless it is also the padding token. `max_length` is
-    the default limit, `query_share` the query's share of it.
+    tokenizer's first token: `always`, `never`, or `auto`: present unless it is also the padding token; `tokenizer` puts
+    the special tokens around the sequence that the tokenizer puts around a text. `max_length` is the default limit,
+    `query_share` the query's share of it.
     """
 
     name: str
@@ -69,8 +70,8 @@ class Profile:
             text = name.removeprefix("instructed_")
             if [slot for _, slot in pieces_of(getattr(self, name) or "{query}")].count(text) != 1:
                 raise UsageError(f"profile {self.name}: `{name}` must contain {{{text}}} exactly once")
-        if self.bos not in {"never", "always", "auto"}:
-            raise UsageError(f"profile {self.name}: bos is {self.bos!r} (expected never, always or auto)")
+        if self.bos not in {"never", "always", "auto", "tokenizer"}:
+            raise UsageError(f"profile {self.name}: bos is {self.bos!r} (expected never, always, auto or tokenizer)")
         if self.no is not None and self.yes is None:
             raise UsageError(f"profile {self.name}: an answer `no` needs an answer `yes`")
         if not (self.divide_by > 0 and 0 < self.query_share <= 1 and self.max_length > 0):
@@ -169,6 +170,15 @@ MXBAI = Profile(
     no="0",
     truncation_rule=TruncationRule.MODELCARD,
     max_length=8192,
+)
+# The card of llama-nemotron-rerank-1b-v2 tokenizes "question:{query} \n \n passage:{passage}" as one string. Llama 3's
+# tokenizer always splits after the last of several line ends, so that cutting there changes no id.
+NEMOTRON = Profile(
+    "nemotron",
+    query="question:{query} \n \n",
+    passage=" passage:{passage}",
+    bos="tokenizer",
+    max_length=512,
 )
 
 BUILT_IN = {profile.name: profile for profile in (BGE, QWEN3, MXBAI)}
