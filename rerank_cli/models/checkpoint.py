@@ -68,7 +68,7 @@ def resolve(name: str, revision: str | None = None, adapter: str | None = None, 
     folder, mark = _locate(name, revision, weights=weights)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name}: no config.json in {folder}")
-    config, own = translated(read_object(folder / "config.json"))
+    config, own = translated(read_object(folder / "config.json"), name)
     found = Checkpoint(name, folder, mark, config, modules=_modules(folder), own_type=own)
     _refuse_outside(folder)
     if adapter is None:

@@ -56,6 +56,10 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel("cross-encoder/ms-marco-MiniLM-L12-v2", ENCODER, "33 M", 512, "Apache-2.0", "English"),
     KnownModel("cross-encoder/ms-marco-electra-base", ENCODER, "109 M", 512, "Apache-2.0", "English"),
     KnownModel("Alibaba-NLP/gte-reranker-modernbert-base", ENCODER, "150 M", 8192, "Apache-2.0", "English, long"),
+    KnownModel("Alibaba-NLP/gte-multilingual-reranker-base", ENCODER, "306 M", 8192, "Apache-2.0", "70+ languages"),
+    KnownModel(
+        "jinaai/jina-reranker-v2-base-multilingual", ENCODER, "278 M", 1024, "CC-BY-NC-4.0", "100+ languages, code"
+    ),
     KnownModel("mixedbread-ai/mxbai-rerank-base-v1", ENCODER, "184 M", 512, "Apache-2.0", "English; padded (DeBERTa)"),
     KnownModel("cross-encoder/ettin-reranker-32m-v1", MODULAR, "32 M", 7999, "Apache-2.0", "English, long, fast"),
     KnownModel("cross-encoder/ettin-reranker-150m-v1", MODULAR, "150 M", 7999, "Apache-2.0", "English, long"),
