@@ -10,6 +10,7 @@ MODULAR = "encoder-modules"
 DECODER = "decoder"
 CLASSIFIER = "decoder-classifier"
 BIDIRECTIONAL = "decoder-mean"
+SEQ2SEQ = "encoder-decoder"
 LAYERWISE = "layerwise"
 LIGHTWEIGHT = "lightweight"
 
@@ -52,6 +53,9 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel(
         "nvidia/llama-nemotron-rerank-1b-v2", BIDIRECTIONAL, "1.24 B", 8192, "NVIDIA Open", "26 languages, long"
     ),
+    KnownModel("castorini/monot5-base-msmarco-10k", SEQ2SEQ, "223 M", 512, "not stated", "English; padded"),
+    KnownModel("castorini/monot5-3b-msmarco-10k", SEQ2SEQ, "2.85 B", 512, "not stated", "English; padded"),
+    KnownModel("unicamp-dl/mt5-base-mmarco-v2", SEQ2SEQ, "582 M", 512, "not found", "13 languages; padded"),
     KnownModel("cross-encoder/ms-marco-MiniLM-L6-v2", ENCODER, "23 M", 512, "Apache-2.0", "English, fast"),
     KnownModel("cross-encoder/ms-marco-MiniLM-L12-v2", ENCODER, "33 M", 512, "Apache-2.0", "English"),
     KnownModel("cross-encoder/ms-marco-electra-base", ENCODER, "109 M", 512, "Apache-2.0", "English"),

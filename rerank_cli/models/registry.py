@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.known import BIDIRECTIONAL, CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.known import (
+    BIDIRECTIONAL,
+    CLASSIFIER,
+    DECODER,
+    ENCODER,
+    LAYERWISE,
+    LIGHTWEIGHT,
+    MODULAR,
+    SEQ2SEQ,
+)
 from rerank_cli.models.labels import labels_of
 from rerank_cli.models.stated import LOGIT_SCORE, stated_by
 from rerank_cli.models.translated import LLAMA_BIDIRECTIONAL
 
+_ENCODER_DECODERS = ("t5", "mt5")
 _AFTER_POOLING = {"Dense", "LayerNorm", "Normalize", "Dropout"}
 
 
@@ -30,6 +40,11 @@ def identify(checkpoint: Checkpoint) -> str:
     if checkpoint.own_type == LLAMA_BIDIRECTIONAL:
         _refuse_other_pooling(checkpoint, architectures)
         return BIDIRECTIONAL
+    if model_type in _ENCODER_DECODERS and any(name.endswith("ForConditionalGeneration") for name in architectures):
+        _refuse_other_modules(checkpoint, kinds, [])
+        if "duot5" in checkpoint.name.lower():
+            raise ModelError(f"{where}: compares two passages at a time (duoT5), and gives no score for a pair")
+        return SEQ2SEQ
     if causal and config.get("is_causal") is False:
         raise ModelError(f"{where}: type {model_type} without the causal mask is not supported (is_causal false)")
     if any(name.endswith("ForSequenceClassification") for name in architectures):
@@ -51,7 +66,7 @@ def identify(checkpoint: Checkpoint) -> str:
         raise ModelError(f"{where}: needs code from the checkpoint ({named}), which is never run")
     raise ModelError(
         f"{where}: not a reranker (architectures: {named}, expected …ForSequenceClassification, or …ForCausalLM of a "
-        "stock type). A bi-encoder gives no score for a pair"
+        "stock type, or T5). A bi-encoder gives no score for a pair"
     )
 
 
@@ -88,6 +103,6 @@ def _refuse_other_pooling(checkpoint: Checkpoint, architectures: list[str]) -> N
 
 
 def half_precision(checkpoint: Checkpoint, family: str) -> str:
-    """bf16 for checkpoints stored in it and for Gemma 2, which overflows fp16; else fp16, as the bge authors use."""
+    """bf16 for checkpoints stored in it, and for Gemma 2 and T5, which overflow fp16; else fp16, as bge does."""
     stored = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
-    return "bf16" if stored == "bfloat16" or family == LIGHTWEIGHT else "fp16"
+    return "bf16" if stored == "bfloat16" or family in {LIGHTWEIGHT, SEQ2SEQ} else "fp16"

@@ -181,7 +181,22 @@ NEMOTRON = Profile(
     max_length=512,
 )
 
-BUILT_IN = {profile.name: profile for profile in (BGE, QWEN3, MXBAI)}
+# Source: pygaggle, `T5BatchTokenizer` and `prediction_tokens`. The pieces are cut at spaces, where the tokenizers of T5
+# always split. An answer is one entry of the vocabulary; `mt5-3B` answers with a lone space instead of "false".
+MONOT5 = Profile(
+    "monot5",
+    query="Query: {query}",
+    passage="Document: {passage}",
+    suffix=("Relevant:",),
+    bos="tokenizer",
+    yes="true",
+    no="false",
+)
+MT5 = replace(MONOT5, name="mt5", yes="yes", no="no")
+MT5_3B = replace(MONOT5, name="mt5-3b", no="▁")
+PTT5 = replace(MONOT5, name="ptt5", yes="sim", no="não")
+
+BUILT_IN = {profile.name: profile for profile in (BGE, QWEN3, MXBAI, MONOT5, MT5, MT5_3B, PTT5)}
 
 
 def read_profile(name: str) -> Profile:
