@@ -89,13 +89,15 @@ def _row(key: str, value: Any, source: str | None) -> str:
 
 
 def _facts(model: TokenizerOnly) -> dict[str, Any]:
-    from rerank_cli.models.known import KNOWN, MODULAR
+    from rerank_cli.models.known import BIDIRECTIONAL, KNOWN, MODULAR
     from rerank_cli.models.options import flag_of
     from rerank_cli.models.registry import half_precision
     from rerank_cli.models.stated import pooling_modes
 
     config, profile, limits = model.checkpoint.config, model.reading.profile, model.limits
     known = next((known for known in KNOWN if known.name == model.checkpoint.name), None)
+    mean = ("mean",) if model.family == BIDIRECTIONAL else ()
+    pooling = pooling_modes(model.checkpoint) if model.family == MODULAR else mean
     written = ["".join(pieces) for pieces in (profile.prefix, profile.middle, profile.suffix)]
     return {
         "model": model.checkpoint.name,
@@ -112,7 +114,7 @@ def _facts(model: TokenizerOnly) -> dict[str, Any]:
         "suffix": written[2].replace("{prompt}", profile.prompt),
         "answers": " − ".join(model.tokenizer.tokens(model.reading.answers)),
         "label": model.reading.label.name if model.reading.label else "",
-        "pooling": ", ".join(pooling_modes(model.checkpoint)) if model.family == MODULAR else "",
+        "pooling": ", ".join(pooling),
         "activation": model.reading.stated.activation or "Sigmoid",
         "positions": config.get("max_position_embeddings"),
         "max_length": limits.max_length,

@@ -11,7 +11,7 @@ import numpy as np
 from rerank_cli.engine.limits import TokenizerOnly
 from rerank_cli.engine.prepare import PairTokenizer, tokenize_pairs
 from rerank_cli.errors import InputError
-from rerank_cli.models.known import ENCODER, MODULAR
+from rerank_cli.models.known import BIDIRECTIONAL, ENCODER, MODULAR, SEQ2SEQ
 from rerank_cli.models.prompts.pairs import Ids, PairTemplate
 from rerank_cli.models.stated import pooling_modes
 from rerank_cli.records import Record, Rejection, Request
@@ -106,6 +106,8 @@ def _cut(text: str, ids: Ids, kept: int, model: TokenizerOnly) -> Cut:
 
 def _score_at(model: TokenizerOnly, length: int) -> int | None:
     """Causal models are read at the last token, encoders at the first one, or from all tokens."""
+    if model.family in {BIDIRECTIONAL, SEQ2SEQ}:
+        return None
     if model.family not in {ENCODER, MODULAR}:
         return length - 1
     modes = pooling_modes(model.checkpoint) if model.family == MODULAR else ("cls",)

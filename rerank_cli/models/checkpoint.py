@@ -16,6 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from rerank_cli.errors import ModelError, RerankError
 from rerank_cli.models.known import meant_by
+from rerank_cli.models.translated import translated
 
 MINI = "mini"
 _MODULE_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
@@ -41,7 +42,8 @@ class Checkpoint:
 
     `adapter` is the folder of a PEFT adapter to merge into it; the revision then covers the adapter too. `modules` are
     the entries of sentence-transformers' `modules.json`, empty without that file. It is `made` if it was made of the
-    named one for training, so that nobody else has it.
+    named one for training, so that nobody else has it. `own_type` is the type that config.json states if that is not
+    one of transformers'; `config` is then that of the stock type with the same layers.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Checkpoint:
     adapter: Path | None = None
     modules: tuple[Module, ...] = ()
     made: bool = False
+    own_type: str | None = None
 
 
 def resolve(name: str, revision: str | None = None, adapter: str | None = None, *, weights: bool = True) -> Checkpoint:
@@ -65,7 +68,8 @@ def resolve(name: str, revision: str | None = None, adapter: str | None = None, 
     folder, mark = _locate(name, revision, weights=weights)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{name}: no config.json in {folder}")
-    found = Checkpoint(name, folder, mark, read_object(folder / "config.json"), modules=_modules(folder))
+    config, own = translated(read_object(folder / "config.json"), name)
+    found = Checkpoint(name, folder, mark, config, modules=_modules(folder), own_type=own)
     _refuse_outside(folder)
     if adapter is None:
         return found

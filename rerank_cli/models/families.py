@@ -7,9 +7,10 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.inputs import Placement
-from rerank_cli.models.known import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.known import BIDIRECTIONAL, CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR, SEQ2SEQ
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.rules import Reading
@@ -65,6 +66,16 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
         from rerank_cli.models.decoders.causal import load_decoder
 
         return load_decoder(checkpoint, placement, reading.answers, reading.profile.divide_by, reading.label)
+    if checkpoint.adapter is not None and recipe.family in {BIDIRECTIONAL, SEQ2SEQ}:
+        raise ModelError(f"{checkpoint.name}: an adapter of a model of the family {recipe.family} is not supported")
+    if recipe.family == SEQ2SEQ:
+        from rerank_cli.models.seq2seq import load_seq2seq
+
+        return load_seq2seq(checkpoint, placement, reading.answers, reading.profile.divide_by)
+    if recipe.family == BIDIRECTIONAL:
+        from rerank_cli.models.decoders.bidirectional import load_bidirectional
+
+        return load_bidirectional(checkpoint, placement)
     if recipe.family == MODULAR:
         from rerank_cli.models.encoders.modular import load_modular
 

@@ -9,6 +9,8 @@ ENCODER = "encoder"
 MODULAR = "encoder-modules"
 DECODER = "decoder"
 CLASSIFIER = "decoder-classifier"
+BIDIRECTIONAL = "decoder-mean"
+SEQ2SEQ = "encoder-decoder"
 LAYERWISE = "layerwise"
 LIGHTWEIGHT = "lightweight"
 
@@ -48,10 +50,20 @@ KNOWN: tuple[KnownModel, ...] = (
     ),
     KnownModel("mixedbread-ai/mxbai-rerank-base-v2", DECODER, "494 M", 32768, "Apache-2.0", "100+ languages"),
     KnownModel("mixedbread-ai/mxbai-rerank-large-v2", DECODER, "1.54 B", 32768, "Apache-2.0", "100+ languages"),
+    KnownModel(
+        "nvidia/llama-nemotron-rerank-1b-v2", BIDIRECTIONAL, "1.24 B", 8192, "NVIDIA Open", "26 languages, long"
+    ),
+    KnownModel("castorini/monot5-base-msmarco-10k", SEQ2SEQ, "223 M", 512, "not stated", "English; padded"),
+    KnownModel("castorini/monot5-3b-msmarco-10k", SEQ2SEQ, "2.85 B", 512, "not stated", "English; padded"),
+    KnownModel("unicamp-dl/mt5-base-mmarco-v2", SEQ2SEQ, "582 M", 512, "not found", "13 languages; padded"),
     KnownModel("cross-encoder/ms-marco-MiniLM-L6-v2", ENCODER, "23 M", 512, "Apache-2.0", "English, fast"),
     KnownModel("cross-encoder/ms-marco-MiniLM-L12-v2", ENCODER, "33 M", 512, "Apache-2.0", "English"),
     KnownModel("cross-encoder/ms-marco-electra-base", ENCODER, "109 M", 512, "Apache-2.0", "English"),
     KnownModel("Alibaba-NLP/gte-reranker-modernbert-base", ENCODER, "150 M", 8192, "Apache-2.0", "English, long"),
+    KnownModel("Alibaba-NLP/gte-multilingual-reranker-base", ENCODER, "306 M", 8192, "Apache-2.0", "70+ languages"),
+    KnownModel(
+        "jinaai/jina-reranker-v2-base-multilingual", ENCODER, "278 M", 1024, "CC-BY-NC-4.0", "100+ languages, code"
+    ),
     KnownModel("mixedbread-ai/mxbai-rerank-base-v1", ENCODER, "184 M", 512, "Apache-2.0", "English; padded (DeBERTa)"),
     KnownModel("cross-encoder/ettin-reranker-32m-v1", MODULAR, "32 M", 7999, "Apache-2.0", "English, long, fast"),
     KnownModel("cross-encoder/ettin-reranker-150m-v1", MODULAR, "150 M", 7999, "Apache-2.0", "English, long"),

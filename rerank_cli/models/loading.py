@@ -22,12 +22,13 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint, one_line
 from rerank_cli.models.inputs import Placement
 from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.translated import GTE_NEW, XLMR_FLASH, stock_names
 
 _LAYER = re.compile(r"(?:^|\.)(layers?|h|blocks)\.(\d+)\.")
 
@@ -44,6 +45,8 @@ AnyModel = TypeVar("AnyModel", bound=nn.Module)
 def stock_config(checkpoint: Checkpoint) -> Any:
     """The configuration as transformers reads it. Raises ModelError if transformers cannot read it."""
     try:
+        if checkpoint.own_type is not None:
+            return CONFIG_MAPPING[checkpoint.config["model_type"]].from_dict(dict(checkpoint.config))
         return AutoConfig.from_pretrained(str(checkpoint.folder), trust_remote_code=False)
     except StrictDataclassError as error:
         raise ModelError(f"{checkpoint.name}: config.json: {_misfit(error, checkpoint)}") from error
@@ -71,15 +74,21 @@ def load_stock(
 ) -> PreTrainedModel:
     """A stock class (or an Auto class) with the checkpoint's weights, loaded directly in the target dtype.
 
-    Tensors unknown to the class are not read. Raises ModelError if a tensor is missing or not finite, or if there are
-    more layers than the configuration says.
+    Tensors unknown to the class are not read, and refused if the checkpoint is of a type of its own. Raises ModelError
+    if a tensor is missing or not finite, or if there are more layers than the configuration says.
     """
     kwargs: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    if config is None and checkpoint.own_type is not None:
+        config = stock_config(checkpoint)
     if config is not None:
         kwargs["config"] = config
+    source: str | None = str(checkpoint.folder)
+    if checkpoint.own_type == XLMR_FLASH:
+        source, stock = None, stock._model_mapping[type(config)]
+        kwargs["state_dict"] = _renamed(checkpoint)
     try:
         model, info = stock.from_pretrained(
-            str(checkpoint.folder),
+            source,
             dtype=placement.dtype,
             trust_remote_code=False,
             local_files_only=True,
@@ -93,9 +102,25 @@ def load_stock(
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{checkpoint.name}: weights lack {len(missing)} tensors ({', '.join(missing[:3])}, …)")
+    unknown = sorted(info["unexpected_keys"])
+    if unknown and checkpoint.own_type in {GTE_NEW, XLMR_FLASH}:
+        what = f"{len(unknown)} tensors have no place in the stock class ({', '.join(unknown[:3])}, …)"
+        raise ModelError(f"{checkpoint.name}: type {checkpoint.own_type}: {what}")
     _refuse_more_layers(model, sorted(info["unexpected_keys"]), checkpoint)
     found: PreTrainedModel = model.eval().requires_grad_(False).to(placement.device)
     refuse_non_finite(found.named_parameters(), checkpoint)
+    return found
+
+
+def _renamed(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """All tensors by their stock names. Raises ModelError if one cannot be read or divided."""
+    files = TensorFiles(checkpoint)
+    found: dict[str, Tensor] = {}
+    for name in files.names:
+        names, tensor = stock_names(name), files.read(name)
+        if len(tensor) % len(names):
+            raise ModelError(f"{checkpoint.name}: {name} is no fusion of {len(names)} equal parts ({len(tensor)} rows)")
+        found |= dict(zip(names, tensor.chunk(len(names)), strict=True))
     return found
 
 

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.known import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.known import (
+    BIDIRECTIONAL,
+    CLASSIFIER,
+    DECODER,
+    ENCODER,
+    LAYERWISE,
+    LIGHTWEIGHT,
+    MODULAR,
+    SEQ2SEQ,
+)
+from rerank_cli.models.labels import labels_of
 from rerank_cli.models.stated import LOGIT_SCORE, stated_by
+from rerank_cli.models.translated import LLAMA_BIDIRECTIONAL
 
+_ENCODER_DECODERS = ("t5", "mt5")
 _AFTER_POOLING = {"Dense", "LayerNorm", "Normalize", "Dropout"}
 
 
@@ -25,6 +37,16 @@ def identify(checkpoint: Checkpoint) -> str:
     language_model = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
     causal = is_causal(checkpoint)
     kinds = [module.kind for module in checkpoint.modules]
+    if checkpoint.own_type == LLAMA_BIDIRECTIONAL:
+        _refuse_other_pooling(checkpoint, architectures)
+        return BIDIRECTIONAL
+    if model_type in _ENCODER_DECODERS and any(name.endswith("ForConditionalGeneration") for name in architectures):
+        _refuse_other_modules(checkpoint, kinds, [])
+        if "duot5" in checkpoint.name.lower():
+            raise ModelError(f"{where}: compares two passages at a time (duoT5), and gives no score for a pair")
+        return SEQ2SEQ
+    if causal and config.get("is_causal") is False:
+        raise ModelError(f"{where}: type {model_type} without the causal mask is not supported (is_causal false)")
     if any(name.endswith("ForSequenceClassification") for name in architectures):
         if model_type not in known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
             if "auto_map" in config:
@@ -44,7 +66,7 @@ def identify(checkpoint: Checkpoint) -> str:
         raise ModelError(f"{where}: needs code from the checkpoint ({named}), which is never run")
     raise ModelError(
         f"{where}: not a reranker (architectures: {named}, expected …ForSequenceClassification, or …ForCausalLM of a "
-        "stock type). A bi-encoder gives no score for a pair"
+        "stock type, or T5). A bi-encoder gives no score for a pair"
     )
 
 
@@ -64,7 +86,23 @@ def _refuse_other_modules(checkpoint: Checkpoint, kinds: list[str], expected: li
         raise ModelError(f"{checkpoint.name}: {what}")
 
 
+def _refuse_other_pooling(checkpoint: Checkpoint, architectures: list[str]) -> None:
+    """Raise ModelError for a bidirectional Llama that is not a reranker with one label, averaged over its tokens."""
+    config, where = checkpoint.config, f"{checkpoint.name}: a bidirectional Llama"
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise ModelError(f"{where} without a head ({', '.join(architectures)}). A bi-encoder gives no score for a pair")
+    if config["is_causal"] is not False:
+        raise ModelError(f"{where} with is_causal {config['is_causal']!r} (expected false)")
+    if config.get("pooling", "avg") != "avg":
+        raise ModelError(f"{where} with pooling {config['pooling']!r} is not supported (expected 'avg')")
+    temperature = config.get("temperature", 1.0)
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not temperature > 0:
+        raise ModelError(f"{where} with temperature {temperature!r} (expected a number above 0)")
+    if len(labels_of(checkpoint)) != 1:
+        raise ModelError(f"{where} with {len(labels_of(checkpoint))} labels is not supported (expected one)")
+
+
 def half_precision(checkpoint: Checkpoint, family: str) -> str:
-    """bf16 for checkpoints stored in it and for Gemma 2, which overflows fp16; else fp16, as the bge authors use."""
+    """bf16 for checkpoints stored in it, and for Gemma 2 and T5, which overflow fp16; else fp16, as bge does."""
     stored = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
-    return "bf16" if stored == "bfloat16" or family == LIGHTWEIGHT else "fp16"
+    return "bf16" if stored == "bfloat16" or family in {LIGHTWEIGHT, SEQ2SEQ} else "fp16"

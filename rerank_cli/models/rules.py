@@ -16,7 +16,16 @@ import numpy as np
 from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 from rerank_cli.models.checkpoint import Checkpoint, read_object
-from rerank_cli.models.known import CLASSIFIER, DECODER, ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.known import (
+    BIDIRECTIONAL,
+    CLASSIFIER,
+    DECODER,
+    ENCODER,
+    LAYERWISE,
+    LIGHTWEIGHT,
+    MODULAR,
+    SEQ2SEQ,
+)
 from rerank_cli.models.labels import Label, choose_label, labels_of
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
@@ -33,6 +42,8 @@ _FAMILIES: Mapping[str, tuple[Profile | None, set[str]]] = {
     MODULAR: (profiles.ENCODER, set()),
     DECODER: (None, {"profile", "adapter"}),
     CLASSIFIER: (None, {"profile", "adapter"}),
+    BIDIRECTIONAL: (profiles.NEMOTRON, set()),
+    SEQ2SEQ: (None, {"profile"}),
     LAYERWISE: (profiles.LAYERWISE, _LAYERED),
     LIGHTWEIGHT: (profiles.LIGHTWEIGHT, _LAYERED | {"layer_heads", "compress_layers", "compress_ratio", "softcap"}),
 }
@@ -73,8 +84,9 @@ OF_FILE = "file "
 def is_guess(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> bool:
     """Whether the profile is chosen without `--profile`, a known checkpoint name, or files that state the prompt."""
     name = Path(checkpoint.name).name.lower()
-    known = any(part in name for part in ("bge-reranker", "qwen3-reranker", "mxbai-rerank"))
-    guessed = family in {DECODER, CLASSIFIER} and options.profile is None and not known
+    known = any(part in name for part in ("bge-reranker", "qwen3-reranker", "mxbai-rerank", "monot5", "ptt5"))
+    known |= family == SEQ2SEQ and "mt5-" in name and "marco" in name
+    guessed = family in {DECODER, CLASSIFIER, SEQ2SEQ} and options.profile is None and not known
     return guessed and _saved_profile(checkpoint) is None and not _is_told(stated_by(checkpoint))
 
 
@@ -94,6 +106,8 @@ def _profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> 
     chosen = _FAMILIES[family][0] or options.profile
     if chosen is not None:
         return chosen
+    if family == SEQ2SEQ:
+        return _answers_of_t5(checkpoint)
     by_name = _profile_by_name(checkpoint)
     if by_name is not None:
         return by_name
@@ -107,6 +121,17 @@ def _profile_by_name(checkpoint: Checkpoint) -> Profile | None:
     if "mxbai-rerank" in name:
         return profiles.MXBAI
     return profiles.QWEN3 if "qwen3-reranker" in name else None
+
+
+def _answers_of_t5(checkpoint: Checkpoint) -> Profile:
+    """The profile with the answers that pygaggle has for the name, else for the type."""
+    name = Path(checkpoint.name).name.lower()
+    if "ptt5" in name:
+        return profiles.PTT5
+    if name.startswith("mt5-3b-"):
+        return profiles.MT5_3B
+    own = checkpoint.config.get("model_type") == "mt5" and "monot5" not in name and not name.startswith("mt5-13b-")
+    return profiles.MT5 if own else profiles.MONOT5
 
 
 def read_pairs(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> tuple[TextTokenizer, Reading]:
@@ -175,7 +200,7 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
         sources |= {"truncation_side": OF_FILE + stated.sources.get("keeps_end", "tokenizer.json")} if keeps_end else {}
     else:
         rule = _rule(profile, checkpoint, tokenizer, choice.chat)
-        rule = replace(rule, shares_prefix=family not in {ENCODER, MODULAR})
+        rule = replace(rule, shares_prefix=family not in {ENCODER, MODULAR, BIDIRECTIONAL, SEQ2SEQ})
         remarks += ["the tokenizer states truncation_side left: not applied to a prompt"] if keeps_end else []
     usual = rule.max_length == profiles.ENCODER.max_length and not choice.source.endswith(profiles.SAVED_PROFILE)
     sources["max_length"] = BUILT_IN if usual else choice.source
@@ -185,8 +210,9 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
     answers: tuple[int, ...] = ()
     if family == DECODER and stated.answers and profile.yes is None:
         answers, sources["answers"] = stated.answers, OF_FILE + stated.sources["answers"]
-    elif family == DECODER:
-        answers, sources["answers"] = _answers(profile, tokenizer), choice.source
+    elif family in {DECODER, SEQ2SEQ}:
+        whole = family == SEQ2SEQ
+        answers, sources["answers"] = _answers(profile, tokenizer, whole=whole), choice.source
     if label is not None:
         sources["label"] = {"flag": FLAG, "file": OF_FILE + "config.json"}.get(label.source, "guess")
         if label.source == "guess":
@@ -254,8 +280,12 @@ def _rule(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer, ch
         found = [tokenizer.ids(fill(piece, prompt=profile.prompt)) for piece in pieces]
         return np.concatenate([np.zeros(0, np.int32), *found])
 
-    first = np.array(_first_token(profile, checkpoint, tokenizer), dtype=np.int32)
     prefix, suffix = ids(profile.prefix), ids(profile.suffix)
+    if profile.bos == "tokenizer":
+        first, last = tokenizer.around_text()
+        suffix = np.concatenate((suffix, last))
+    else:
+        first = np.array(_first_token(profile, checkpoint, tokenizer), dtype=np.int32)
     template = PairTemplate(np.concatenate((first, prefix)), ids(profile.middle), suffix)
     cut = Cut.LONGEST if profile.truncation_rule is TruncationRule.LONGEST_FIRST else Cut.PASSAGE
     if chat and profile.truncation_rule is chat.profile.truncation_rule:
@@ -291,13 +321,18 @@ def _skipped(profile: Profile, rule: PairRule, tokenizer: TextTokenizer, checkpo
     return len(rule.template.prefix) + len(tokenizer.ids(profile.query_instruction))
 
 
-def _answers(profile: Profile, tokenizer: TextTokenizer) -> tuple[int, ...]:
-    """The first token of each answer, as in the reference implementation."""
+def _answers(profile: Profile, tokenizer: TextTokenizer, *, whole: bool) -> tuple[int, ...]:
+    """The first token of each answer, or the entry that is the `whole` word, as in the reference implementations."""
     if profile.yes is None:
         raise UsageError(f"profile {profile.name}: a causal language model needs an answer (expected `yes`)")
     found = []
     for answer in (profile.yes, profile.no):
-        if answer is not None:
+        if answer is not None and whole:
+            number = tokenizer.token_id(answer if answer.startswith("▁") else f"▁{answer}")
+            if number is None:
+                raise UsageError(f"profile {profile.name}: the tokenizer has no single token for {answer!r}")
+            found.append(number)
+        elif answer is not None:
             ids = tokenizer.ids(answer)
             if not len(ids):
                 raise UsageError(f"profile {profile.name}: the tokenizer has no tokens for the answer {answer!r}")

@@ -20,7 +20,7 @@ from rerank_cli.models.adapters import LoraSettings, StoredTensor, add_lora, sto
 from rerank_cli.models.answer_head import head_of_model
 from rerank_cli.models.families import Recipe
 from rerank_cli.models.inputs import Placement
-from rerank_cli.models.known import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.known import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR, SEQ2SEQ
 from rerank_cli.models.loading import load_stock, merge_adapter, stock_config
 from rerank_cli.models.packed_row import TokenRow
 
@@ -102,9 +102,14 @@ def load_trainable(recipe: Recipe, placement: Placement, part: TrainedPart) -> T
 
     Types that are not known to take packed rows get padded ones. Raises ModelError and UsageError, one line.
     """
+    if recipe.family == SEQ2SEQ:
+        raise ModelError(f"{recipe.checkpoint.name}: an encoder-decoder is scored but not trained")
     if recipe.reading.label is not None:
         what = f"{recipe.checkpoint.name}: a classifier with several labels is scored but not trained"
         raise ModelError(f"{what}. Fix: --model with one label, or the encoder that it was made of")
+    if recipe.checkpoint.own_type is not None:
+        what = f"{recipe.checkpoint.name}: type {recipe.checkpoint.own_type} is scored but not trained"
+        raise ModelError(f"{what}. Fix: --model of a type that transformers has")
     if recipe.family in {LAYERWISE, LIGHTWEIGHT}:
         made = _layered(recipe, placement, part)
     elif recipe.family in {DECODER, CLASSIFIER}:

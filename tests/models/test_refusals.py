@@ -32,7 +32,7 @@ def test_a_bi_encoder(altered):
 
 
 def test_a_checkpoint_that_wants_its_own_code_run(altered):
-    changes = {"model_type": "new", "auto_map": {"AutoModel": "modeling.py--NewModel"}}
+    changes = {"model_type": "jina_bert", "auto_map": {"AutoModel": "modeling.py--NewModel"}}
     refuse(altered(**changes), "needs code from the checkpoint, which is never run")
 
 

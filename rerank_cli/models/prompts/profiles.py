@@ -40,8 +40,9 @@ class Profile:
     (`instructed_query`, if set, when there is an instruction), `passage` that of a passage. `{instruction}` is the
     query's (or passage's) instruction, `{prompt}` is `prompt`.
     The score is the logit of the answer `yes`, minus that of `no` if set, divided by `divide_by`. `bos` controls the
-    tokenizer's first token: `always`, `never`, or `auto`: present unless it is also the padding token. `max_length` is
-    the default limit, `query_share` the query's share of it.
+    tokenizer's first token: `always`, `never`, or `auto`: present unless it is also the padding token; `tokenizer` puts
+    the special tokens around the sequence that the tokenizer puts around a text. `max_length` is the default limit,
+    `query_share` the query's share of it.
     """
 
     name: str
@@ -71,8 +72,8 @@ class Profile:
             text = name.removeprefix("instructed_")
             if [slot for _, slot in pieces_of(getattr(self, name) or "{query}")].count(text) != 1:
                 raise UsageError(f"profile {self.name}: `{name}` must contain {{{text}}} exactly once")
-        if self.bos not in {"never", "always", "auto"}:
-            raise UsageError(f"profile {self.name}: bos is {self.bos!r} (expected never, always or auto)")
+        if self.bos not in {"never", "always", "auto", "tokenizer"}:
+            raise UsageError(f"profile {self.name}: bos is {self.bos!r} (expected never, always, auto or tokenizer)")
         if self.no is not None and self.yes is None:
             raise UsageError(f"profile {self.name}: an answer `no` needs an answer `yes`")
         if not (self.divide_by > 0 and 0 < self.query_share <= 1 and self.max_length > 0):
@@ -172,8 +173,32 @@ MXBAI = Profile(
     truncation_rule=TruncationRule.MODELCARD,
     max_length=8192,
 )
+# The card of llama-nemotron-rerank-1b-v2 tokenizes "question:{query} \n \n passage:{passage}" as one string. Llama 3's
+# tokenizer always splits after the last of several line ends, so that cutting there changes no id.
+NEMOTRON = Profile(
+    "nemotron",
+    query="question:{query} \n \n",
+    passage=" passage:{passage}",
+    bos="tokenizer",
+    max_length=512,
+)
 
-BUILT_IN = {profile.name: profile for profile in (BGE, QWEN3, MXBAI)}
+# Source: pygaggle, `T5BatchTokenizer` and `prediction_tokens`. The pieces are cut at spaces, where the tokenizers of T5
+# always split. An answer is one entry of the vocabulary; `mt5-3B` answers with a lone space instead of "false".
+MONOT5 = Profile(
+    "monot5",
+    query="Query: {query}",
+    passage="Document: {passage}",
+    suffix=("Relevant:",),
+    bos="tokenizer",
+    yes="true",
+    no="false",
+)
+MT5 = replace(MONOT5, name="mt5", yes="yes", no="no")
+MT5_3B = replace(MONOT5, name="mt5-3b", no="▁")
+PTT5 = replace(MONOT5, name="ptt5", yes="sim", no="não")
+
+BUILT_IN = {profile.name: profile for profile in (BGE, QWEN3, MXBAI, MONOT5, MT5, MT5_3B, PTT5)}
 
 
 def read_profile(name: str, read: Callable[[str], bytes] | None = None) -> Profile:

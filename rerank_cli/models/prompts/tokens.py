@@ -106,6 +106,13 @@ class TextTokenizer:
         before, between, after = (tuple(types[part]) for part in parts)
         return PairTemplate(prefix, middle, suffix, types[q], types[p], (before, between, after))
 
+    def around_text(self) -> tuple[Ids, Ids]:
+        """The special tokens before and after a single text, found by encoding one."""
+        joined = self._tokenizer.encode("a")
+        first, last = joined.sequence_ids.index(0), len(joined.ids) - joined.sequence_ids[::-1].index(0)
+        before, after = (np.array(part, dtype=np.int32) for part in (joined.ids[:first], joined.ids[last:]))
+        return before, after
+
     def lower_case(self) -> None:
         """Lower-case texts before everything else."""
         before = self._tokenizer.normalizer
