@@ -8,7 +8,7 @@
 FROM python:3.11-slim-bookworm AS build
 # A folder of https://download.pytorch.org/whl: cpu, or that of a CUDA release.
 ARG TORCH=cpu
-ARG EXTRAS=eval,metrics,peft
+ARG EXTRAS=eval,metrics,peft,ray,remote
 RUN python -m venv /opt/rerank
 ENV PATH=/opt/rerank/bin:$PATH
 WORKDIR /build

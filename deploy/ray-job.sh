@@ -3,7 +3,7 @@
 #
 #   RAY_ADDRESS=http://head:8265 bash deploy/ray-job.sh
 #
-# rerank is installed on all nodes (the image of the Dockerfile with EXTRAS=ray,remote), and files are where all of them
+# rerank is installed on all nodes (the image of the Dockerfile, for example), and files are where all of them
 # or the head node can read them. Started again, the job goes on from its last commit.
 set -euo pipefail
 ray job submit --no-wait --entrypoint-num-cpus 1 -- \
