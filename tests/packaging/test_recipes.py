@@ -12,12 +12,13 @@ import yaml
 from rerank_cli.cli.main import app
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-TAKEN = re.compile(r"(?<![\w./-])rerank (?:run|merge|eval) [^\"|\n]*")
+TAKEN = re.compile(r"(?<![\w./-])rerank (?:run|merge|eval) [^|\n]*")
 
 
 def commands(text):
-    """Every command of rerank in a text, with continued lines joined."""
-    return [shlex.split(found)[1:] for found in TAKEN.findall(text.replace("\\\n", " "))]
+    """Every command of rerank in a text, with continued lines joined; a quote around it is not part of it."""
+    found = TAKEN.findall(text.replace("\\\n", " "))
+    return [shlex.split(each.rpartition('"')[0] if each.count('"') % 2 else each)[1:] for each in found]
 
 
 def of_shell(name):
