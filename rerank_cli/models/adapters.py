@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,15 +86,19 @@ class StoredTensor:
     tuner: Any = None
 
     @torch.no_grad()
-    def merged(self) -> Tensor:
-        """The weight with its adapter, in the weight's dtype and computed in fp32; not a copy without an adapter."""
+    def merged(self, whole: Callable[[Tensor], Tensor] = Tensor.detach) -> Tensor:
+        """The weight with its adapter, in the weight's dtype and computed in fp32; not a copy without an adapter.
+
+        `whole` makes a tensor of a module one that can be computed with.
+        """
+        tensor = whole(self.tensor)
         if self.tuner is None:
-            return self.tensor.detach()
-        down, up = self.tuner.lora_A[NAME].weight.float(), self.tuner.lora_B[NAME].weight.float()
+            return tensor
+        down, up = (whole(part[NAME].weight).float() for part in (self.tuner.lora_A, self.tuner.lora_B))
         delta = up @ down * self.tuner.scaling[NAME]
         if self.tuner.fan_in_fan_out:
             delta = delta.T
-        merged: Tensor = (self.tensor.detach().float() + delta).to(self.tensor.dtype)
+        merged: Tensor = (tensor.float() + delta).to(tensor.dtype)
         return merged
 
 

@@ -20,12 +20,19 @@ Array = npt.NDArray[Any]
 class Placement:
     """Device and dtype of a model. `attention` is the name of the packed attention in transformers' interface.
 
-    If it is None, the model runs as transformers runs it, padded and with its own attention, as a reference.
+    If it is None, the model runs as transformers runs it, padded and with its own attention, as a reference. With
+    `on_host`, weights are loaded into the memory of the host, for the caller to move them to the device.
     """
 
     device: torch.device
     dtype: torch.dtype
     attention: str | None
+    on_host: bool = False
+
+    @property
+    def of_weights(self) -> torch.device:
+        """Where weights are loaded."""
+        return torch.device("cpu") if self.on_host else self.device
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def load_stock(
         what = f"{len(unknown)} tensors have no place in the stock class ({', '.join(unknown[:3])}, …)"
         raise ModelError(f"{checkpoint.name}: type {checkpoint.own_type}: {what}")
     _refuse_more_layers(model, sorted(info["unexpected_keys"]), checkpoint)
-    found: PreTrainedModel = model.eval().requires_grad_(False).to(placement.device)
+    found: PreTrainedModel = model.eval().requires_grad_(False).to(placement.of_weights)
     refuse_non_finite(found.named_parameters(), checkpoint)
     return found
 

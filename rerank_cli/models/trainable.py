@@ -73,6 +73,7 @@ class Trainable:
     `modules` are all its parts. `stored` are all tensors that a checkpoint has, and `rebuild` makes an empty model that
     saves them as transformers does; None if their names are those of the files. `adapter` is the PeftModel, if there is
     one. `named` are the parameters that may be trained, by names that do not depend on how the model was taken apart.
+    If parameters are divided over processes, `gathering` computes the model's logits and gathers them meanwhile.
     """
 
     model: Differentiable
@@ -83,10 +84,11 @@ class Trainable:
     named: Mapping[str, nn.Parameter]
     device: torch.device
     autocast: torch.dtype | None = None
+    gathering: Callable[[TokenRow], Tensor] | None = None
 
     def logits(self, row: TokenRow) -> Tensor:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            return self.model.logits(row)
+            return (self.gathering or self.model.logits)(row)
 
     def train(self, on: bool = True) -> None:
         self.modules.train(on)
@@ -305,7 +307,7 @@ def _layered(recipe: Recipe, placement: Placement, part: TrainedPart) -> Trainab
     if unknown or not layers:
         first, last = min(parts.known), max(parts.known)
         raise UsageError(f"--start-layer: {checkpoint.name} has heads for layers {first} to {last} (got {unknown})")
-    whole = LayeredModel(parts, checkpoint, placement.device)
+    whole = LayeredModel(parts, checkpoint, placement.of_weights)
     if checkpoint.adapter is not None:
         merge_adapter(whole, checkpoint)
     if parts.scales != (1.0, 1.0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from rerank_cli.models.adapters import LoraSettings
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.layered import Compression
 from rerank_cli.models.known import ENCODER, LAYERWISE, LIGHTWEIGHT, MODULAR
+from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.trainable import TrainedPart, freeze, freeze_without_gradient
 from rerank_cli.training.contract import DrawnGroup, TrainingData
 from rerank_cli.training.losses import LossSettings
@@ -25,6 +27,9 @@ from rerank_cli.training.processes import Processes
 from rerank_cli.training.setup import OpenModel, open_model
 from rerank_cli.training.step import CompressionChoice, StepReport, Trainer
 from rerank_cli.training.tokens import GroupTokenizer, Lengths, TokenizedGroups
+
+if TYPE_CHECKING:
+    from rerank_cli.training.sharding import Sharding
 
 _QUERY_LENGTH = 512  # of FlagEmbedding's rule, if only the passage's is given: that of the published recipes
 _CHUNK = 4096  # pairs that are scored between two looks at signals
@@ -54,15 +59,32 @@ class Learner:
         self.trainer.optimizer.clear()
         return found
 
-    def weights(self) -> Mapping[str, Tensor]:
-        """The trained tensors by name."""
-        return self.opened.trainable.trained
+    @property
+    def sharding(self) -> Sharding | None:
+        return self.trainer.sharding
+
+    def saved(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """The trained tensors by name, and those of the optimizer.
+
+        All processes call it if the model is sharded, and the first alone gets them.
+        """
+        weights, optimizer = self.opened.trainable.trained, self.trainer.optimizer.state()
+        if self.sharding is None:
+            return weights, optimizer
+        return self.sharding.collected(weights), self.sharding.collected(optimizer)
+
+    def finished(self) -> Learner:
+        """The same with a model that can be written. All processes call it if the model is sharded."""
+        if self.sharding is None:
+            return self
+        whole = self.sharding.whole_model(self.opened.trainable)
+        return replace(self, opened=replace(self.opened, trainable=whole))
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Replace the trained tensors. Raises KeyError or RuntimeError if they are of another model."""
-        for name, weight in self.weights().items():
-            weight.copy_(weights[name])
+        for name, weight in self.opened.trainable.trained.items():
+            weight.copy_(self.sharding.part_of(weights[name], weight) if self.sharding else weights[name])
 
     def scores(self, groups: Sequence[DrawnGroup], should_stop: Callable[[], bool]) -> Iterator[Sequence[float]]:
         """The logits of the deepest layer for each group, without dropout. Raises StopRequested.
@@ -70,13 +92,16 @@ class Learner:
         Several processes score a part each, and cannot be stopped meanwhile.
         """
         if self.processes.count == 1:
-            yield from self._scores(groups, should_stop)
+            yield from self._scores(groups, groups, should_stop)
             return
-        parts = self.processes.gather(list(self._scores(self.processes.share(groups), lambda: False)))
+        own = self.processes.share(groups)
+        parts = self.processes.gather(list(self._scores(own, groups, lambda: False)))
         for place in range(len(groups)):
             yield parts[place % self.processes.count][place // self.processes.count]
 
-    def _scores(self, groups: Sequence[DrawnGroup], should_stop: Callable[[], bool]) -> Iterator[Sequence[float]]:
+    def _scores(
+        self, groups: Sequence[DrawnGroup], everyone: Sequence[DrawnGroup], should_stop: Callable[[], bool]
+    ) -> Iterator[Sequence[float]]:
         model = self.opened.trainable
         model.train(False)
         compression = getattr(model.model, "compression", None)
@@ -86,15 +111,30 @@ class Learner:
             for members, tokenized in self._chunks(groups):
                 if should_stop():
                     raise StopRequested
-                with torch.no_grad():
-                    found = torch.cat([model.logits(row) for row in tokenized.rows]).float().cpu()
+                rows = self._filled(tokenized.rows, everyone)
+                found = self._computed(rows)[: sum(row.sequences for row in tokenized.rows)]
                 deepest = (found if found.dim() == 1 else found[:, -1])[torch.from_numpy(tokenized.places)]
                 parts = torch.split(deepest, [len(group.passages) for group in members])
                 yield from (part.tolist() for part in parts)
+            while rows := self._filled([], everyone):  # until the other processes are done too
+                self._computed(rows)
         finally:
             model.train()
             if compression is not None:
                 model.model.compression = compression  # type: ignore[attr-defined]
+
+    def _filled(self, rows: Sequence[TokenRow], everyone: Sequence[DrawnGroup]) -> Sequence[TokenRow]:
+        """The rows and, if the model is sharded, as many more as the other processes have."""
+        if self.sharding is None:
+            return rows
+        most = self.sharding.most([(len(rows), False)] if rows else [])
+        missing = most[0][0] - len(rows) if most else 0
+        return [*rows, *([self.read.first_pair(everyone[0])] * missing)] if missing else rows
+
+    @torch.no_grad()
+    def _computed(self, rows: Sequence[TokenRow]) -> Tensor:
+        """The scores of the rows, [n] or [n, layers]."""
+        return torch.cat([self.opened.trainable.logits(row) for row in rows]).float().cpu()
 
     def _chunks(self, groups: Sequence[DrawnGroup]) -> Iterator[tuple[Sequence[DrawnGroup], TokenizedGroups]]:
         """Groups in chunks with their rows, which are kept for the next time if there is room."""
@@ -187,22 +227,49 @@ def open_learner(
         settings, config.dropout, config.attention_dropout, _layers(config, family, checkpoint), config.recompute
     )
     lengths = lengths_of(config)
-    opened = open_model(config.model, part, lengths, checkpoint)
-    freeze_without_gradient(opened.trainable, loss.shift_invariant)
-    freeze(opened.trainable, config.freeze)
+    opened, sharding = _open(config, part, lengths, checkpoint, loss, processes)
+    reserved = sharding.reserved(list(opened.trainable.trained.values())) if sharding else None
+    part_tokens = part_tokens_for(opened.trainable, config.recompute, reserved)
+    if sharding:  # which cannot make parts smaller later, when memory runs out
+        part_tokens = min([*processes.gather(part_tokens), config.model.batch_tokens or part_tokens])
     trainer = Trainer(
         opened.trainable,
         opened.tokenizer,
         loss,
-        Optimizer(opened.trainable.trained, optimizer_settings(config, family)),
+        Optimizer(opened.trainable.trained, optimizer_settings(config, family), sharding),
         config.seed,
-        part_tokens_for(opened.trainable, config.recompute),
+        part_tokens,
         compression=_compression(config, family, checkpoint),
         reduce=processes.add if processes.count > 1 else None,
+        sharding=sharding,
     )
     total = None if lengths.query is None or lengths.passage is None else lengths.query + lengths.passage
     reading = Lengths(total, lengths.query) if total else lengths
     return Learner(opened, trainer, replace(opened.tokenizer, lengths=reading, _known={}), processes)
+
+
+def _open(
+    config: TrainConfig,
+    part: TrainedPart,
+    lengths: Lengths,
+    checkpoint: Checkpoint,
+    loss: LossSettings,
+    processes: Processes,
+) -> tuple[OpenModel, Sharding | None]:
+    """The model, divided over the processes if that is asked for."""
+    options = processes.shards
+    if options is None:
+        opened = open_model(config.model, part, lengths, checkpoint)
+        freeze_without_gradient(opened.trainable, loss.shift_invariant)
+        freeze(opened.trainable, config.freeze)
+        return opened, None
+    from rerank_cli.training.sharding import shard, turn
+
+    with turn(options, processes):
+        opened = open_model(config.model, part, lengths, checkpoint, on_host=True)
+        freeze_without_gradient(opened.trainable, loss.shift_invariant)
+        freeze(opened.trainable, config.freeze)
+        return opened, shard(opened.trainable, options, processes)
 
 
 def lengths_of(config: TrainConfig) -> Lengths:

@@ -19,11 +19,11 @@ _MOST_ON_HOST = 8192  # more are not faster on a CPU
 _OF_BLOCK, _OF_INNER = 10, 2.5  # values that a block keeps for its backward pass, per hidden and per inner unit
 
 
-def part_tokens_for(model: Trainable, recompute: bool) -> int:
+def part_tokens_for(model: Trainable, recompute: bool, reserved: int | None = None) -> int:
     """The number of tokens, a power of two, so that it is the same in every run on a machine of this size.
 
-    Estimated from the shape: what blocks keep for their backward pass, in fp32, or in bf16 with autocast. Gradients and
-    the optimizer's two moments of all trained tensors are set aside.
+    Estimated from the shape: what blocks keep for their backward pass, in fp32, or in bf16 with autocast. `reserved`
+    bytes are set aside, by default for gradients and the optimizer's two moments of all trained tensors.
     """
     config: Any = next(part.config for part in model.modules.modules() if hasattr(part, "config"))
     hidden = int(config.hidden_size)
@@ -32,7 +32,8 @@ def part_tokens_for(model: Trainable, recompute: bool) -> int:
     of_block = _OF_BLOCK * hidden + _OF_INNER * inner
     kept = of_block + blocks * hidden if recompute else blocks * of_block
     size = 4 if model.autocast is None else 3  # norms and sums stay in fp32
-    reserved = sum(3 * 4 * weight.numel() for weight in model.trained.values())
+    if reserved is None:
+        reserved = sum(3 * 4 * weight.numel() for weight in model.trained.values())
     tokens = max(_LEAST, int((_memory(model.device) - reserved) / (kept * size)))
     return 1 << (tokens if model.device.type == "cuda" else min(tokens, _MOST_ON_HOST)).bit_length() - 1
 

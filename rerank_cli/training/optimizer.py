@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from rerank_cli.choices import Schedule
 from rerank_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rerank_cli.training.sharding import Sharding
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,21 @@ class OptimizerSettings:
         return self.lr * falling[self.schedule]
 
 
-class Optimizer:
-    """Changes the trained tensors of a model, by name; its state can be saved and loaded by those names."""
+_STEP = "step"  # AdamW keeps this count on the CPU
 
-    def __init__(self, trained: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> None:
+
+class Optimizer:
+    """Changes the trained tensors of a model, by name; its state can be saved and loaded by those names.
+
+    With `sharding`, the tensors are those of a sharded model.
+    """
+
+    def __init__(
+        self, trained: Mapping[str, nn.Parameter], settings: OptimizerSettings, sharding: Sharding | None = None
+    ) -> None:
         self.settings = settings
+        self._norm: Callable[[list[nn.Parameter]], float] = sharding.norm if sharding else gradient_norm
+        self._part_of: Callable[[Tensor, nn.Parameter], Tensor] = sharding.part_of if sharding else _on_device_of
         self._names = list(trained)
         self._weights = list(trained.values())
         decayed = [weight for weight in self._weights if weight.dim() > 1]
@@ -68,7 +81,7 @@ class Optimizer:
 
     def step(self, rate: float) -> float:
         """Clip, change the tensors, clear the gradients; returns the norm of all gradients before clipping."""
-        norm = gradient_norm(self._weights)
+        norm = self.norm()
         if 0 < self.settings.clip < norm:
             scale = self.settings.clip / (norm + 1e-6)
             for weight in self._weights:
@@ -79,6 +92,10 @@ class Optimizer:
         self._adam.step()
         self.clear()
         return norm
+
+    def norm(self) -> float:
+        """The Euclidean norm of all gradients together."""
+        return self._norm(self._weights)
 
     def clear(self) -> None:
         self._adam.zero_grad(set_to_none=True)
@@ -109,13 +126,12 @@ class Optimizer:
             if values["exp_avg"].shape != weight.shape:
                 raise ValueError(f"{name}: {tuple(values['exp_avg'].shape)} instead of {tuple(weight.shape)}")
             self._adam.state[weight] = {
-                part: value.to(_place(part, weight), copy=True) for part, value in values.items()
+                part: value.clone() if part == _STEP else self._part_of(value, weight) for part, value in values.items()
             }
 
 
-def _place(part: str, weight: Tensor) -> Any:
-    """AdamW keeps its step count on the CPU."""
-    return "cpu" if part == "step" else weight.device
+def _on_device_of(value: Tensor, weight: nn.Parameter) -> Tensor:
+    return value.to(weight.device, copy=True)
 
 
 def gradient_norm(weights: list[nn.Parameter]) -> float:

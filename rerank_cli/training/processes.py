@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rerank_cli.errors import UsageError
+from rerank_cli.training.launcher import EFFICIENT_LOADING, ShardOptions, wanted_sharding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,11 +23,15 @@ _BUCKET = 16_000_000  # elements that are added at once
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process is number `rank` of `count`; `local` is its number on its machine, which is that of its device."""
+    """This process is number `rank` of `count`; `local` is its number on its machine, which is that of its device.
+
+    With `shards` each has a part of the model's tensors, else all of them.
+    """
 
     rank: int = 0
     count: int = 1
     local: int = 0
+    shards: ShardOptions | None = None
 
     @property
     def leads(self) -> bool:
@@ -81,7 +86,10 @@ def joined(device: str) -> Iterator[Processes]:
         local = int(os.environ.get("LOCAL_RANK", rank))
     except ValueError as error:
         raise UsageError(f"WORLD_SIZE, RANK and LOCAL_RANK: expected whole numbers ({error})") from None
+    shards = wanted_sharding(os.environ)
     if count <= 1:
+        if shards:
+            raise UsageError("ACCELERATE_USE_FSDP: there is one process, and nothing to divide. Fix: --num_processes")
         yield Processes()
         return
     import torch
@@ -92,11 +100,17 @@ def joined(device: str) -> Iterator[Processes]:
     import torch.distributed.nn.functional
 
     on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_cuda:
+        torch.cuda.set_device(local if device in ("auto", "cuda") else device)  # of NCCL for objects
+    # By it transformers leaves the weights of all processes but one empty, for accelerate to send them.
+    efficient = os.environ.pop(EFFICIENT_LOADING, None)
     together.init_process_group("nccl" if on_cuda else "gloo")
     try:
-        yield Processes(rank, count, local)
+        yield Processes(rank, count, local, shards)
     finally:
         together.destroy_process_group()
+        if efficient is not None:
+            os.environ[EFFICIENT_LOADING] = efficient
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

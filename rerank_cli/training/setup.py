@@ -39,8 +39,11 @@ def open_model(
     checkpoint: Checkpoint | None = None,
     *,
     packed: bool = True,
+    on_host: bool = False,
 ) -> OpenModel:
     """Load a model for training, with packed rows where its type takes them. Raises ModelError and UsageError.
+
+    `on_host`: see `Placement`.
 
     Weights are fp32, and on CUDA products are computed in bf16 unless `options.dtype` is fp32. With adapters, weights
     that are not trained are in the dtype of the products.
@@ -56,7 +59,7 @@ def open_model(
     logging.disable_progress_bar()
     half = _products(options.dtype, device)
     weights = half if part.lora is not None and half is not None and device.type == "cuda" else torch.float32
-    placement = Placement(device, weights, register() if packed else None)
+    placement = Placement(device, weights, register() if packed else None, on_host)
     trainable = load_trainable(recipe, placement, replace(part, autocast=half))
     model = trainable.model
 

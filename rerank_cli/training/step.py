@@ -12,7 +12,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -20,12 +20,15 @@ from torch import Tensor
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.decoders.layered import Compression
-from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.packed_row import Index, TokenRow
 from rerank_cli.models.trainable import Trainable
 from rerank_cli.training.contract import DrawnGroup
 from rerank_cli.training.losses import LossSettings, loss_of, targets_of
-from rerank_cli.training.optimizer import Optimizer, gradient_norm
+from rerank_cli.training.optimizer import Optimizer
 from rerank_cli.training.tokens import GroupTokenizer, TokenizedGroups
+
+if TYPE_CHECKING:
+    from rerank_cli.training.sharding import Sharding
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +69,27 @@ class StepReport:
     scores: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Groups that are computed together, their rows, and the places of their scores in those of the rows.
+
+    If not all activations of the rows fit into memory, they are computed one by one.
+    """
+
+    groups: Sequence[DrawnGroup]
+    rows: Sequence[TokenRow]
+    places: Index
+    one_by_one: bool
+
+
 @dataclass(slots=True)
 class Trainer:
     """Computes steps of a model. It has no other state than the model, the optimizer and `part_tokens`.
 
     `part_tokens` is the number of tokens whose activations are kept at once; it is halved when memory runs out. The
     random numbers of dropout depend on `seed`, the step and the row. `reduce` adds tensors over all processes in place.
+    With `sharding` the model is divided over them: it adds the gradients itself, and running out of memory ends the
+    run, as the other processes then wait for tensors of the layer at hand.
     """
 
     model: Trainable
@@ -82,6 +100,7 @@ class Trainer:
     part_tokens: int = 1 << 30
     compression: CompressionChoice = field(default_factory=CompressionChoice)
     reduce: Callable[[list[Tensor]], None] | None = None
+    sharding: Sharding | None = None
     out_of_memory: int = 0
 
     def run(self, step: int, rate: float, groups: Sequence[DrawnGroup], everyone: Sequence[DrawnGroup]) -> StepReport:
@@ -103,9 +122,13 @@ class Trainer:
             cast("Any", self.model.model).compression = compression
         while True:
             try:
-                found = self._parts(step, groups, units)
+                found = self._parts(step, groups, everyone, units)
                 break
             except torch.OutOfMemoryError as error:
+                if self.sharding is not None:
+                    what = f"out of memory with activations of {self.part_tokens} tokens at once"
+                    fix = "--recompute, a smaller --batch-tokens, or fsdp_offload_params"
+                    raise ModelError(f"{what}. Fix: {fix}") from error
                 longest = self._longest(groups)
                 if self.part_tokens <= longest:
                     what = f"out of memory on a single pair of {longest} tokens"
@@ -116,9 +139,9 @@ class Trainer:
         if self.reduce is not None:
             total = torch.tensor([found.loss], device=self.model.device)
             gradients = [self._gradient(weight) for weight in self.model.trained.values()]
-            self.reduce([total, *gradients])
+            self.reduce([total] if self.sharding else [total, *gradients])
             found = replace(found, loss=float(total))
-        norm = gradient_norm(list(self.model.trained.values()))
+        norm = self.optimizer.norm()
         if not (np.isfinite(found.loss) and np.isfinite(norm)):
             self.optimizer.clear()
             what = f"step {step + 1}: the loss is {found.loss:g} and the norm of the gradient {norm:g}"
@@ -143,60 +166,87 @@ class Trainer:
     def _longest(self, groups: Sequence[DrawnGroup]) -> int:
         return int(self.tokenizer.tokenize(groups).tokens.max())
 
-    def _parts(self, step: int, groups: Sequence[DrawnGroup], units: int) -> StepReport:
-        if not groups:  # fewer groups in the batch than processes
-            return StepReport(0.0, 0.0, 0, 0, 0, 0, torch.empty(0))
-        whole = self.tokenizer.tokenize(groups)
-        ends = np.cumsum([len(group.passages) for group in groups])
-        sizes = np.diff(np.concatenate(([0], np.cumsum(whole.tokens)[ends - 1])))
+    def _parts(
+        self, step: int, groups: Sequence[DrawnGroup], everyone: Sequence[DrawnGroup], units: int
+    ) -> StepReport:
+        whole = self.tokenizer.tokenize(groups) if groups else None  # fewer groups in the batch than processes
+        parts = self._planned(groups, whole) if whole else []
+        calls = [(len(part.rows), part.one_by_one) for part in parts]
+        more: list[TokenRow] = []
+        if self.sharding is not None:
+            calls = self.sharding.most(calls)
+            more = [self.tokenizer.first_pair(everyone[0])]
         total, scores = 0.0, []
-        parts = _cut(sizes.tolist(), self.part_tokens)
-        for members in parts:
-            part = [groups[member] for member in members]
-            tokenized = whole if len(members) == len(groups) else self.tokenizer.tokenize(part)
-            loss, found = self._part(step, part, tokenized, units)
+        for number, (count, one_by_one) in enumerate(calls):
+            part = parts[number] if number < len(parts) else _Part((), (), np.empty(0, np.int64), False)
+            loss, found = self._part(step, part, more * (count - len(part.rows)), one_by_one, units)
             total += loss
             scores.append(found)
-        pairs = len(whole.places)
-        return StepReport(total, 0.0, pairs, int(whole.tokens.sum()), whole.truncated, len(parts), torch.cat(scores))
+        if whole is None:
+            return StepReport(total, 0.0, 0, 0, 0, 0, torch.empty(0))
+        pairs, tokens = len(whole.places), int(whole.tokens.sum())
+        return StepReport(total, 0.0, pairs, tokens, whole.truncated, len(parts), torch.cat(scores[: len(parts)]))
+
+    def _planned(self, groups: Sequence[DrawnGroup], whole: TokenizedGroups) -> list[_Part]:
+        ends = np.cumsum([len(group.passages) for group in groups])
+        sizes = np.diff(np.concatenate(([0], np.cumsum(whole.tokens)[ends - 1])))
+        found = []
+        for members in _cut(sizes.tolist(), self.part_tokens):
+            part = [groups[member] for member in members]
+            tokenized = whole if len(members) == len(groups) else self.tokenizer.tokenize(part)
+            one_by_one = int(tokenized.tokens.sum()) > self.part_tokens
+            rows = [piece for row in tokenized.rows for piece in (self._pieces(row) if one_by_one else [row])]
+            found.append(_Part(part, rows, tokenized.places, one_by_one))
+        return found
 
     def _part(
-        self, step: int, groups: Sequence[DrawnGroup], tokenized: TokenizedGroups, units: int
+        self, step: int, part: _Part, more: Sequence[TokenRow], one_by_one: bool, units: int
     ) -> tuple[float, Tensor]:
-        """The share of these groups in the loss, and their scores; adds to the gradients."""
-        places = torch.from_numpy(tokenized.places).to(self.model.device)
-        targets = targets_of(groups, self.loss, self.model.device)
-        uncompressed = self._uncompressed(step, tokenized.rows, places)
+        """The share of these groups in the loss, and their scores; adds to the gradients.
+
+        The rows `more` are computed besides and do not count.
+        """
+        rows, own = [*part.rows, *more], len(part.rows)
+        places = torch.from_numpy(part.places).to(self.model.device)
+        uncompressed = self._uncompressed(step, rows, own, places)
 
         def share(scores: Tensor) -> Tensor:
+            targets = targets_of(part.groups, self.loss, self.model.device)
             return loss_of(scores[places], targets, self.loss, uncompressed) / units
 
-        if int(tokenized.tokens.sum()) <= self.part_tokens:
-            scores = torch.cat([self._logits(step, row) for row in tokenized.rows])
-            loss = share(scores)
+        if not one_by_one:
+            found = [self._logits(step, row) for row in rows]
+            scores = torch.cat(found[:own]) if own else torch.empty(0)
+            loss = share(scores) if own else torch.zeros((), device=self.model.device)
+            for nothing in found[own:]:
+                loss = loss + 0.0 * nothing.sum()
             loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach()), scores.detach()[places]
-        pieces = [piece for row in tokenized.rows for piece in self._pieces(row)]
         with torch.no_grad():
-            known = [self._logits(step, row) for row in pieces]
-        scores = torch.cat(known).requires_grad_()
-        loss = share(scores)
-        loss.backward()  # type: ignore[no-untyped-call]
-        assert scores.grad is not None
-        gradients = torch.split(scores.grad, [len(part) for part in known])
-        for row, gradient in zip(pieces, gradients, strict=True):
+            known = [self._logits(step, row) for row in rows]
+        gradients = [torch.zeros_like(scores) for scores in known]
+        total, scores = 0.0, torch.empty(0)
+        if own:
+            scores = torch.cat(known[:own]).requires_grad_()
+            loss = share(scores)
+            loss.backward()  # type: ignore[no-untyped-call]
+            assert scores.grad is not None
+            gradients[:own] = torch.split(scores.grad, [len(part) for part in known[:own]])
+            total = float(loss.detach())
+        for row, gradient in zip(rows, gradients, strict=True):
             self._logits(step, row).backward(gradient)  # type: ignore[no-untyped-call]
-        return float(loss.detach()), scores.detach()[places]
+        return total, scores.detach()[places]
 
-    def _uncompressed(self, step: int, rows: Sequence[TokenRow], places: Tensor) -> Tensor | None:
-        """The scores [n, layers] without compression, if the loss reads them."""
+    def _uncompressed(self, step: int, rows: Sequence[TokenRow], own: int, places: Tensor) -> Tensor | None:
+        """The scores [n, layers] of the first `own` rows without compression, if the loss reads them."""
         model = cast("Any", self.model.model)
         if not (self.loss.reads_uncompressed and hasattr(model, "compression")):
             return None
         compression, model.compression = model.compression, Compression()
         try:
             with torch.no_grad():
-                return torch.cat([self._logits(step, row) for row in rows])[places]
+                found = [self._logits(step, row) for row in rows]
+            return torch.cat(found[:own])[places] if own else None
         finally:
             model.compression = compression
 

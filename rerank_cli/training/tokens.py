@@ -118,6 +118,10 @@ class GroupTokenizer:
             rows += [planned.row for planned in found.rows]
         return TokenizedGroups(rows, places, tokens, truncated)
 
+    def first_pair(self, group: DrawnGroup) -> TokenRow:
+        """A row of the group's first pair alone, without prompts of the record."""
+        return self.tokenize([DrawnGroup(group.place, group.query, group.passages[:1])]).rows[0]
+
     def _tokenizer(self, key: tuple[str | None, str | None]) -> tuple[PairTokenizer, int]:
         if key not in self._known:
             prompt, passage_prompt = key

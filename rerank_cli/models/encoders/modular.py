@@ -70,7 +70,7 @@ def module_head(checkpoint: Checkpoint, placement: Placement) -> nn.Module:
             built.append(_built(module, checkpoint))
     except (KeyError, TypeError) as error:
         raise ModelError(f"{checkpoint.name}: a module's config.json lacks or mistakes a setting ({error})") from error
-    return nn.Sequential(*built, nn.Flatten(0)).eval().requires_grad_(False).to(placement.device)
+    return nn.Sequential(*built, nn.Flatten(0)).eval().requires_grad_(False).to(placement.of_weights)
 
 
 class _Normalize(nn.Module):

@@ -6,6 +6,7 @@ The result's folder appears only once everything in it is written.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from rerank_cli.models.registry import identify
 from rerank_cli.run.signals import Stop, die_of, listening
 from rerank_cli.training.data.open import DataOptions, OpenedData, open_data
 from rerank_cli.training.data.store import BatchPlan
+from rerank_cli.training.launcher import wants_bf16
 from rerank_cli.training.options import LossOptions, TrainConfig, rules_of
 from rerank_cli.training.processes import Processes, joined
 from rerank_cli.training.run.checkpoints import OPTIMIZER, WEIGHTS, TrainingState, WorkFolder
@@ -52,9 +54,16 @@ def train(config: TrainConfig, *, signals: bool = True) -> tuple[TrainSummary, S
 
 
 def _placed(config: TrainConfig, processes: Processes) -> TrainConfig:
-    """The configuration of one of several processes: its own device, and no messages but from the first."""
+    """The configuration with what `accelerate launch` asks for. UsageError.
+
+    Each of several processes has its own device, and only the first has messages.
+    """
+    if wants_bf16(os.environ, config.model.dtype) and not (config.model.device in ("auto", "cuda") and _has_cuda()):
+        config = replace(config, model=replace(config.model, dtype="bf16"))
     if processes.count == 1:
         return config
+    if processes.shards:
+        config = replace(config, recompute=config.recompute or processes.shards.recompute)
     notify = config.notify if processes.leads else lambda _: None
     data = config.data if processes.leads else replace(config.data, bad=replace(config.data.bad, errors=None))
     model, device = config.model, config.model.device
@@ -236,7 +245,8 @@ class _Job:
         learner.load(self.folder.tensors(WEIGHTS))
         learner.trainer.optimizer.load(self.folder.tensors(OPTIMIZER))
         if saved.part_tokens is not None:
-            learner.trainer.part_tokens = saved.part_tokens
+            now = learner.trainer.part_tokens
+            learner.trainer.part_tokens = min(saved.part_tokens, now) if learner.sharding else saved.part_tokens
 
     def _open_logs(
         self, stack: ExitStack, saved: TrainingState | None, mark: Mapping[str, Any]
@@ -296,6 +306,7 @@ class _Job:
         whole = "weights without --freeze" if config.freeze else "all weights"
         adapters = "adapters" if model.adapter is not None else whole
         what = f"{config.model.name} on {model.device}, {adapters} ({trained:,} parameters), {rows}"
+        what += f", divided over {self.processes.count} processes" if learner.sharding else ""
         config.notify(f"{what}, loss {loss.kind.value}, lr {rates.lr:g}")
         groups = data.groups
         if loss.kind in (Loss.LISTNET, Loss.LAMBDARANK) and groups.single:
@@ -331,16 +342,19 @@ class _Job:
         """Write the result with the best weights, or the last if nothing was evaluated."""
         from rerank_cli.training.run.result import write_result
 
-        state, folder = run.state, self.folder
-        if run.log is None:  # another process writes the result
+        state, folder, learner = run.state, self.folder, run.learner
+        if run.log is None and learner.sharding is None:  # another process writes the result
+            return
+        if state.best_step is not None and state.best_step != state.steps_done:
+            learner.load(folder.best_weights(state))
+        learner = learner.finished()
+        if run.log is None:
             return
         self.summary.state, self.summary.evaluation = state, run.evaluation
-        if state.best_step is not None and state.best_step != state.steps_done:
-            run.learner.load(folder.best_weights(state))
         log = run.log.path
 
         def write(made: Path) -> None:
-            write_result(made, self.config, run.learner, checkpoint, state, files, run.data, run.held_out)
+            write_result(made, self.config, learner, checkpoint, state, files, run.data, run.held_out)
             shutil.copyfile(log, made / "training_log.jsonl")
 
         folder.publish(write)

@@ -169,13 +169,15 @@ class Steps:
             return False
         if config.save_steps is not None:
             return done % config.save_steps == 0
-        return time.monotonic() - self._saved_at >= config.save_interval
+        due = time.monotonic() - self._saved_at >= config.save_interval
+        return self.processes.gather(due)[0] if self.learner.sharding else due  # as it takes all processes then
 
     def _save(self) -> None:
         """Make a checkpoint of all steps so far."""
+        weights, optimizer = self.learner.saved()
         if self.log is not None:
             self.state.log_bytes = self.log.commit()
-            self.folder.save(self.state, self.learner.weights(), self.learner.trainer.optimizer.state())
+            self.folder.save(self.state, weights, optimizer)
         self.saved = self.state.steps_done
         self._saved_at = time.monotonic()
 
