@@ -64,8 +64,8 @@ class Sharding:
         if not isinstance(tensor, DTensor):
             return tensor.detach()
         there = _distributed(_local(tensor).to(self.device), tensor)
-        gathered: Tensor = there.full_tensor()
-        return gathered
+        gathered: Tensor = there.full_tensor()  # of a storage with room for equal parts of all processes
+        return gathered.clone() if gathered.untyped_storage().nbytes() > gathered.nbytes else gathered
 
     def collected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The whole tensors in the memory of process 0; empty in the others. All processes call it."""
@@ -80,11 +80,15 @@ class Sharding:
     def whole_model(self, made: Trainable) -> Trainable:
         """The model with the whole tensors to be written, adapters merged, in process 0. All processes call it."""
         self.reshard()
-        stored = []
+        stored: list[StoredTensor] = []
+        known: dict[int, StoredTensor] = {}  # a tensor that has two names is one for both, as transformers writes it once
         for part in made.stored:
-            tensor = part.merged(self.whole)
-            if self.processes.leads:
-                stored.append(StoredTensor(part.name, tensor.cpu()))
+            found = known.get(id(part.tensor))
+            if found is None:
+                tensor = part.merged(self.whole)
+                found = StoredTensor(part.name, tensor.cpu() if self.processes.leads else torch.empty(0))
+                known[id(part.tensor)] = found
+            stored.append(replace(found, name=part.name))
         named = {name: nn.Parameter(tensor, False) for name, tensor in self.collected(made.named).items()}
         return replace(made, stored=stored, named=named)
 
