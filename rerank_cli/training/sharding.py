@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class Sharding:
         """The model with the whole tensors to be written, adapters merged, in process 0. All processes call it."""
         self.reshard()
         stored: list[StoredTensor] = []
-        known: dict[int, StoredTensor] = {}  # a tensor that has two names is one for both, as transformers writes it once
+        known: dict[int, StoredTensor] = {}  # a tensor with two names stays one, which is written once
         for part in made.stored:
             found = known.get(id(part.tensor))
             if found is None:
@@ -130,7 +130,7 @@ class _Root(nn.Module):
 
 @contextmanager
 def turn(options: ShardOptions, processes: Processes) -> Iterator[None]:
-    """A block in which this process loads and shards the model, if so wanted when those before it on its machine did."""
+    """A block that loads and shards the model, if so wanted in one process of a machine after the other."""
     before = processes.local if options.in_turn else 0
     turns = max(processes.gather(before)) + 1
     for _ in range(before):
@@ -158,8 +158,8 @@ def shard(made: Trainable, options: ShardOptions, processes: Processes) -> Shard
     for layer in layers:
         fully_shard(layer, reshard_after_forward=options.reshard, **common)
     fully_shard(root, reshard_after_forward=False, **common)  # its tensors are needed first in the backward pass
-    found = {id(weight): module._parameters[name] for module, name, weight in before}
-    made.named = {name: found[id(weight)] for name, weight in made.named.items()}  # type: ignore[misc]
+    found = {id(weight): cast("nn.Parameter", module._parameters[name]) for module, name, weight in before}
+    made.named = {name: found[id(weight)] for name, weight in made.named.items()}
     made.stored = [replace(part, tensor=found.get(id(part.tensor), part.tensor)) for part in made.stored]
     modules = tuple(module for module in (*layers, root) if isinstance(module, FSDPModule))
     for module in modules:  # the loss is divided by the units of all processes already
@@ -180,13 +180,13 @@ def shard(made: Trainable, options: ShardOptions, processes: Processes) -> Shard
 def _distributed(local: Tensor, weight: DTensor) -> DTensor:
     """This process's part, which is divided as the weight is."""
     shape, stride = weight.shape, weight.stride()
-    return DTensor.from_local(
-        local, weight.device_mesh, weight.placements, run_check=False, shape=shape, stride=stride
-    )
+    return DTensor.from_local(local, weight.device_mesh, weight.placements, run_check=False, shape=shape, stride=stride)
 
 
 def _local(tensor: Tensor) -> Tensor:
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    """What this process has of it."""
+    found: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return found.detach()
 
 
 def _layers(made: Trainable, names: tuple[str, ...] | None) -> list[nn.Module]:

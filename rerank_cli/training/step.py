@@ -166,9 +166,7 @@ class Trainer:
     def _longest(self, groups: Sequence[DrawnGroup]) -> int:
         return int(self.tokenizer.tokenize(groups).tokens.max())
 
-    def _parts(
-        self, step: int, groups: Sequence[DrawnGroup], everyone: Sequence[DrawnGroup], units: int
-    ) -> StepReport:
+    def _parts(self, step: int, groups: Sequence[DrawnGroup], everyone: Sequence[DrawnGroup], units: int) -> StepReport:
         whole = self.tokenizer.tokenize(groups) if groups else None  # fewer groups in the batch than processes
         parts = self._planned(groups, whole) if whole else []
         calls = [(len(part.rows), part.one_by_one) for part in parts]
