@@ -63,7 +63,9 @@ class Sharding:
         """The tensor, gathered from all processes, on the device. All processes call it."""
         if not isinstance(tensor, DTensor):
             return tensor.detach()
-        there = _distributed(_local(tensor).to(self.device), tensor)
+        local, (shape, stride) = _local(tensor).to(self.device), (tensor.shape, tensor.stride())
+        mesh, placements = tensor.device_mesh, tensor.placements
+        there = DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
         gathered: Tensor = there.full_tensor()  # of a storage with room for equal parts of all processes
         return gathered.clone() if gathered.untyped_storage().nbytes() > gathered.nbytes else gathered
 
@@ -108,7 +110,9 @@ class Sharding:
         parts = value.chunk(weight.device_mesh.size(), dim=0)
         place = weight.device_mesh.get_local_rank()
         mine = parts[place] if place < len(parts) else value[:0]
-        return _distributed(mine.to(weight.device, copy=True), weight)
+        found = torch.empty_like(weight, dtype=value.dtype)
+        _local(found).copy_(mine)
+        return found
 
     def reshard(self) -> None:
         """Free what was gathered."""
@@ -175,12 +179,6 @@ def shard(made: Trainable, options: ShardOptions, processes: Processes) -> Shard
 
     made.gathering = logits
     return sharding
-
-
-def _distributed(local: Tensor, weight: DTensor) -> DTensor:
-    """This process's part, which is divided as the weight is."""
-    shape, stride = weight.shape, weight.stride()
-    return DTensor.from_local(local, weight.device_mesh, weight.placements, run_check=False, shape=shape, stride=stride)
 
 
 def _local(tensor: Tensor) -> Tensor:

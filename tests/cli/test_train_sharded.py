@@ -1,6 +1,5 @@
 """`rerank train` with a model that is divided over processes, as `accelerate launch --use_fsdp` starts them."""
 
-import json
 import random
 import subprocess
 import sys
@@ -33,14 +32,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """21 groups, so that the last step of five groups each has one, and a held-out run of 7 queries."""
+    """21 groups and a held-out run of 7 queries.
+
+    Of five groups a step, two processes have rows of different numbers; in the last step one has none.
+    """
     folder, rng = tmp_path_factory.mktemp("data"), random.Random(5)
     known = ["panda", "bear", "bamboo", "china", "eats", "lives", "giant", "city", "river", "war", "paris"]
 
     def words(count):
         return " ".join(rng.choice(known) for _ in range(count))
 
-    groups = [{"query": words(3), "pos": [words(12)], "neg": [words(12) for _ in range(4)]} for _ in range(21)]
+    groups = [{"query": words(3), "pos": [words(220)], "neg": [words(230) for _ in range(4)]} for _ in range(21)]
     write_lines(folder / "train.jsonl", groups)
     write_lines(folder / "queries.jsonl", [{"_id": f"q{i}", "text": words(3)} for i in range(7)])
     write_lines(folder / "corpus.jsonl", [{"_id": f"d{i}", "title": "", "text": words(4 + i)} for i in range(20)])
@@ -114,11 +116,3 @@ def test_what_accelerate_asks_for_in_vain_is_one_line(data, tmp_path):
         assert ended.code == 2, ended.err
         assert message in ended.complaint
     assert not list(tmp_path.iterdir())
-
-
-def test_other_layers_than_the_models_are_refused(data, tmp_path):
-    flags = ["train", data / "train.jsonl", "-m", PARITY / "bert", "-o", tmp_path / "out", "-q"]
-    ended = launched("-m", "--", "rerank_cli", *flags, divided=True, FSDP_TRANSFORMER_CLS_TO_WRAP="LlamaDecoderLayer")
-    assert ended.returncode != 0
-    expected = "FSDP_TRANSFORMER_CLS_TO_WRAP LlamaDecoderLayer: no such layers (expected BertLayer)"
-    assert expected in ended.stderr.decode()
