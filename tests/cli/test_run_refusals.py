@@ -115,8 +115,10 @@ def test_an_output_below_a_file_is_exit_7(requests_file):
     assert refused(requests_file, "-m", TINY, "-o", f"{requests_file}/out.jsonl").code == 7
 
 
-def test_an_output_that_is_a_folder_is_exit_7(requests_file, tmp_path):
-    assert refused(requests_file, "-m", TINY, "-o", tmp_path).code == 7
+def test_a_folder_as_output_that_the_input_is_in_is_exit_6(requests_file, tmp_path):
+    ended = refused(requests_file, "-m", TINY, "-o", tmp_path)
+    assert ended.code == 6
+    assert "would be written while it is read as an input" in ended.err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -62,7 +62,7 @@ def test_what_is_wrong_with_a_profile_is_one_line(tmp_path, content, message):
 
 
 def test_a_name_that_is_neither_a_file_nor_built_in():
-    with pytest.raises(UsageError, match="bge, mxbai, qwen3"):
+    with pytest.raises(UsageError, match="bge, monot5, mt5, mt5-3b, mxbai, ptt5, qwen3"):
         read_profile("qwen4")
 
 
