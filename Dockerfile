@@ -1,8 +1,8 @@
-# An image with rerank; models are downloaded into /models, files are read and written in /work.
+# An image with rerank; models are downloaded into /models, files are read and written in /data.
 #
 #   docker build -t rerank .                                          CPU
 #   docker build -t rerank:cuda --build-arg TORCH=cu130 .             NVIDIA cards
-#   docker run --rm -v rerank-models:/models -v "$PWD":/work --user "$(id -u):$(id -g)" rerank \
+#   docker run --rm -v rerank-models:/models -v "$PWD":/data --user "$(id -u):$(id -g)" rerank \
 #     run candidates.jsonl -o reranked.jsonl -m BAAI/bge-reranker-v2-m3        (with a card: --gpus all)
 
 FROM python:3.11-slim-bookworm AS build
@@ -22,10 +22,10 @@ RUN pip install --no-cache-dir --constraint constraints.txt --index-url "https:/
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/rerank /opt/rerank
 # Any user may run it (--user): what it writes goes to the volumes.
-RUN useradd --uid 1000 --create-home rerank && mkdir /models /work && chown rerank /models /work && chmod 1777 /models
+RUN useradd --uid 1000 --create-home rerank && mkdir /models /data && chown rerank /models /data && chmod 1777 /models
 ENV PATH=/opt/rerank/bin:$PATH HF_HOME=/models
 VOLUME /models
-WORKDIR /work
+WORKDIR /data
 USER 1000
 ENTRYPOINT ["rerank"]
 CMD ["--help"]
