@@ -122,3 +122,14 @@ def test_from_python_a_folder_is_done_as_by_the_command(given, tmp_path):
     assert one.stats.records == 3
     with pytest.raises(UsageError, match="qrels measures one output"):
         run_file(given, f"{tmp_path}/other/", model=TINY, qrels="q")
+
+
+@pytest.mark.slow
+def test_workers_of_several_devices_are_used_for_all_files(given, tmp_path):
+    assert rerank("run", given, "-o", f"{tmp_path}/one/", "-m", TINY, "-q").code == 0
+    ended = rerank("run", given, "-o", f"{tmp_path}/two/", "-m", TINY, "--devices", "cpu,cpu")
+    assert ended.code == 0, ended.err
+    assert ended.err.count("packed rows of") == 1
+    for name in "abc":
+        one, two = (tmp_path / folder / "date=2026-01-01" / f"{name}.jsonl" for folder in ("one", "two"))
+        assert two.read_bytes() == one.read_bytes()

@@ -2,7 +2,9 @@
 
 Credentials are found by obstore: the environment, roles of the machine or the pod, Google's default credentials. AWS
 profiles and single sign-on are read by boto3, if it is installed. obstore repeats requests that fail with 429, 500 to
-504 or without an answer, with growing pauses; what breaks while a body is read is repeated here.
+504 or without an answer, with growing pauses; what breaks while a body is read is repeated here. Its errors and
+Python's own (FileNotFoundError, PermissionError) have no common base class; none is dropped: each is raised again, or
+as an OSError with a message of ours, unless the object shows that the request has succeeded.
 """
 
 from __future__ import annotations
