@@ -50,19 +50,27 @@ def _without_card(flag: str, found: int) -> str:
 def choose_dtype(
     name: str, device: torch.device, half: str = "fp16", quantize: Quantize = Quantize.NONE
 ) -> torch.dtype:
-    """`auto` is the model's own half precision on CUDA, and fp32 elsewhere.
+    """`auto` is the model's own half precision on CUDA, and fp32 elsewhere; bf16 beside fp8.
 
-    fp8 products have bf16 results, int8 products fp32 results. Raises UsageError for another dtype beside them.
+    Raises UsageError for a dtype that does not go with `quantize`: fp8 goes with bf16, int8 with fp32 and bf16.
     """
-    if quantize is not Quantize.NONE:
-        refuse, needed = (refuse_without_float8, "bf16") if quantize is Quantize.FP8 else (refuse_without_int8, "fp32")
-        refuse(device)
-        if name not in {"auto", needed}:
-            raise UsageError(f"--quantize {quantize.value} needs {needed} (got --dtype {name}). Fix: --dtype {needed}")
-        name = needed
+    if quantize is Quantize.FP8:
+        refuse_without_float8(device)
+        name = _beside("fp8", name, ("bf16",))
+    elif quantize is Quantize.INT8:
+        refuse_without_int8(device)
+        name = _beside("int8", name, ("fp32", "bf16"))
     if name == "auto":
         name = half if device.type == "cuda" else "fp32"
     return DTYPES[name]
+
+
+def _beside(quantize: str, name: str, possible: tuple[str, ...]) -> str:
+    """The dtype of what is not quantized."""
+    if name not in {"auto", *possible}:
+        needed = f"--quantize {quantize} needs {' or '.join(possible)} (got --dtype {name})"
+        raise UsageError(f"{needed}. Fix: --dtype {possible[0]}")
+    return possible[0] if name == "auto" else name
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -112,8 +112,8 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
 
     model = load(dtype)
     exact = dtype == torch.float32 and options.quantize is Quantize.NONE
-    if exact and device.type == "cpu" and model.packed:
-        work_in_place(model.backbone)
+    if device.type == "cpu" and model.packed and dtype != torch.float16 and options.quantize is not Quantize.FP8:
+        work_in_place(model.backbone, for_integers=options.quantize is Quantize.INT8)
     quantize(model.backbone, options.quantize)
     limits = choose_limits(options, model.max_positions, reading.rule)
     sizes = sizes_for(device, model.parameters)

@@ -35,6 +35,18 @@ def test_blocks_worked_in_place_score_like_the_stock_model(checkpoint, tmp_path,
     assert abs(scores - expected).max() <= TOLERANCE * max(1, abs(expected).max())
 
 
+@pytest.mark.parametrize("family", IN_PLACE)
+def test_blocks_in_bf16_are_as_near_the_exact_scores_as_the_stock_model(checkpoint, tmp_path, family, monkeypatch):
+    folder = with_biases(checkpoint, family, tmp_path)
+    _, _, exact = ours(folder, pairs())
+    _, _, scores = ours(folder, pairs(), dtype="bf16")
+    monkeypatch.setattr("rerank_cli.engine.session.work_in_place", lambda *_, **__: 0)
+    _, _, plain = ours(folder, pairs(), dtype="bf16")
+    error, usual = abs(scores - exact).mean(), abs(plain - exact).mean()
+    assert (scores != plain).any()
+    assert error < 1.5 * usual
+
+
 def test_weights_are_those_of_the_stock_layers_and_not_copies(checkpoint):
     model = tf.AutoModel.from_pretrained(checkpoint("bert"))
     before = {weight.data_ptr() for weight in model.parameters()}

@@ -28,8 +28,8 @@ def pairs(count=24, seed=3):
     return [(text(8), text(rng.choice([3, 30, 90]))) for _ in range(count)] + [("what", ""), ("panda", "panda " * 900)]
 
 
-def ours(folder, texts, **options):
-    session = open_session(ModelOptions(str(folder), device="cpu", dtype="fp32", **options))
+def ours(folder, texts, dtype="fp32", **options):
+    session = open_session(ModelOptions(str(folder), device="cpu", dtype=dtype, **options))
     queries, passages = zip(*texts, strict=True)
     prepared = session.prepare(PairTexts(queries, passages, [0] * len(texts)))
     return session, prepared, session.score(prepared)

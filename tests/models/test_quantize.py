@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import UsageError
+from rerank_cli.models.encoders.cpu_blocks import InPlaceIntegerLayer
 from rerank_cli.models.quantization import int8 as quantize_int8
 from rerank_cli.models.quantization.apply import block_linears
 from rerank_cli.models.quantization.fp8 import FLOAT8, Float8Linear, quantize_fp8, to_float8
@@ -100,7 +105,8 @@ def test_linears_of_the_blocks_are_quantized_but_for_a_trimmed_last_one_and_odd_
 
 
 @pytest.mark.parametrize("family", ["xlm-roberta", "modernbert-cls", "distilbert", "deberta-v2"])
-def test_a_quantized_model_ranks_nearly_as_the_exact_one(checkpoint, family):
+def test_a_quantized_model_ranks_nearly_as_the_exact_one(checkpoint, family, monkeypatch):
+    monkeypatch.setattr("rerank_cli.engine.session.work_in_place", lambda *_, **__: 0)  # as on CUDA
     texts = pairs(60)
     session = open_session(ModelOptions(str(checkpoint(family)), device="cpu", dtype="bf16"))
     prepared = session.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts)))
@@ -191,17 +197,58 @@ def test_a_model_in_int8_ranks_nearly_as_the_exact_one(checkpoint, family):
     assert tau > 0.8
 
 
-def test_int8_is_for_a_cpu_and_beside_fp32():
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_bert_layer_of_integers_is_near_the_exact_one(checkpoint, dtype):
+    texts = pairs(60)
+    found = {}
+    for how in (Quantize.NONE, Quantize.INT8):
+        session = open_session(ModelOptions(str(checkpoint("bert")), device="cpu", dtype=dtype, quantize=how))
+        found[how] = session.score(session.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts))))
+        modules = list(session._scorer.model.backbone.modules())
+        assert sum(isinstance(module, InPlaceIntegerLayer) for module in modules) == 2 * (how is Quantize.INT8)
+        assert sum(isinstance(module, Int8Linear) for module in modules) == 2 * 4 * (how is Quantize.INT8)
+        assert session.facts.dtype == dtype
+    exact, quantized = found.values()
+    assert (quantized != exact).any()
+    assert kendall_tau(quantized, exact) > 0.8
+
+
+def test_states_in_bf16_give_the_integers_of_the_same_states_in_fp32(linear):
+    quantized, states = Int8Linear(linear.float()), torch.randn(300, 64).bfloat16()
+    found = quantized(states)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, quantized(states.float()).bfloat16())
+
+
+def test_int8_is_for_a_cpu_and_beside_fp32_or_bf16():
     with pytest.raises(UsageError, match="--quantize int8: needs a CPU, this runs on cuda"):
         choose_dtype("auto", CUDA, quantize=Quantize.INT8)
-    with pytest.raises(UsageError, match=r"int8 needs fp32 \(got --dtype bf16"):
-        choose_dtype("bf16", torch.device("cpu"), quantize=Quantize.INT8)
+    cpu = torch.device("cpu")
+    assert choose_dtype("auto", cpu, quantize=Quantize.INT8) == torch.float32
+    assert choose_dtype("bf16", cpu, quantize=Quantize.INT8) == torch.bfloat16
+    with pytest.raises(UsageError, match=r"int8 needs fp32 or bf16 \(got --dtype fp16\)\. Fix: --dtype fp32"):
+        choose_dtype("fp16", cpu, quantize=Quantize.INT8)
 
 
 def test_a_torch_without_integer_products_is_told_of_in_one_line(monkeypatch):
     def missing(*_):
         raise RuntimeError("no kernel\nfor this processor")
 
-    monkeypatch.setattr(quantize_int8, "to_int8", missing)
+    monkeypatch.setattr(quantize_int8, "to_uint8", missing)
     with pytest.raises(UsageError, match=r"int8: not available here \(no kernel\)$"):
         choose_dtype("auto", torch.device("cpu"), quantize=Quantize.INT8)
+
+
+def test_integers_are_not_multiplied_by_reference_code():
+    """With VNNI oneDNN has only reference code for signed states: a thousand times as slow, and right."""
+    program = (
+        "import torch; from rerank_cli.models.quantization.int8 import Int8Linear;"
+        "Int8Linear(torch.nn.Linear(64, 48))(torch.ones(300, 64))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "ONEDNN_VERBOSE": "1"}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    used = [line.split(",")[5] for line in done.stdout.splitlines() if ",exec,cpu,matmul," in line]
+    assert used
+    assert not [kernel for kernel in used if kernel.startswith("ref")]

@@ -1,10 +1,11 @@
-"""Linear layers as int8 products on a CPU: weights scaled per output channel, once; states per token.
+"""Linear layers as 8-bit integer products on a CPU: weights scaled per output channel, once; states per token.
 
 oneDNN multiplies integers several times as fast as fp32 if the processor has instructions for it (AMX, VNNI). The scale
-of a token depends on that token only, so a pair's score does not depend on the other pairs of its row. Processors
-without VNNI add two products in 16 bits, which overflow unless weights have at most 7 bits: there they are limited to
-±63. Source of the scheme: Dettmers et al., "LLM.int8()" (2022), section 2.1, vector-wise quantization; of the range:
-oneDNN's guide to int8 inference.
+of a token depends on that token only, so a pair's score does not depend on the other pairs of its row. VNNI multiplies
+unsigned by signed integers, so states are stored with 128 added; oneDNN has only its reference code for signed ones
+there, a thousand times as slow. Processors without VNNI add two products in 16 bits, which overflow unless weights have
+at most 7 bits: there they are limited to ±63. Source of the scheme: Dettmers et al., "LLM.int8()" (2022), section 2.1,
+vector-wise quantization; of the ranges: oneDNN's guide to int8 inference.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from rerank_cli.errors import UsageError
 
-_TOKENS = 256  # at a time, so that the passes over them stay within the caches
+TOKENS = 256  # at a time, so that the passes over them stay within the caches
+ZERO = 128  # what a state of zero is stored as
 
 
 def quantize_int8(linears: Iterable[tuple[nn.Module, str, nn.Linear]]) -> int:
@@ -30,7 +32,7 @@ def quantize_int8(linears: Iterable[tuple[nn.Module, str, nn.Linear]]) -> int:
 
 
 class Int8Linear(nn.Module):
-    """Replaces a linear layer: fp32 states [..., K] to fp32 [..., N]. Weights are in ±`most`."""
+    """Replaces a linear layer: states [..., K] to [..., N] in their own dtype, fp32 or bf16. Weights are in ±`most`."""
 
     weight: Tensor
     weight_scale: Tensor
@@ -43,7 +45,7 @@ class Int8Linear(nn.Module):
         weight = linear.weight.detach().float()
         scale = torch.linalg.vector_norm(weight, torch.inf, dim=1).clamp_(min=1e-12).div_(most)
         numbers = weight.div(scale[:, None]).round_().to(torch.int8)
-        self.register_buffer("weight", torch.ops.onednn.qlinear_prepack(numbers, [_TOKENS, self.in_features]))
+        self.register_buffer("weight", torch.ops.onednn.qlinear_prepack(numbers, [TOKENS, self.in_features]))
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero", torch.zeros(self.out_features, dtype=torch.int32))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
@@ -53,24 +55,28 @@ class Int8Linear(nn.Module):
         found = rows.new_empty((len(rows), self.out_features))
         weight = (self.weight, self.weight_scale, self.weight_zero)
         rest: Any = (None, 1.0, 0, torch.float32, "none", [], "")  # the bias is added after the token's scale
-        for part, out in zip(torch.split(rows, _TOKENS), torch.split(found, _TOKENS), strict=True):
-            numbers, scale = to_int8(part)
-            product = torch.ops.onednn.qlinear_pointwise(numbers, 1.0, 0, *weight, *rest)
+        for part, out in zip(torch.split(rows, TOKENS), torch.split(found, TOKENS), strict=True):
+            numbers, scale = to_uint8(part.float())
+            product = torch.ops.onednn.qlinear_pointwise(numbers, 1.0, ZERO, *weight, *rest)
+            scaled = out if out.dtype == product.dtype else product
             if self.bias is None:
-                torch.mul(product, scale, out=out)
+                torch.mul(product, scale, out=scaled)
             else:
-                torch.addcmul(self.bias, product, scale, out=out)
+                torch.addcmul(self.bias, product, scale, out=scaled)
+            if scaled is not out:
+                out.copy_(scaled)
         return found.view(*states.shape[:-1], self.out_features)
 
 
-def to_int8(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row of [m, K] scaled to ±127 and rounded, and the factors that undo it: fp32 [m, 1].
+def to_uint8(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Each fp32 row of [m, K] scaled to ±127, rounded and moved by `ZERO`, and the factors that undo it: fp32 [m, 1].
 
     A row of zeros stays zero; a row that contains inf or NaN has such a factor, which shows in the score.
     """
     largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())  # 10 times a norm's speed
-    scale = largest.clamp_(min=1e-12).div_(127)
-    return rows.div(scale).round_().to(torch.int8), scale
+    scale = largest.clamp_(min=1e-12).div_(ZERO - 1)
+    signed = rows.div(scale).round_().to(torch.int8)  # twice the speed of a conversion to unsigned integers
+    return signed.view(torch.uint8).bitwise_xor_(ZERO), scale
 
 
 def refuse_without_int8(device: torch.device) -> None:
