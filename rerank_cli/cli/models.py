@@ -88,6 +88,15 @@ def _row(key: str, value: Any, source: str | None) -> str:
     )  # fmt: skip
 
 
+def _answers(model: TokenizerOnly) -> str:
+    """The tokens that give the score, as a formula: `yes − no`, or `log Σ exp(yes, Yes) − no`."""
+    answers = model.reading.answers
+    if answers is None:
+        return ""
+    sides = (model.tokenizer.tokens(side) for side in (answers.yes, answers.no) if side)
+    return " − ".join(side[0] if len(side) == 1 else f"log Σ exp({', '.join(side)})" for side in sides)
+
+
 def _facts(model: TokenizerOnly) -> dict[str, Any]:
     from rerank_cli.models.known import BIDIRECTIONAL, KNOWN, MODULAR
     from rerank_cli.models.options import flag_of
@@ -105,6 +114,7 @@ def _facts(model: TokenizerOnly) -> dict[str, Any]:
         "family": model.family,
         "architecture": ", ".join(config.get("architectures") or []),
         "profile": profile.name,
+        "prompt": "" if model.reading.joined else profile.written,
         "prefix": written[0],
         "query": profile.query,
         "query_instruction": profile.query_instruction,
@@ -112,7 +122,7 @@ def _facts(model: TokenizerOnly) -> dict[str, Any]:
         "passage": profile.passage,
         "passage_instruction": profile.passage_instruction,
         "suffix": written[2].replace("{prompt}", profile.prompt),
-        "answers": " − ".join(model.tokenizer.tokens(model.reading.answers)),
+        "answers": _answers(model),
         "label": model.reading.label.name if model.reading.label else "",
         "pooling": ", ".join(pooling),
         "activation": model.reading.stated.activation or "Sigmoid",

@@ -67,8 +67,9 @@ def plan_shared(lengths: Index, groups: Index, prefixes: Index, budget: int) -> 
 def pack(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate) -> TokenRow:
     """Join (query ids, passage ids) pairs, already truncated, into one packed row."""
     pieces: list[Ids] = []
-    for query, passage in sequences:
-        pieces += (template.prefix, query, template.middle, passage, template.suffix)
+    for pair in sequences:
+        first, second = template.in_order(*pair)
+        pieces += (template.prefix, first, template.middle, second, template.suffix)
     sizes = np.array([(len(query), len(passage)) for query, passage in sequences], dtype=np.int64)
     ids = np.concatenate(pieces)
     before, between, after = template.special_types
@@ -83,27 +84,31 @@ def pack(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate) -> TokenR
 
 
 def pack_causal(sequences: Sequence[tuple[Ids, Ids]], template: PairTemplate, groups: Index) -> TokenRow:
-    """Like `pack`, for a causal model: adjacent sequences of one group share their prefix."""
+    """Like `pack`, for a causal model: adjacent sequences of one group share their prefix, with the first text.
+
+    With a template that has the passage first, that is the first text.
+    """
     pieces: list[Ids] = []
     lengths: list[int] = []
     parents: list[int] = []
-    passage_at: list[int] = []
+    second_at: list[int] = []
     prefix, last, parent = template.prefix, -1, -1
     following = [*groups[1:].tolist(), -1]
-    for (query, passage), group, next_group in zip(sequences, groups.tolist(), following, strict=True):
+    for pair, group, next_group in zip(sequences, groups.tolist(), following, strict=True):
+        first, second = template.in_order(*pair)
         if group != last:
-            prefix, last, parent = np.concatenate((template.prefix, query, template.middle)), group, -1
+            prefix, last, parent = np.concatenate((template.prefix, first, template.middle)), group, -1
             if next_group == group:
                 parent = len(lengths)
                 pieces.append(prefix)
                 lengths.append(len(prefix))
                 parents.append(-1)
-                passage_at.append(len(prefix))
-        own = (passage, template.suffix) if parent >= 0 else (prefix, passage, template.suffix)
+                second_at.append(len(prefix))
+        own = (second, template.suffix) if parent >= 0 else (prefix, second, template.suffix)
         pieces += own
         lengths.append(sum(map(len, own)))
         parents.append(parent)
-        passage_at.append(0 if parent >= 0 else len(prefix))
+        second_at.append(0 if parent >= 0 else len(prefix))
     ids = np.concatenate(pieces)
-    sizes, before, at = (np.array(values, dtype=np.int64) for values in (lengths, parents, passage_at))
+    sizes, before, at = (np.array(values, dtype=np.int64) for values in (lengths, parents, second_at))
     return TokenRow(ids, np.zeros_like(ids), sizes, before, at, closing=len(template.suffix))

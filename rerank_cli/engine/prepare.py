@@ -163,10 +163,13 @@ def prepare(
     _, first, distinct = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     tokens = kept_query + windows.heads + windows.length + template.specials
     if tokenizer.share and rule.shares_prefix:
-        # A group is a query as far as it is kept; its sequences share everything before the passage.
-        _, inverse = np.unique(np.stack((query, kept_query), axis=1)[first], axis=0, return_inverse=True)
+        # A group is the first text as far as it is kept; its sequences share everything before the second.
+        passage = found.passage_of[pair], windows.start, windows.length
+        text, _ = template.in_order(np.stack((query, kept_query), axis=1), np.stack(passage, axis=1))
+        _, inverse = np.unique(text[first], axis=0, return_inverse=True)
         groups = inverse.reshape(-1).astype(np.int64)
-        prefixes = kept_query[first] + len(template.prefix) + len(template.middle)
+        shared, _ = template.in_order(kept_query, windows.heads + windows.length)
+        prefixes = shared[first] + len(template.prefix) + len(template.middle)
         plan = plan_shared(tokens[first], groups, prefixes, batch_tokens)
     else:
         budget = row_budget(tokens[first], batch_tokens, least_rows)

@@ -73,15 +73,14 @@ def inspect_pair(record: Request, index: int, model: TokenizerOnly) -> Inspectio
     found = tokenize_pairs(texts, PairTokenizer(model.tokenizer, rule, model.limits), whole=True)
     query_ids, passage_ids = found.query_ids[0], found.passage_ids[0]
     kept_query, kept_passage = int(found.kept.query[0]), int(found.kept.passage[0])
-    pieces: dict[str, Ids] = {
-        "prefix": rule.template.prefix,
-        "query": rule.template.clip_query(query_ids, kept_query),
-        "middle": rule.template.middle,
-        "passage": rule.template.part_of_passage(passage_ids, *_kept(passage_ids, kept_passage, rule.template)),
-        "suffix": rule.template.suffix,
-    }
-    ids = np.concatenate(list(pieces.values())).tolist()
-    parts = [name for name, piece in pieces.items() for _ in piece]
+    template = rule.template
+    first, second = template.in_order(
+        ("query", template.clip_query(query_ids, kept_query)),
+        ("passage", template.part_of_passage(passage_ids, *_kept(passage_ids, kept_passage, template))),
+    )
+    pieces = (("prefix", template.prefix), first, ("middle", template.middle), second, ("suffix", template.suffix))
+    ids = np.concatenate([piece for _, piece in pieces]).tolist()
+    parts = [name for name, piece in pieces for _ in piece]
     query = rule.query_text(texts.queries[0], texts.instructions[0])
     passage = rule.passage_text(texts.passages[0])
     cuts = _cut(query, query_ids, kept_query, model), _cut(passage, passage_ids, kept_passage, model)

@@ -69,6 +69,7 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
     if checkpoint.adapter is not None and recipe.family in {BIDIRECTIONAL, SEQ2SEQ}:
         raise ModelError(f"{checkpoint.name}: an adapter of a model of the family {recipe.family} is not supported")
     if recipe.family == SEQ2SEQ:
+        assert reading.answers is not None
         from rerank_cli.models.seq2seq import load_seq2seq
 
         return load_seq2seq(checkpoint, placement, reading.answers, reading.profile.divide_by)

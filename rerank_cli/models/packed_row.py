@@ -19,8 +19,8 @@ class TokenRow:
     whole sequence of a pair. Otherwise it is int64 [s]: a segment with a parent other than -1 continues that earlier
     segment, which holds the prefix that several pairs share and is not scored itself. Segments of equal length and
     parent are adjacent: attention without a variable-length kernel processes such runs at once. `passage_at`, [s], is
-    the offset of the passage in its segment, or the segment's length if it has no passage; `closing` is the number of
-    tokens after every passage.
+    the offset of the passage (of the second text, in prompts with the passage first) in its segment, or the segment's
+    length if it has none; `closing` is the number of tokens after every passage.
     """
 
     ids: npt.NDArray[np.int32]

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from rerank_cli.choices import TruncationRule
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.models.answers import Answers, answers_of
 from rerank_cli.models.checkpoint import Checkpoint, read_object
 from rerank_cli.models.known import (
     BIDIRECTIONAL,
@@ -30,7 +31,9 @@ from rerank_cli.models.labels import Label, choose_label, labels_of
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
 from rerank_cli.models.prompts.chat import ChatPrompt, chat_prompt
+from rerank_cli.models.prompts.joining import splits_at_pieces
 from rerank_cli.models.prompts.pairs import Cut, Ids, PairRule, PairTemplate
+from rerank_cli.models.prompts.profile_files import read_profile
 from rerank_cli.models.prompts.profiles import Profile, fill, pieces_of
 from rerank_cli.models.prompts.tokens import TextTokenizer, load_tokenizer
 from rerank_cli.models.stated import INPUT, Stated, stated_by
@@ -47,6 +50,13 @@ _FAMILIES: Mapping[str, tuple[Profile | None, set[str]]] = {
     LAYERWISE: (profiles.LAYERWISE, _LAYERED),
     LIGHTWEIGHT: (profiles.LIGHTWEIGHT, _LAYERED | {"layer_heads", "compress_layers", "compress_ratio", "softcap"}),
 }
+# Parts of names of checkpoints that have a built-in profile.
+_BY_NAME = {
+    "mxbai-rerank": profiles.MXBAI,
+    "qwen3-reranker": profiles.QWEN3,
+    "zerank": profiles.ZERANK,
+    "ctxl-rerank": profiles.CTXL,
+}
 _OVERRIDES = {"prompt", "query_instruction", "passage_instruction", "truncation_rule"}
 _FIRST_TOKENS = {"Llama": "<s>", "Gemma": "<bos>"}
 FLAG, FAMILY, BUILT_IN = "flag", "family", "built in"
@@ -54,22 +64,24 @@ FLAG, FAMILY, BUILT_IN = "flag", "family", "built in"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a checkpoint reads a pair. `answers` are the token ids whose logits give the score, empty for other heads.
+    """How a checkpoint reads a pair. `answers` are the tokens whose logits give the score, None for other heads.
 
     `label` is the label that gives the score, None for heads with one output. `options` are the names of options that
     have an effect; `sources` say where settings come from, by name. `skip` is the number of tokens at the start of a
-    sequence that the pooling leaves out. `remarks` are lines for the user.
+    sequence that the pooling leaves out. `remarks` are lines for the user. `joined` is whether the tokenizer's own
+    template joins the texts, without a prompt.
     """
 
     profile: Profile
     rule: PairRule
-    answers: tuple[int, ...] = ()
+    answers: Answers | None = None
     label: Label | None = None
     stated: Stated = field(default_factory=Stated)
     options: frozenset[str] = frozenset()
     sources: Mapping[str, str] = field(default_factory=dict)
     skip: int = 0
     remarks: tuple[str, ...] = ()
+    joined: bool = False
 
     @property
     def by_files(self) -> tuple[str, ...]:
@@ -84,7 +96,7 @@ OF_FILE = "file "
 def is_guess(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> bool:
     """Whether the profile is chosen without `--profile`, a known checkpoint name, or files that state the prompt."""
     name = Path(checkpoint.name).name.lower()
-    known = any(part in name for part in ("bge-reranker", "qwen3-reranker", "mxbai-rerank", "monot5", "ptt5"))
+    known = any(part in name for part in ("bge-reranker", "monot5", "ptt5", *_BY_NAME))
     known |= family == SEQ2SEQ and "mt5-" in name and "marco" in name
     guessed = family in {DECODER, CLASSIFIER, SEQ2SEQ} and options.profile is None and not known
     return guessed and _saved_profile(checkpoint) is None and not _is_told(stated_by(checkpoint))
@@ -118,9 +130,7 @@ def _profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> 
 
 def _profile_by_name(checkpoint: Checkpoint) -> Profile | None:
     name = Path(checkpoint.name).name.lower()
-    if "mxbai-rerank" in name:
-        return profiles.MXBAI
-    return profiles.QWEN3 if "qwen3-reranker" in name else None
+    return next((profile for part, profile in _BY_NAME.items() if part in name), None)
 
 
 def _answers_of_t5(checkpoint: Checkpoint) -> Profile:
@@ -162,7 +172,7 @@ def _choose(
     """`--profile`, else what the files state, else the profile of the family."""
     saved = _saved_profile(checkpoint)
     if options.profile is None and saved is not None:
-        profile = profiles.read_profile(str(saved))
+        profile = read_profile(str(saved))
         return _Choice(profile, OF_FILE + saved.name, pair=profile.name == profiles.ENCODER.name)
     if options.profile is not None or not _is_told(stated):
         profile = _profile_of(family, checkpoint, options)
@@ -207,12 +217,15 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
     if stated.max_length is not None and stated.max_length < rule.max_length:
         rule = replace(rule, max_length=stated.max_length)
         sources["max_length"] = OF_FILE + stated.sources["max_length"]
-    answers: tuple[int, ...] = ()
+    answers: Answers | None = None
     if family == DECODER and stated.answers and profile.yes is None:
-        answers, sources["answers"] = stated.answers, OF_FILE + stated.sources["answers"]
+        answers, sources["answers"] = (
+            Answers(stated.answers[:1], stated.answers[1:]),
+            OF_FILE + stated.sources["answers"],
+        )
     elif family in {DECODER, SEQ2SEQ}:
         whole = family == SEQ2SEQ
-        answers, sources["answers"] = _answers(profile, tokenizer, whole=whole), choice.source
+        answers, sources["answers"] = answers_of(profile, tokenizer, whole=whole), choice.source
     if label is not None:
         sources["label"] = {"flag": FLAG, "file": OF_FILE + "config.json"}.get(label.source, "guess")
         if label.source == "guess":
@@ -224,7 +237,7 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
     # A space at the end of the lead is tokenized together with the word after it.
     head = tokenizer.ids("" if rule.template.keeps_end else rule.passage_lead.rstrip())
     rule = replace(rule, template=replace(rule.template, passage_head=head), own_instructions=not skip)
-    return Reading(profile, rule, answers, label, stated, usable, sources, skip, tuple(remarks))
+    return Reading(profile, rule, answers, label, stated, usable, sources, skip, tuple(remarks), choice.pair)
 
 
 _STATED_AS = {"query_instruction": "prompt"}
@@ -280,21 +293,26 @@ def _rule(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer, ch
         found = [tokenizer.ids(fill(piece, prompt=profile.prompt)) for piece in pieces]
         return np.concatenate([np.zeros(0, np.int32), *found])
 
+    if profile.one_string and not splits_at_pieces(profile, tokenizer):
+        what = f"the tokenizer joins words of the prompt of profile {profile.name} with those of the texts"
+        raise ModelError(f"{checkpoint.name}: {what}, which is not supported. Fix: --profile FILE")
     prefix, suffix = ids(profile.prefix), ids(profile.suffix)
     if profile.bos == "tokenizer":
         first, last = tokenizer.around_text()
         suffix = np.concatenate((suffix, last))
     else:
         first = np.array(_first_token(profile, checkpoint, tokenizer), dtype=np.int32)
-    template = PairTemplate(np.concatenate((first, prefix)), ids(profile.middle), suffix)
+    template = PairTemplate(
+        np.concatenate((first, prefix)), ids(profile.middle), suffix, passage_first=profile.passage_first
+    )
     cut = Cut.LONGEST if profile.truncation_rule is TruncationRule.LONGEST_FIRST else Cut.PASSAGE
-    if chat and profile.truncation_rule is chat.profile.truncation_rule:
+    if chat and profile.truncation_rule is chat.profile.truncation_rule and not profile.passage_first:
         cut, template = Cut.END, replace(template, passage_tail=chat.passage_tail)
     else:
-        after = pieces_of(profile.query)
-        query_at = [slot for _, slot in after].index("query")
-        query_tail = tokenizer.ids("".join(literal for literal, _ in after[query_at + 1 :]))
-        template = replace(template, query_tail=query_tail)
+        query_tail, passage_tail = (
+            tokenizer.ids(_after(text, slot)) for text, slot in ((profile.query, "query"), (profile.passage, "passage"))
+        )
+        template = replace(template, query_tail=query_tail, passage_tail=passage_tail)
     granted = {
         TruncationRule.MODELCARD: len(prefix) + len(suffix),
         TruncationRule.FLAGEMBEDDING: len(prefix) + 2 * len(suffix),
@@ -310,8 +328,14 @@ def _rule(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer, ch
         max_length=profile.max_length,
         query_share=profile.query_share,
         cut=cut,
-        strips=chat is not None and chat.strips,
+        strips=profile.strips,
     )
+
+
+def _after(template: str, slot: str) -> str:
+    """The literal words after a text."""
+    pieces = pieces_of(template)
+    return "".join(literal for literal, _ in pieces[[name for _, name in pieces].index(slot) + 1 :])
 
 
 def _skipped(profile: Profile, rule: PairRule, tokenizer: TextTokenizer, checkpoint: Checkpoint) -> int:
@@ -319,25 +343,6 @@ def _skipped(profile: Profile, rule: PairRule, tokenizer: TextTokenizer, checkpo
     if not profile.query_instruction or checkpoint.modules[1].config.get("include_prompt", True):
         return 0
     return len(rule.template.prefix) + len(tokenizer.ids(profile.query_instruction))
-
-
-def _answers(profile: Profile, tokenizer: TextTokenizer, *, whole: bool) -> tuple[int, ...]:
-    """The first token of each answer, or the entry that is the `whole` word, as in the reference implementations."""
-    if profile.yes is None:
-        raise UsageError(f"profile {profile.name}: a causal language model needs an answer (expected `yes`)")
-    found = []
-    for answer in (profile.yes, profile.no):
-        if answer is not None and whole:
-            number = tokenizer.token_id(answer if answer.startswith("▁") else f"▁{answer}")
-            if number is None:
-                raise UsageError(f"profile {profile.name}: the tokenizer has no single token for {answer!r}")
-            found.append(number)
-        elif answer is not None:
-            ids = tokenizer.ids(answer)
-            if not len(ids):
-                raise UsageError(f"profile {profile.name}: the tokenizer has no tokens for the answer {answer!r}")
-            found.append(int(ids[0]))
-    return tuple(found)
 
 
 def _first_token(profile: Profile, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> list[int]:

@@ -8,7 +8,6 @@ Source: `MonoT5` of pygaggle, `rerank/transformer.py` and `model/decode.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.answer_head import AnswerHead
+from rerank_cli.models.answers import Answers
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.causal import positions_of
 from rerank_cli.models.inputs import Placement, padded
@@ -26,9 +26,7 @@ from rerank_cli.models.packed_row import TokenRow
 _TIED = ("shared.weight", "decoder.embed_tokens.weight", "encoder.embed_tokens.weight", "lm_head.weight")
 
 
-def load_seq2seq(
-    checkpoint: Checkpoint, placement: Placement, answers: Sequence[int], divide_by: float
-) -> EncoderDecoder:
+def load_seq2seq(checkpoint: Checkpoint, placement: Placement, answers: Answers, divide_by: float) -> EncoderDecoder:
     """The backbone with the rows of its head for `answers`. Raises ModelError if it cannot be loaded."""
     head = _head(checkpoint, answers, divide_by, placement.device)
     start = checkpoint.config.get("decoder_start_token_id", checkpoint.config.get("pad_token_id", 0))
@@ -38,16 +36,16 @@ def load_seq2seq(
     return EncoderDecoder(backbone, placement.device, head, start)
 
 
-def _head(checkpoint: Checkpoint, answers: Sequence[int], divide_by: float, device: torch.device) -> AnswerHead:
+def _head(checkpoint: Checkpoint, answers: Answers, divide_by: float, device: torch.device) -> AnswerHead:
     """Rows of the embeddings, whose products are scaled, in the first T5; of a matrix of its own in T5 1.1 and mT5."""
     config, files = checkpoint.config, TensorFiles(checkpoint)
     tied = config.get("model_type") == "t5" and config.get("tie_word_embeddings", True) is not False
     name = next((name for name in (_TIED if tied else ("lm_head.weight",)) if name in files), None)
     if name is None:
         raise ModelError(f"{checkpoint.name}: weights lack the head ({_TIED[0] if tied else 'lm_head.weight'})")
-    rows = files.read(name, list(answers)).float().to(device)
+    rows = files.read(name, list(answers.ids)).float().to(device)
     scale = float(config.get("d_model", rows.shape[1])) ** -0.5 if tied else 1.0
-    return AnswerHead(rows, scale=scale, divide_by=divide_by)
+    return AnswerHead(rows, scale=scale, divide_by=divide_by, yes=len(answers.yes))
 
 
 class EncoderDecoder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -18,6 +19,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.adapters import LoraSettings, StoredTensor, add_lora, stored_tensors
 from rerank_cli.models.answer_head import head_of_model
+from rerank_cli.models.answers import Answers
 from rerank_cli.models.families import Recipe
 from rerank_cli.models.inputs import Placement
 from rerank_cli.models.known import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR, SEQ2SEQ
@@ -285,10 +287,12 @@ def _decoder(recipe: Recipe, placement: Placement, part: TrainedPart) -> Trainab
     stored, named = stored_tensors(model), _named(model)
     _recomputed(model, part)
 
-    def answered(states: Tensor) -> Tensor:
-        return head_of_model(model, reading.answers, reading.profile.divide_by)(states)
+    answers = reading.answers
 
-    exact = _Exact(answered if reading.answers else cast("Any", model).score)
+    def answered(answers: Answers, states: Tensor) -> Tensor:
+        return head_of_model(model, answers, reading.profile.divide_by)(states)
+
+    exact = _Exact(partial(answered, answers) if answers else cast("Any", model).score)
     backbone = cast("PreTrainedModel", model.base_model)
     scorer = (PackedDecoder if packs else PaddedDecoder)(backbone, placement.device, exact)
     return Trainable(scorer, nn.ModuleList([model]), stored, _empty(model), adapter, named, placement.device)

@@ -15,6 +15,7 @@ from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts, PairTokenizer, prepare
 from rerank_cli.errors import UsageError
+from rerank_cli.models.answers import Answers
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
 
@@ -98,7 +99,7 @@ def test_bge_decoders(name, max_length, rule):
         return first + second + separator + question
 
     compare(found, [reference(*pair) for pair in PAIRS])
-    assert opened.reading.answers == ((ids("Yes")[0],) if name == "gemma" else ())
+    assert opened.reading.answers == (Answers((ids("Yes")[0],)) if name == "gemma" else None)
 
 
 QWEN_SPLIT = (
@@ -162,7 +163,7 @@ def test_qwen3(qwen, max_length, instruction):
         return ids(QWEN_PREFIX) + ids(text)[:room] + ids(QWEN_SUFFIX)
 
     compare(found, [reference(*pair) for pair in PAIRS])
-    assert opened.reading.answers == (ids("yes")[0], ids("no")[0])
+    assert opened.reading.answers == Answers((ids("yes")[0],), (ids("no")[0],))
 
 
 def test_a_query_that_is_clipped_keeps_the_words_behind_it(qwen):
@@ -199,7 +200,7 @@ def test_mxbai(qwen, instruction):
         return ids(prefix) + first + second + ids("\n") + ids(task) + ids("<|im_end|>\n<|im_start|>assistant\n")
 
     compare(found, [reference(*pair) for pair in PAIRS])
-    assert opened.reading.answers == (ids("1")[0], ids("0")[0])
+    assert opened.reading.answers == Answers((ids("1")[0],), (ids("0")[0],))
 
 
 def test_a_records_own_instruction_wins(qwen):

@@ -13,6 +13,7 @@ from rerank_cli import Reranker
 from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.models.answers import Answers
 from rerank_cli.models.options import FamilyOptions
 
 sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6")
@@ -310,14 +311,14 @@ def test_flags_win_over_files(plain, saved):
 
 
 def test_a_profile_wins_over_a_chat_template(plain, saved):
-    from rerank_cli.models.prompts.profiles import read_profile
+    from rerank_cli.models.prompts.profile_files import read_profile
 
     made = saved(causal(plain("qwen3", tf.AutoModelForCausalLM), template=RERANKING))
-    assert opened(made).reading.answers == (100, 200)
+    assert opened(made).reading.answers == Answers((100,), (200,))
     known = opened(made, family=FamilyOptions(read_profile("bge")))
     assert known.reading.profile.name == "bge"
     assert known.sources["profile"] == "flag"
-    assert known.reading.answers != (100, 200)
+    assert known.reading.answers != Answers((100,), (200,))
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_the_answers_follow_the_name_and_a_guess_is_said(tmp_path, name, answers
     folder = renamed(written(tmp_path / "made", "mt5"), tmp_path / name)
     session = open_session(ModelOptions(str(folder), device="cpu"))
     opened = open_tokenizer(ModelOptions(str(folder)))
-    assert tuple(opened.tokenizer.tokens(opened.reading.answers)) == answers
+    assert tuple(opened.tokenizer.tokens(opened.reading.answers.ids)) == answers
     assert session.facts.profile_is_guess == guess
 
 

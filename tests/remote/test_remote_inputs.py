@@ -114,7 +114,7 @@ def test_the_index_of_a_large_corpus_has_its_texts(files, tmp_path, monkeypatch)
 
 
 def test_training_data_and_profiles(files, tmp_path):
-    from rerank_cli.models.prompts.profiles import read_profile
+    from rerank_cli.models.prompts.profile_files import read_profile
     from rerank_cli.training.data.open import DataOptions, open_data
     from rerank_cli.training.data.rules import GroupRules
     from rerank_cli.training.data.store import BatchPlan

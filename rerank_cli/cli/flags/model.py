@@ -51,7 +51,7 @@ def how(
     """How a model without a name reads pairs, as ModelOptions for any device."""
     from rerank_cli.engine.options import ModelOptions
     from rerank_cli.models.options import FamilyOptions
-    from rerank_cli.models.prompts.profiles import read_profile
+    from rerank_cli.models.prompts.profile_files import read_profile
     from rerank_cli.storage.opening import read_whole
 
     family = FamilyOptions(

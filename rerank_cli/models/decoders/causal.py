@@ -6,7 +6,7 @@ head only the rows of the answers. A decoder with a classification head is score
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from rerank_cli.models.answer_head import AnswerHead, head_of_answers, head_of_model, head_of_tensor
+from rerank_cli.models.answers import Answers
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.inputs import Frame, ModelInputs, Placement, model_inputs, padded
 from rerank_cli.models.labels import Label
@@ -27,7 +28,7 @@ PACKED_AND_TESTED = {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "g
 def load_decoder(
     checkpoint: Checkpoint,
     placement: Placement,
-    answers: Sequence[int],
+    answers: Answers | None,
     divide_by: float,
     label: Label | None = None,
 ) -> PackedDecoder | PaddedDecoder:

@@ -1,7 +1,7 @@
 """A profile from a checkpoint's chat template, if that writes a query and a document as messages of these roles.
 
-The template is rendered, in transformers' sandbox, with stand-ins for the texts, and the result is cut at them. Every
-piece is tokenized alone, so the boundaries between pieces are put where the tokenizer splits whatever the texts are.
+The template is rendered with stand-ins for the texts, and the result is cut at them. Every piece is tokenized alone, so
+the boundaries between pieces are put where the tokenizer splits whatever the texts are.
 Source: sentence-transformers 6.2, `base/modality.py` and `base/modules/transformer.py`, which renders each pair.
 """
 
@@ -12,51 +12,53 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rerank_cli.errors import ModelError
-from rerank_cli.models.checkpoint import one_line
+from rerank_cli.models.prompts.joining import BEGINNINGS, ENDS, splits_at_pieces
 from rerank_cli.models.prompts.pairs import Ids
-from rerank_cli.models.prompts.profiles import Profile
+from rerank_cli.models.prompts.profiles import Profile, fill
+from rerank_cli.models.prompts.rendering import Render, renderer
 from rerank_cli.models.prompts.tokens import TextTokenizer
 from rerank_cli.models.stated import Stated
 
 NAME = "chat-template"
 _QUERY, _DOCUMENT, _SYSTEM = "xquery7411", "xdocument7412", "xsystem7413"
 _OTHER_SYSTEM = "Find {all} 'texts' that <answer>."
-_STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
-_FLAT_TYPES = frozenset(("apertus", "deepseek_v3", "gpt_oss", "seed_oss"))
-# Ends and beginnings of texts that merge with their neighbours in one tokenizer or another.
-_ENDS = ("a", "1", "?", "a.", "a ", "a\n", "a\n\n", "a:", "é", "中", "<", "'", "")
-_BEGINNINGS = ("a", "1", "?", " a", "  a", "\na", "\n\n a", ":a", "é", "中", ">a", "'s", "")
 _PROBES = (("what is it?", "A text."), (' {a} %s <b>&amp;</b> "x"\n', "\tone\n\ntwo {{ c }} 'y' \\n "), ("é中", "🐼 ½"))
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A profile; whether the template drops white space around texts; and the tokens after the passage in a pair's text
-    that a truncated passage ends with as well.
+    """A profile; and the tokens after the passage in a pair's text that a truncated passage ends with as well.
+
+    These are of a template with the query first. One with the document first is cut by the rule of profiles.
     """
 
     profile: Profile
-    strips: bool
     passage_tail: Ids
 
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
-    """A rendered template: the text before the query, between query and document, and after the document."""
+    """A rendered template: the text before the first of the two texts, between them, and after the second."""
 
     before: str
     between: str
     after: str
+    passage_first: bool
 
     def fill(self, query: str, document: str) -> str:
-        return f"{self.before}{query}{self.between}{document}{self.after}"
+        first, second = (document, query) if self.passage_first else (query, document)
+        return f"{self.before}{first}{self.between}{second}{self.after}"
+
+    @property
+    def literals(self) -> tuple[str, str, str]:
+        return self.before, self.between, self.after
 
 
 def chat_prompt(tokenizer: TextTokenizer, stated: Stated, model_type: str, where: str) -> ChatPrompt:
-    """The prompt. Raises ModelError, one line, for a template that does not write a query and then a document."""
-    render = _renderer(tokenizer, stated, model_type, where)
+    """The prompt. Raises ModelError, one line, for a template that does not write both texts once and unchanged."""
+    render = renderer(tokenizer, stated, model_type, where)
     pieces = _cut(render(_QUERY, _DOCUMENT, None), where)
-    guided = _guided(render, pieces)
+    guided = _guided(render, pieces, where)
     prompt = stated.prompt or ""
     if guided is None and prompt:  # a constant: there is no place where another instruction could be written
         pieces, prompt = _cut(render(_QUERY, _DOCUMENT, prompt), where), ""
@@ -65,103 +67,114 @@ def chat_prompt(tokenizer: TextTokenizer, stated: Stated, model_type: str, where
     for texts in _PROBES:
         if render(*texts, system) != pieces.fill(*(text.strip() if strips else text for text in texts)):
             raise ModelError(f"{where}: the chat template changes the texts of a pair. Fix: --profile FILE")
-    return _prompt(pieces, guided, prompt, strips, tokenizer, where)
-
-
-def _renderer(
-    tokenizer: TextTokenizer, stated: Stated, model_type: str, where: str
-) -> Callable[[str, str, str | None], str]:
-    """A function: the text of a query, a document, and the system message or None."""
-    template = getattr(tokenizer.stock, "chat_template", None)
-    if not template:
-        raise ModelError(
-            f"{where}: reads pairs as chat messages, and has no chat template (expected chat_template.jinja)"
-        )
-    structured = stated.structured
-    if structured is None:
-        marked = not isinstance(template, str) or any(mark in template for mark in _STRUCTURED)
-        structured = marked and model_type not in _FLAT_TYPES
-
-    def render(query: str, document: str, system: str | None) -> str:
-        texts = {"system": system, "query": query, "document": document}
-        messages = [
-            {"role": role, "content": [{"type": "text", "text": text}] if structured else text}
-            for role, text in texts.items()
-            if text is not None
-        ]
-        try:
-            return str(tokenizer.stock.apply_chat_template(messages, tokenize=False, **(stated.chat or {})))
-        except Exception as error:  # of Jinja, of the template itself, or of unsuitable arguments
-            raise ModelError(f"{where}: the chat template cannot write a pair ({one_line(error)})") from error
-
-    return render
+    profile = _profile(pieces, guided, tokenizer.ids, prompt=prompt, strips=strips)
+    if profile is None or not splits_at_pieces(profile, tokenizer):
+        what = "the tokenizer joins the words of the chat template with those of the texts"
+        raise ModelError(f"{where}: {what}, which is not supported. Fix: --profile FILE")
+    return ChatPrompt(profile, _passage_tail(profile, tokenizer.ids))
 
 
 def _cut(text: str, where: str) -> _Pieces:
-    before, _, rest = text.partition(_QUERY)
-    between, _, after = rest.partition(_DOCUMENT)
-    pieces = _Pieces(before, between, after)
-    if text != pieces.fill(_QUERY, _DOCUMENT) or any(one in before + between + after for one in (_QUERY, _DOCUMENT)):
-        what = "the chat template does not write a pair as one query and then one document, by messages of these roles"
+    places = text.find(_QUERY), text.find(_DOCUMENT)
+    passage_first = places[1] < places[0]
+    first, second = (_DOCUMENT, _QUERY) if passage_first else (_QUERY, _DOCUMENT)
+    before, _, rest = text.partition(first)
+    between, _, after = rest.partition(second)
+    pieces = _Pieces(before, between, after, passage_first)
+    if min(places) < 0 or any(one in before + between + after for one in (_QUERY, _DOCUMENT)):
+        what = "the chat template does not write a pair as one query and one document, by messages of these roles"
         raise ModelError(f"{where}: {what}. Fix: --profile FILE")
     return pieces
 
 
-def _guided(render: Callable[[str, str, str | None], str], plain: _Pieces) -> tuple[str, str] | None:
-    """The texts before and after an instruction, up to the query; None if a system message is not written there."""
+def _guided(render: Render, plain: _Pieces, where: str) -> _Pieces | None:
+    """The template with a system message; None if it is not written once, unchanged, in the words around the query."""
     try:
-        before, _, rest = render(_QUERY, _DOCUMENT, _SYSTEM).partition(_QUERY)
-        start, found, end = before.partition(_SYSTEM)
+        found = _cut(render(_QUERY, _DOCUMENT, _SYSTEM), where)
         other = render(_QUERY, _DOCUMENT, _OTHER_SYSTEM)
     except ModelError:
         return None
+    around = (1, 2) if plain.passage_first else (0, 1)
+    at = [number for number, literal in enumerate(found.literals) if _SYSTEM in literal]
+    beyond = ({0, 1, 2} - set(around)).pop()
     unchanged = (
-        rest == f"{plain.between}{_DOCUMENT}{plain.after}" and other == f"{start}{_OTHER_SYSTEM}{end}{_QUERY}{rest}"
+        found.passage_first == plain.passage_first
+        and found.literals[beyond] == plain.literals[beyond]
+        and "".join(found.literals).count(_SYSTEM) == 1
+        and other == found.fill(_QUERY, _DOCUMENT).replace(_SYSTEM, _OTHER_SYSTEM)
     )
-    return (start, end) if found and unchanged else None
+    return found if unchanged and at and at[0] in around else None
 
 
-def _prompt(
-    pieces: _Pieces, guided: tuple[str, str] | None, prompt: str, strips: bool, tokenizer: TextTokenizer, where: str
-) -> ChatPrompt:
-    before, between, after = pieces.before, pieces.between, pieces.after
-    ids = tokenizer.ids
-    # The prefix is what all queries begin with, whether they have an instruction or not.
-    common = os.path.commonprefix([before, guided[0]]) if guided else before  # noqa: RUF071
-    following = [
-        text[len(common) :] + start for text in ((before, guided[0]) if guided else (before,)) for start in _BEGINNINGS
-    ]
-    head = _boundary(common, [""], following, ids, latest=True) or 0
-    middle = _boundary(
-        between, [before + end for end in _ENDS], [start + after for start in _BEGINNINGS], ids, latest=True
-    )
-    tail = _boundary(after, [between + end for end in _ENDS], [""], ids, latest=False)
-    if middle is None or tail is None:
-        what = "the tokenizer joins the words of the chat template with those of the texts"
-        raise ModelError(f"{where}: {what}, which is not supported. Fix: --profile FILE")
-    ends = _literal(between[:middle])
-    passage = f"{_literal(between[middle:])}{{passage}}{_literal(after[:tail])}"
-    profile = Profile(
+def _profile(
+    pieces: _Pieces, guided: _Pieces | None, ids: Callable[[str], Ids], *, prompt: str, strips: bool
+) -> Profile | None:
+    """The profile of a template, and of the same with an instruction; None if the tokenizer splits nowhere between.
+
+    Words that depend on an instruction belong to the query, with which they are tokenized.
+    """
+    variants = [variant.literals for variant in (pieces, guided) if variant is not None]
+    split: list[list[tuple[str, str]]] = []
+    for number, words in enumerate(zip(*variants, strict=True)):
+        fixed = _same_start(words) if number == int(pieces.passage_first) else _same_end(words)
+        latest = number == 0 or (number == 1 and not pieces.passage_first)
+        lefts = [end + words_before.replace(_SYSTEM, end) for words_before in fixed.before for end in ENDS]
+        rights = [words_after.replace(_SYSTEM, start) + start for words_after in fixed.after for start in BEGINNINGS]
+        place = _boundary(fixed.text, lefts if number else [""], rights if number < 2 else [""], ids, latest=latest)
+        if place is None:
+            return None
+        cuts = [len(before) + place for before in fixed.before]
+        split.append([(one[:cut], one[cut:]) for one, cut in zip(words, cuts, strict=True)])
+    prefix, suffix = split[0][0][0], split[2][0][1]
+
+    def text(slot: str, number: int, variant: int) -> str:
+        around = _literal(split[number][variant][1]), _literal(split[number + 1][variant][0])
+        return f"{around[0]}{{{slot}}}{around[1]}".replace(_SYSTEM, "{instruction}")
+
+    of_query = int(pieces.passage_first)
+    return Profile(
         NAME,
-        prefix=(common[:head],) if head else (),
-        query=f"{_literal(before[head:])}{{query}}{ends}",
-        instructed_query=f"{_literal(guided[0][head:])}{{instruction}}{_literal(guided[1])}{{query}}{ends}"
-        if guided
-        else None,
-        passage=passage,
-        suffix=(after[tail:],) if after[tail:] else (),
+        prefix=(_literal(prefix),) if prefix else (),
+        query=text("query", of_query, 0),
+        instructed_query=text("query", of_query, 1) if guided is not None else None,
+        passage=text("passage", 1 - of_query, 0),
+        suffix=(_literal(suffix),) if suffix else (),
         query_instruction=prompt,
         query_share=1.0,
+        first="passage" if pieces.passage_first else "query",
+        strips=strips,
     )
-    closed = [ids(f"{between[middle:]}{text}{after[:tail]}") for text in ("0", "1 2 3 4")]
+
+
+def _passage_tail(profile: Profile, ids: Callable[[str], Ids]) -> Ids:
+    closed = [ids(fill(profile.passage, passage=text)) for text in ("0", "1 2 3 4")]
     same = [a == b for a, b in zip(*(piece[::-1] for piece in closed), strict=False)]
     shared = same.index(False) if False in same else 0
-    return ChatPrompt(profile, strips, closed[0][len(closed[0]) - shared :])
+    return closed[0][len(closed[0]) - shared :]
 
 
 def _literal(text: str) -> str:
     """The text as a part of a template, whose braces are doubled."""
     return text.replace("{", "{{").replace("}", "}}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """Words that all variants of a literal have in common, and those before and after them in each variant."""
+
+    text: str
+    before: Sequence[str]
+    after: Sequence[str]
+
+
+def _same_start(words: Sequence[str]) -> _Fixed:
+    text = os.path.commonprefix([one.partition(_SYSTEM)[0] for one in words])  # noqa: RUF071
+    return _Fixed(text, [""] * len(words), [one[len(text) :] for one in words])
+
+
+def _same_end(words: Sequence[str]) -> _Fixed:
+    text = os.path.commonprefix([one.rpartition(_SYSTEM)[2][::-1] for one in words])[::-1]  # noqa: RUF071
+    return _Fixed(text, [one[: len(one) - len(text)] for one in words], [""] * len(words))
 
 
 def _boundary(

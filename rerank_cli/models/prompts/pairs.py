@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from rerank_cli.models.prompts.profiles import fill, pieces_of
 
 Ids = npt.NDArray[np.int32]
 Lengths = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 class Cut(Enum):
@@ -32,6 +34,7 @@ class Cut(Enum):
 class PairTemplate:
     """Constant tokens around a pair: `prefix q middle p suffix`, with the segment (token type) of each part.
 
+    With `passage_first`, which only prompts have, it is `prefix p middle q suffix`.
     XLM-R: `<s> q </s></s> p </s>`; BERT: `[CLS] q [SEP] p [SEP]` with types 0 and 1. `query_tail` and `passage_tail`
     are the text after query and passage in a prompt, and end a truncated one as well. `passage_head` is the text before
     every document, and starts a passage from inside a document as well. With `keeps_end`, texts are cut at their
@@ -48,11 +51,16 @@ class PairTemplate:
     passage_head: Ids = field(default_factory=lambda: np.zeros(0, np.int32))
     passage_tail: Ids = field(default_factory=lambda: np.zeros(0, np.int32))
     keeps_end: bool = False
+    passage_first: bool = False
 
     @property
     def specials(self) -> int:
         """Number of constant tokens of a pair."""
         return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+    def in_order(self, query: T, passage: T) -> tuple[T, T]:
+        """What belongs to the query and to the passage, in the order of the texts."""
+        return (passage, query) if self.passage_first else (query, passage)
 
     def clip_query(self, ids: Ids, kept: int) -> Ids:
         """The first `kept` ids, the last of them replaced by `query_tail` if any are cut; or the last `kept` ids."""

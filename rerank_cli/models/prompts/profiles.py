@@ -8,17 +8,11 @@ can write their own profile as a TOML or JSON file (see docs/models.md).
 from __future__ import annotations
 
 import string
-import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-import orjson
-
 from rerank_cli.choices import TruncationRule
-from rerank_cli.display import without_secrets
-from rerank_cli.errors import InputError, UsageError
+from rerank_cli.errors import UsageError
 
 # The profile of a model that `rerank train` wrote, in its folder.
 SAVED_PROFILE = "rerank_profile.json"
@@ -30,6 +24,10 @@ _SLOTS = {
     "passage": {"passage", "instruction"},
     "suffix": {"prompt"},
 }
+# Settings newer than the first release, left out of the identity of a profile where they have their defaults.
+_NEWER = ("first", "strips", "one_string")
+_FIRST = ("query", "passage")
+Answer = str | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +37,13 @@ class Profile:
     `prefix`, `middle` and `suffix` are pieces of text, each tokenized alone. `query` is the template of a query
     (`instructed_query`, if set, when there is an instruction), `passage` that of a passage. `{instruction}` is the
     query's (or passage's) instruction, `{prompt}` is `prompt`.
-    The score is the logit of the answer `yes`, minus that of `no` if set, divided by `divide_by`. `bos` controls the
-    tokenizer's first token: `always`, `never`, or `auto`: present unless it is also the padding token; `tokenizer` puts
-    the special tokens around the sequence that the tokenizer puts around a text. `max_length` is the default limit,
-    `query_share` the query's share of it.
+    `first` is the text that comes first, `query` or `passage`. The score is the logit of the answer `yes`, minus that
+    of `no` if set, divided by `divide_by`. An answer is a word, or a token id; the logit of several is log Σ exp of
+    theirs. `bos` controls the tokenizer's first token: `always`, `never`, or `auto`: present unless it is also the
+    padding token; `tokenizer` puts the special tokens around the sequence that the tokenizer puts around a text.
+    `max_length` is the default limit, `query_share` the query's share of it. With `strips`, white space around texts is
+    dropped. With `one_string`, a tokenizer that would join a piece with its neighbour is refused: the model's authors
+    tokenize the whole prompt.
     """
 
     name: str
@@ -56,12 +57,15 @@ class Profile:
     query_instruction: str = ""
     passage_instruction: str = ""
     bos: str = "never"
-    yes: str | None = None
-    no: str | None = None
+    yes: Answer | tuple[Answer, ...] | None = None
+    no: Answer | tuple[Answer, ...] | None = None
     divide_by: float = 1.0
     truncation_rule: TruncationRule = TruncationRule.ALL
     max_length: int = 512
     query_share: float = 0.75
+    first: str = "query"
+    strips: bool = False
+    one_string: bool = False
 
     def __post_init__(self) -> None:
         for name, slots in _SLOTS.items():
@@ -74,6 +78,8 @@ class Profile:
                 raise UsageError(f"profile {self.name}: `{name}` must contain {{{text}}} exactly once")
         if self.bos not in {"never", "always", "auto", "tokenizer"}:
             raise UsageError(f"profile {self.name}: bos is {self.bos!r} (expected never, always, auto or tokenizer)")
+        if self.first not in _FIRST:
+            raise UsageError(f"profile {self.name}: first is {self.first!r} (expected {' or '.join(_FIRST)})")
         if self.no is not None and self.yes is None:
             raise UsageError(f"profile {self.name}: an answer `no` needs an answer `yes`")
         if not (self.divide_by > 0 and 0 < self.query_share <= 1 and self.max_length > 0):
@@ -88,6 +94,35 @@ class Profile:
             ("passage_instruction", "instruction", self.passage),
         )
         return {name for name, slot, text in written if any(used == slot for _, used in pieces_of(text))}
+
+    @property
+    def passage_first(self) -> bool:
+        return self.first == "passage"
+
+    @property
+    def written(self) -> str:
+        """The whole prompt, with the texts as `{query}` and `{passage}`."""
+        query = self.instructed_query if self.query_instruction and self.instructed_query else self.query
+        texts = (
+            fill(query, query="{query}", instruction=self.query_instruction),
+            fill(self.passage, passage="{passage}", instruction=self.passage_instruction),
+        )
+        before, between, after = (
+            "".join(fill(piece, prompt=self.prompt) for piece in pieces)
+            for pieces in (self.prefix, self.middle, self.suffix)
+        )
+        first, second = texts[::-1] if self.passage_first else texts
+        return f"{before}{first}{between}{second}{after}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All settings that change a score, by name, as in checkpoints of runs."""
+        kept = {
+            field.name
+            for field in fields(self)
+            if field.name not in _NEWER or getattr(self, field.name) != field.default
+        }
+        return {name: value for name, value in asdict(self).items() if name in kept} | {"name": None}
 
 
 def pieces_of(template: str) -> list[tuple[str, str | None]]:
@@ -151,6 +186,42 @@ QWEN3 = Profile(
     max_length=8192,
     query_share=1.0,
 )
+# Source: zerank's modeling_zeranker.py, and chat_template.jinja since May 2026: the query is the system message, the
+# document that of the user. Its tokenizer, Qwen's, always splits before and after control tokens, and after the line
+# end before a text without white space at its start. The score is that of its first version; since then its authors
+# return the logit before the division, and their files say so.
+ZERANK = Profile(
+    "zerank",
+    prefix=("<|im_start|>system\n",),
+    query="{query}",
+    middle=("<|im_end|>\n<|im_start|>user\n",),
+    passage="{passage}",
+    suffix=("<|im_end|>\n<|im_start|>assistant\n",),
+    yes="Yes",
+    divide_by=5,
+    max_length=8192,
+    strips=True,
+    one_string=True,
+)
+# Source: the model cards of ctxl-rerank-v2, `format_prompts` and `infer_w_hf`: the logit of token id 0.
+CTXL = Profile(
+    "ctxl",
+    prefix=(
+        "Check whether a given document contains information helpful to answer the query.\n",
+        "<Document>",
+    ),
+    passage=" {passage}\n",
+    middle=("<Query>",),
+    query=" {query}",
+    instructed_query=" {query} {instruction}",
+    suffix=(" ??",),
+    bos="tokenizer",
+    yes=0,
+    max_length=8192,
+    query_share=1.0,
+    first="passage",
+    one_string=True,
+)
 # Source: mxbai-rerank 0.1.6, mxbai_rerank_v2.py.
 MXBAI = Profile(
     "mxbai",
@@ -198,55 +269,4 @@ MT5 = replace(MONOT5, name="mt5", yes="yes", no="no")
 MT5_3B = replace(MONOT5, name="mt5-3b", no="▁")
 PTT5 = replace(MONOT5, name="ptt5", yes="sim", no="não")
 
-BUILT_IN = {profile.name: profile for profile in (BGE, QWEN3, MXBAI, MONOT5, MT5, MT5_3B, PTT5)}
-
-
-def read_profile(name: str, read: Callable[[str], bytes] | None = None) -> Profile:
-    """A built-in profile by name, or the profile in a file. Raises UsageError if it is not valid.
-
-    `read` reads the file of a name with a scheme, such as `s3://bucket/my.toml`.
-    """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    remote, built_in = read is not None and "://" in name, ", ".join(sorted(BUILT_IN))
-    path = Path(without_secrets(name).removesuffix("?…")) if remote else Path(name).expanduser()
-    if not remote and not path.suffix and not path.exists():
-        raise UsageError(f"--profile {name}: no such profile (expected a TOML or JSON file, or {built_in})")
-    try:
-        data = read(name) if read is not None and remote else path.read_bytes()
-        content = orjson.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
-    except (OSError, InputError) as error:
-        raise UsageError(f"--profile {name}: {getattr(error, 'strerror', None) or error}") from error
-    except (orjson.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--profile {name}: unreadable ({error})") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"--profile {path}: expected a table of settings")
-    base = content.pop("base", None)
-    if base is not None and not (isinstance(base, str) and base in BUILT_IN):
-        raise UsageError(f"--profile {path}: no profile {base!r} to build on (expected {built_in})")
-    known = [field.name for field in fields(Profile)]
-    values: dict[str, Any] = {"name": path.stem}
-    for setting, value in content.items():
-        if setting not in known:
-            raise UsageError(f"--profile {path}: unknown setting {setting!r} (expected {', '.join(known)})")
-        values[setting] = _typed(path, setting, value)
-    return replace(BUILT_IN[base], **values) if base else Profile(**values)
-
-
-def _typed(path: Path, name: str, value: Any) -> Any:
-    if name in {"prefix", "middle", "suffix"}:
-        pieces = (value,) if isinstance(value, str) else value
-        if isinstance(pieces, (list, tuple)) and all(isinstance(piece, str) for piece in pieces):
-            return tuple(piece for piece in pieces if piece)
-    elif name == "truncation_rule":
-        if isinstance(value, str) and value in set(TruncationRule):
-            return TruncationRule(value)
-    elif name in {"divide_by", "query_share"}:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-    elif name == "max_length":
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif isinstance(value, str):
-        return value
-    raise UsageError(f"--profile {path}: {name} cannot be {value!r}")
+BUILT_IN = {profile.name: profile for profile in (BGE, QWEN3, MXBAI, ZERANK, CTXL, MONOT5, MT5, MT5_3B, PTT5)}

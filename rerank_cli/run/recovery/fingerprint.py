@@ -7,7 +7,7 @@ included. The input is identified by a hash of its processed records (`chunks.In
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import orjson
@@ -43,7 +43,7 @@ def settings(config: RunConfig) -> Fingerprint:
     """The part that is known before the model is loaded. Key order is part of a receipt: see `receipt`."""
     answers, given, family = config.output.answers, config.input, config.model.family.given()
     if config.model.family.profile:  # identified by its content, not by its name or path
-        profile = asdict(config.model.family.profile) | {"name": None}
+        profile = config.model.family.profile.identity
         family["profile"] = hashlib.blake2b(orjson.dumps(profile), digest_size=8).hexdigest()
     container = container_setting(config.output.path, config.output.format)
     found: Fingerprint = {"model": config.model.name}

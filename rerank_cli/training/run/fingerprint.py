@@ -26,7 +26,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     model, held_out, given = config.model, config.held_out, config.data.input
     family = {name.replace("_", " "): _plain(value) for name, value in model.family.given().items()}
     if model.family.profile:  # identified by its content, not by its name or path
-        profile = asdict(model.family.profile) | {"name": None}
+        profile = model.family.profile.identity
         family["profile"] = hashlib.blake2b(orjson.dumps(profile), digest_size=8).hexdigest()
     return {
         "model": model.name,

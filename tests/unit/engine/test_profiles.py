@@ -5,7 +5,8 @@ import pytest
 from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 from rerank_cli.models.prompts import profiles
-from rerank_cli.models.prompts.profiles import Profile, fill, read_profile
+from rerank_cli.models.prompts.profile_files import read_profile
+from rerank_cli.models.prompts.profiles import Profile, fill
 
 
 def written(tmp_path, content, name="mine.json"):
@@ -62,7 +63,7 @@ def test_what_is_wrong_with_a_profile_is_one_line(tmp_path, content, message):
 
 
 def test_a_name_that_is_neither_a_file_nor_built_in():
-    with pytest.raises(UsageError, match="bge, monot5, mt5, mt5-3b, mxbai, ptt5, qwen3"):
+    with pytest.raises(UsageError, match="bge, ctxl, monot5, mt5, mt5-3b, mxbai, ptt5, qwen3, zerank"):
         read_profile("qwen4")
 
 
