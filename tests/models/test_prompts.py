@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from qwen import write_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from rerank_cli.choices import TruncationRule
@@ -102,36 +102,11 @@ def test_bge_decoders(name, max_length, rule):
     assert opened.reading.answers == (Answers((ids("Yes")[0],)) if name == "gemma" else None)
 
 
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory):
-    """A folder with a small tokenizer of Qwen's make (NFC, its way of splitting, byte-level BPE) and a config."""
-    made = Tokenizer(models.BPE())
-    made.normalizer = normalizers.NFC()
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    made.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=1500,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    words = " <Instruct>: <Query>: <Document>: document: query: instruction: yes no system user assistant\n" * 50
-    made.train_from_iterator([TEXT, words], trainer)
+    """A folder with a small tokenizer of Qwen's make and a config."""
     folder = tmp_path_factory.mktemp("qwen")
-    PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>").save_pretrained(
-        folder
-    )
+    write_tokenizer(folder, TEXT)
     config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "max_position_embeddings": 32768}
     (folder / "config.json").write_text(json.dumps(config))
     return folder

@@ -23,6 +23,7 @@ NAME = "chat-template"
 _QUERY, _DOCUMENT, _SYSTEM = "xquery7411", "xdocument7412", "xsystem7413"
 _OTHER_SYSTEM = "Find {all} 'texts' that <answer>."
 _PROBES = (("what is it?", "A text."), (' {a} %s <b>&amp;</b> "x"\n', "\tone\n\ntwo {{ c }} 'y' \\n "), ("é中", "🐼 ½"))
+_LONG = "One of many words. " * 2000  # a template may cut texts, as code of some rerankers does
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def chat_prompt(tokenizer: TextTokenizer, stated: Stated, model_type: str, where
         pieces, prompt = _cut(render(_QUERY, _DOCUMENT, prompt), where), ""
     system = None if guided is not None else stated.prompt or None
     strips = render(f" {_QUERY}\n", f"\n{_DOCUMENT} ", system) == pieces.fill(_QUERY, _DOCUMENT)
-    for texts in _PROBES:
+    for texts in (*_PROBES, (_LONG, _LONG)):
         if render(*texts, system) != pieces.fill(*(text.strip() if strips else text for text in texts)):
             raise ModelError(f"{where}: the chat template changes the texts of a pair. Fix: --profile FILE")
     profile = _profile(pieces, guided, tokenizer.ids, prompt=prompt, strips=strips)
