@@ -31,23 +31,27 @@ def inspect(
     prepare()
     from rerank_cli.engine.limits import open_tokenizer
     from rerank_cli.formats import open_source
-    from rerank_cli.inspection.pair import find_record, inspect_pair, lines
+    from rerank_cli.inspection.pair import find_record, inspect_pair, lines, visible
 
     stdout = claim_stdout()
     with closing(open_source(records, say)) as source:
         request = find_record(source, record)
     known = open_tokenizer(reading())
     found = inspect_pair(request, candidate, known)
+    prompt = "" if known.reading.joined else known.reading.profile.written
     if not as_json:
         about = f"{request.position}, candidate {candidate}; {known.checkpoint.name} ({known.family})"
         limits = f"max_length {known.limits.max_length}, query {known.limits.query_max_length}"
-        write(stdout, "\n".join([f"record   {about}, {limits}", *lines(found), ""]))
+        origin = f"profile {known.reading.profile.name}, {known.sources['profile']}"
+        shown = [f"prompt   {visible(prompt)}  ({origin})"] if prompt else []
+        write(stdout, "\n".join([f"record   {about}, {limits}", *shown, *lines(found), ""]))
         return
     fields = {
         "record": str(found.record.position),
         "id": found.record.id,
         "index": found.index,
         "model": known.checkpoint.name,
+        "prompt": prompt,
         "query": {"text": found.query, **asdict(found.query_cut), "truncated": found.query_cut.truncated},
         "passage": {"text": found.passage, **asdict(found.passage_cut), "truncated": found.passage_cut.truncated},
         "ids": found.ids,

@@ -122,8 +122,8 @@ def lines(found: Inspection) -> Iterator[str]:
         if cut.truncated:
             at = cut.starts_at or cut.ends_at
             before, after = text[:at][-24:], text[at:][:24]
-            where = f", cut at character {at:,}: …{_visible(before)} ✂ {_visible(after)}…"
-        seen = _visible(text)
+            where = f", cut at character {at:,}: …{visible(before)} ✂ {visible(after)}…"
+        seen = visible(text)
         yield f"{name:<8} {cut.kept:,} of {cut.tokens:,} tokens read{where}"
         yield f"         {seen if len(seen) <= _WIDTH else f'{seen[: _WIDTH // 2]} … {seen[-_WIDTH // 2 :]}'}"
     yield f"sequence {len(found.ids):,} tokens"
@@ -131,11 +131,11 @@ def lines(found: Inspection) -> Iterator[str]:
     yield f"{'#':>6} {'id':>8}  {'part':<8} token"
     for number, (token, identity, part) in enumerate(zip(found.tokens, found.ids, found.parts, strict=True)):
         mark = "  ← the score is read here" if number == found.score_at else ""
-        yield f"{number:>6} {identity:>8}  {part:<8} {_visible(token)}{mark}"
+        yield f"{number:>6} {identity:>8}  {part:<8} {visible(token)}{mark}"
     if found.score_at is None:
         yield "the score is read from all tokens"
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Control characters are escaped, so that the text stays on one line."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -50,6 +50,15 @@ KNOWN: tuple[KnownModel, ...] = (
     ),
     KnownModel("mixedbread-ai/mxbai-rerank-base-v2", DECODER, "494 M", 32768, "Apache-2.0", "100+ languages"),
     KnownModel("mixedbread-ai/mxbai-rerank-large-v2", DECODER, "1.54 B", 32768, "Apache-2.0", "100+ languages"),
+    KnownModel("zeroentropy/zerank-2", DECODER, "4.0 B", 32768, "CC-BY-NC-4.0", "multilingual; logits"),
+    KnownModel(
+        "ContextualAI/ctxl-rerank-v2-instruct-multilingual-1b",
+        DECODER,
+        "1 B",
+        32768,
+        "CC-BY-NC-SA-4.0",
+        "100+ languages, instructions",
+    ),
     KnownModel(
         "nvidia/llama-nemotron-rerank-1b-v2", BIDIRECTIONAL, "1.24 B", 8192, "NVIDIA Open", "26 languages, long"
     ),

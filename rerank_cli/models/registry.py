@@ -19,6 +19,7 @@ from rerank_cli.models.stated import LOGIT_SCORE, stated_by
 from rerank_cli.models.translated import LLAMA_BIDIRECTIONAL
 
 _ENCODER_DECODERS = ("t5", "mt5")
+_LISTWISE = ("rankzephyr", "rankvicuna")
 _AFTER_POOLING = {"Dense", "LayerNorm", "Normalize", "Dropout"}
 
 
@@ -56,6 +57,8 @@ def identify(checkpoint: Checkpoint) -> str:
             raise ModelError(f"{where}: model type {model_type!r} is not one that transformers can load")
         _refuse_other_modules(checkpoint, kinds, ["Transformer"])
         return CLASSIFIER if causal else ENCODER
+    if any(part in checkpoint.name.lower().replace("_", "") for part in _LISTWISE):
+        raise ModelError(f"{where}: writes a permutation of a list of passages, and gives no score for a pair")
     if causal and any(name == language_model or name.endswith("ForCausalLM") for name in architectures):
         _refuse_other_modules(checkpoint, kinds, ["Transformer", LOGIT_SCORE])
         return DECODER

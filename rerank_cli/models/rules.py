@@ -5,6 +5,7 @@ The result is the rule that turns a pair into token ids, and where each setting 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,8 @@ from rerank_cli.models.prompts.profile_files import read_profile
 from rerank_cli.models.prompts.profiles import Profile, fill, pieces_of
 from rerank_cli.models.prompts.tokens import TextTokenizer, load_tokenizer
 from rerank_cli.models.stated import INPUT, Stated, stated_by
+
+log = logging.getLogger(__name__)
 
 _LAYERED = {"adapter", "cutoff_layers", "truncation_rule"}
 # The fixed profile of a family, if it has one, and its options beyond those of the profile.
@@ -153,7 +156,11 @@ def read_pairs(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> t
     rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     if isinstance(rows, int):
         tokenizer.refuse_without_embeddings(rows)
-    return tokenizer, read_as(family, checkpoint, tokenizer, options)
+    reading = read_as(family, checkpoint, tokenizer, options)
+    if not reading.joined:
+        where = f"{checkpoint.name}: prompt of profile {reading.profile.name} ({reading.sources['profile']})"
+        log.debug("%s: %r", where, reading.profile.written)
+    return tokenizer, reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import qwen
@@ -17,6 +18,8 @@ from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
 from rerank_cli.models.prompts.profile_files import read_profile
 
+pytestmark = pytest.mark.slow
+DOCS = Path(__file__).parents[2] / "docs" / "profiles"
 SHORT = [(query, passage) for query, passage in PAIRS if len(passage) < 1000]
 
 
@@ -72,6 +75,20 @@ def test_a_file_states_them(folder, tmp_path, name, text):
     known = open_tokenizer(ModelOptions(str(folder), family=FamilyOptions(profile=profiles.QWEN3)))
     ids = words(folder)
     assert answers_of(made, known.tokenizer, whole=False) == Answers((ids["yes"], ids["Yes"], 12), (3,))
+
+
+def test_the_example_of_the_documentation(tmp_path):
+    """System turn, passage first, spellings summed: the whole prompt as one string, and log Σ exp of its answers."""
+    made = read_profile(str(DOCS / "several-answers.toml"))
+    folder = qwen.written(tmp_path, TEXT, "Yes yes YES No no NO system user assistant " * 60)
+    found, ids = scored(folder, SHORT, profile=made), words(folder)
+    start = "<|im_start|>system\nDoes the document answer the query? Answer yes or no.<|im_end|>\n<|im_start|>user\n"
+    end = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    tokenizer = tf.PreTrainedTokenizerFast.from_pretrained(folder)
+    whole = [tokenizer(f"{start}<Document>: {p}\n<Query>: {q}{end}")["input_ids"] for q, p in SHORT]
+    logits = qwen.last_logits(folder, whole)
+    sides = [summed(logits, [ids[word] for word in side]) for side in ((" yes", "Yes", "yes"), (" no", "No", "no"))]
+    expect(found, whole, [one - other for one, other in zip(*sides, strict=True)], SHORT)
 
 
 def test_words_with_the_same_first_token_count_once(folder):

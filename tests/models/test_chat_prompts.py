@@ -12,6 +12,7 @@ from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError
 from rerank_cli.models.prompts import rendering
 
+pytestmark = pytest.mark.slow
 GET = (
     "{%- set task = messages | selectattr('role', 'eq', 'system') | map(attribute='content') | first | default('') -%}"
     "{%- set q = messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first -%}"
@@ -93,6 +94,13 @@ def test_a_template_that_cannot_be_followed_is_one_line(tmp_path, template, mess
     with pytest.raises(ModelError, match=message) as caught:
         open_tokenizer(ModelOptions(str(folder)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_writer_of_permutations_is_refused_by_its_name(tmp_path):
+    folder = tmp_path / "rank_zephyr_7b_v1_full"
+    qwen.written(folder, TEXT)
+    with pytest.raises(ModelError, match="writes a permutation of a list of passages"):
+        open_tokenizer(ModelOptions(str(folder)))
 
 
 def test_a_template_without_an_end_is_refused_and_its_loop_stops(tmp_path, monkeypatch):

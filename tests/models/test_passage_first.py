@@ -19,6 +19,7 @@ from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.prompts import profiles
 
+pytestmark = pytest.mark.slow
 TASK = "Check whether a given document contains information helpful to answer the query.\n<Document>"
 LIMIT = 400
 

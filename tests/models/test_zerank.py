@@ -1,16 +1,20 @@
 """zerank and Qwen3's conversions: whole prompts by transformers' chat templates, logits of the stock model."""
 
+import subprocess
+
 import numpy as np
 import pytest
 import qwen
 import torch
 import transformers as tf
 from hard import PAIRS, expect, scored
+from processes import TIMEOUT, environment, forked_command
 from safetensors.torch import load_file, save_file
 from test_prompts import QWEN_PREFIX, QWEN_SUFFIX, TEXT, WEB
 
 from rerank_cli import Reranker
 
+pytestmark = pytest.mark.slow
 LIMIT, CLOSING = 400, "<|im_end|>\n<|im_start|>assistant\n"
 # The messages of Qwen3's own template, without its parts for tools and thoughts.
 TURNS = (
@@ -81,6 +85,27 @@ def test_zerank_2_by_the_files_of_sentence_transformers(tmp_path):
     assert np.abs(found.scores - expected).max() <= 1e-5
     with Reranker(folder, device="cpu", dtype="fp32") as reranker:
         assert np.abs(reranker.score(pairs[:5]) - expected[:5]).max() <= 1e-5
+
+
+def test_commands_show_the_prompt(tmp_path):
+    folder = made(tmp_path / "zerank-1")
+    given = tmp_path / "in.jsonl"
+    given.write_text('{"query": "what is it?", "documents": ["A text."]}\n')
+    prompt = r"<|im_start|>system\n{query}<|im_end|>\n<|im_start|>user\n{passage}<|im_end|>\n<|im_start|>assistant\n"
+    commands = (
+        ["models", str(folder)], ["inspect", str(given), "-m", str(folder)],
+        ["run", str(given), "-o", str(tmp_path / "out.jsonl"), "-m", str(folder), "--verbose"],
+    )  # fmt: skip
+    for command in commands:
+        shown = subprocess.run(
+            [*forked_command(), *command],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=True,
+        )
+        assert prompt in "".join((shown.stdout + shown.stderr).split("\n" + " " * 21)), command
 
 
 def converted(causal, folder, template=None):

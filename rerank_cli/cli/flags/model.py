@@ -29,7 +29,9 @@ def how(
     revision: str | None = more(None, "Branch, tag or commit on the Hub.", "REV"),
     query_max_length: int | None = more(None, "Tokens of the query [default: 3/4 of --max-length].", "N", min=1),
     profile: str | None = prompts(
-        None, "Prompt profile: bge, qwen3, mxbai, monot5, mt5, mt5-3b, ptt5, or a TOML or JSON file.", "NAME"
+        None,
+        "Prompt profile: bge, qwen3, mxbai, zerank, ctxl, monot5, mt5, mt5-3b, ptt5, or a TOML or JSON file.",
+        "NAME",
     ),
     prompt: str | None = prompts(None, "Question to the model about the pair.", "TEXT"),
     query_instruction: str | None = prompts(None, "Instruction for queries that have none of their own.", "TEXT"),
