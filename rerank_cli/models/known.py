@@ -56,7 +56,7 @@ KNOWN: tuple[KnownModel, ...] = (
         DECODER,
         "1 B",
         32768,
-        "CC-BY-NC-SA-4.0",
+        "CC-BY-NC-SA",
         "100+ languages, instructions",
     ),
     KnownModel(

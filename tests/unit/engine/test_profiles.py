@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -6,7 +7,7 @@ from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import UsageError
 from rerank_cli.models.prompts import profiles
 from rerank_cli.models.prompts.profile_files import read_profile
-from rerank_cli.models.prompts.profiles import Profile, fill
+from rerank_cli.models.prompts.profiles import BUILT_IN, Profile, fill
 
 
 def written(tmp_path, content, name="mine.json"):
@@ -76,3 +77,25 @@ def test_options_that_would_change_nothing_are_not_offered():
     assert profiles.QWEN3.slots == {"query_instruction"}
     assert profiles.MXBAI.slots == {"prompt", "query_instruction"}
     assert Profile("bare", query="{query}", passage="{passage}").slots == set()
+
+
+@pytest.mark.parametrize("name", ["ctxl", "zerank", "qwen3"])
+def test_a_profile_is_read_as_it_was_written(tmp_path, name):
+    values = {key: value for key, value in asdict(BUILT_IN[name]).items() if value is not None}
+    assert read_profile(written(tmp_path, values)) == BUILT_IN[name]
+
+
+def test_a_newer_setting_leaves_the_identity_of_other_profiles_as_it_was():
+    """Runs with `--profile` that an older version began are resumed."""
+    names = {"first", "strips", "one_string"}
+    assert not names & BUILT_IN["qwen3"].identity.keys()
+    assert names & BUILT_IN["ctxl"].identity.keys() == {"first", "one_string"}
+    assert list(BUILT_IN["bge"].identity)[:3] == ["name", "prefix", "query"]
+    assert replace(BUILT_IN["ctxl"], name="mine").identity == BUILT_IN["ctxl"].identity
+
+
+def test_the_whole_prompt_of_a_profile():
+    asked = replace(BUILT_IN["ctxl"], query_instruction="Prefer {new} ones.")
+    task = "Check whether a given document contains information helpful to answer the query.\n"
+    assert asked.written == f"{task}<Document> {{passage}}\n<Query> {{query}} Prefer {{new}} ones. ??"
+    assert BUILT_IN["ctxl"].written == f"{task}<Document> {{passage}}\n<Query> {{query}} ??"
