@@ -207,10 +207,12 @@ class Reranker:
     def _scored(self, requests: Iterable[Request]) -> Iterator[Scored]:
         """The requests in the chunks of the command, with the scores of their pairs."""
         from rerank_cli.run.chunks import ChunkCutter, InputHash
-        from rerank_cli.run.stages import join, slices
+        from rerank_cli.run.stages import join, slice_size, slices
 
-        size = self._opened().sizes.chunk_pairs
-        return join(self._slices(slices(ChunkCutter(requests, size, lambda: 0, InputHash()), size)))
+        session = self._opened()
+        size = session.sizes.chunk_pairs
+        chunks = ChunkCutter(requests, size, lambda: 0, InputHash())
+        return join(self._slices(slices(chunks, slice_size(session.facts, size))))
 
     def _slices(self, parts: Iterator[Slice]) -> Iterator[tuple[Slice, PairScores]]:
         """Each slice with its scores. A thread tokenizes the next one meanwhile; this thread reads the requests."""

@@ -167,6 +167,8 @@ def _trials(
 
     if session.facts.compiled:
         return Trials(None, "rows of a compiled model have a fixed size")
+    if session.facts.listwise:
+        return Trials(None, "a row is a whole list")
     default, pace = session.facts.batch_tokens, passed.tokens / passed.times.device
     plan = plan_trials(row_sizes(device, default), default, pace, _TRIALS * config.seconds, session.least_rows)
     if plan is None:

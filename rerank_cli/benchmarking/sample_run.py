@@ -24,7 +24,7 @@ from rerank_cli.run.pipeline import stream
 from rerank_cli.run.record_guards import guarded
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.local import in_this_process
-from rerank_cli.run.stages import rank_chunk
+from rerank_cli.run.stages import rank_chunk, slice_size
 from rerank_cli.run.statistics import RunStatistics
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run_sample(session: BenchSession, sample: InputSample, folder: Path, stop: C
         scoring = partial(in_this_process, probe, journal, stats)
         stream(
             ChunkCutter(records, chunk_pairs, lambda: 0, InputHash()),
-            chunk_pairs,
+            slice_size(session.facts, chunk_pairs),
             scoring,
             committer,
             journal,

@@ -18,6 +18,7 @@ from rerank_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rerank_cli.engine.limits import TokenizerOnly
+    from rerank_cli.models.prompts.lists import ListRule
 
 _NAME = 42  # columns of a model's name in the list
 
@@ -97,6 +98,11 @@ def _answers(model: TokenizerOnly) -> str:
     return " − ".join(side[0] if len(side) == 1 else f"log Σ exp({', '.join(side)})" for side in sides)
 
 
+def _list(rule: ListRule) -> str:
+    window = f"{rule.passages} passages and {rule.window:,} tokens a window"
+    return f"{window}; max_length is that of a passage; a score depends on the other passages and their order"
+
+
 def _facts(model: TokenizerOnly) -> dict[str, Any]:
     from rerank_cli.models.known import BIDIRECTIONAL, KNOWN, MODULAR
     from rerank_cli.models.options import flag_of
@@ -129,6 +135,7 @@ def _facts(model: TokenizerOnly) -> dict[str, Any]:
         "positions": config.get("max_position_embeddings"),
         "max_length": limits.max_length,
         "query_max_length": limits.query_max_length,
+        **({"list": _list(model.reading.lists)} if model.reading.lists else {}),
         "truncation_rule": profile.truncation_rule.value,
         "truncation_side": "left" if model.reading.rule.template.keeps_end else "right",
         "lower_case": "yes" if model.reading.stated.lower_case else "",

@@ -19,7 +19,8 @@ class ModelFacts:
     """The model as a run's summary describes it. `layers` are the cutoff layers, each of which gives a score.
 
     `scores` is the kind that is written without `--scores`: sigmoid, or raw if the checkpoint states so. `by_files` are
-    the settings that its files state, other than the length; `remarks` are lines about such settings, for people.
+    the settings that its files state, other than the length; `remarks` are lines about such settings, for people. A
+    `listwise` model scores all passages of a list together, and `max_length` is then that of one passage.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ModelFacts:
     scores: str = "sigmoid"
     by_files: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    listwise: bool = False
 
 
 @dataclass(frozen=True, slots=True)

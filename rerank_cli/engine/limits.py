@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import UsageError
 from rerank_cli.models.checkpoint import Checkpoint, resolve
+from rerank_cli.models.prompts.lists import QUERY_TOKENS, ListRule
 from rerank_cli.models.prompts.pairs import Limits, PairRule
 from rerank_cli.models.prompts.tokens import TextTokenizer
 from rerank_cli.models.registry import identify
 from rerank_cli.models.rules import BUILT_IN, FLAG, Reading, read_pairs
+
+
+def limits_of(options: ModelOptions, positions: int, reading: Reading) -> Limits:
+    """The limits of a pair, or of a query and its passages in a list. Raises UsageError."""
+    if reading.lists is not None:
+        return list_limits(options, reading.lists, reading.rule.max_length)
+    return choose_limits(options, positions, reading.rule)
 
 
 def choose_limits(options: ModelOptions, positions: int, rule: PairRule) -> Limits:
@@ -38,11 +46,38 @@ def choose_limits(options: ModelOptions, positions: int, rule: PairRule) -> Limi
     return Limits(max_length, query, room, rule.cut, len(rule.template.passage_tail))
 
 
+def list_limits(options: ModelOptions, rule: ListRule, usual: int) -> Limits:
+    """Limits of a passage (`--max-length`, by default `usual`) and of the query, each cut alone, in a window of a list.
+
+    Raises UsageError for limits that leave no room for the query, which is read twice, with one passage.
+    """
+    passage = min(usual, rule.window // 2) if options.max_length is None else options.max_length
+    query = min(QUERY_TOKENS, rule.window // 8) if options.query_max_length is None else options.query_max_length
+    if passage + 2 * query > rule.window:
+        what = f"--max-length {passage} and twice --query-max-length {query} are more than the model's {rule.window:,}"
+        raise UsageError(f"{what} tokens. Fix: --max-length {max(1, rule.window - 2 * query)}")
+    return Limits(passage, query, passage + query)
+
+
+def refuse_for_lists(options: ModelOptions) -> None:
+    """Raise UsageError for an option that has no effect on a model that scores whole lists."""
+    given = {
+        "--batch-tokens": options.batch_tokens is not None,
+        "--compile": options.compile,
+        "--long-documents": options.in_passages,
+        "--no-share-prefix": not options.share_prefix,
+    }
+    for flag, is_given in given.items():
+        if is_given:
+            what = f"{flag}: {options.name} scores whole lists, to which it does not apply"
+            raise UsageError(f"{what}. Fix: remove {flag}")
+
+
 def remarks_of(options: ModelOptions, reading: Reading, limits: Limits, positions: int) -> tuple[str, ...]:
     """One line for each setting of the checkpoint's files that is not taken up."""
     found, stated = list(reading.remarks), reading.stated
     longest = min(stated.max_length or positions, positions - reading.rule.granted)
-    if options.max_length is None and limits.max_length < longest < _UNLIMITED:
+    if options.max_length is None and reading.lists is None and limits.max_length < longest < _UNLIMITED:
         found.append(f"max length {limits.max_length:,}, the model could read {longest:,} (--max-length)")
     if stated.activation not in {None, "Identity", "Sigmoid"}:
         where = stated.sources["activation"]
@@ -86,7 +121,7 @@ def open_tokenizer(options: ModelOptions) -> TokenizerOnly:
     positions = int(checkpoint.config.get("max_position_embeddings") or _UNLIMITED)
     if checkpoint.config.get("model_type") in {"roberta", "xlm-roberta", "camembert"}:
         positions -= int(checkpoint.config.get("pad_token_id", 1)) + 1
-    limits = choose_limits(options, positions, reading.rule)
+    limits = limits_of(options, positions, reading)
     remarks = remarks_of(options, reading, limits, positions)
     return TokenizerOnly(checkpoint, family, tokenizer, reading, limits, _sources(options, reading, limits), remarks)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import repeat
-from typing import TypeVar
+from itertools import pairwise, repeat
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,15 @@ T = TypeVar("T")
 class PairTexts:
     """n pairs to score. `caps` is the maximum number of tokens of each passage, 0 if it has none of its own.
 
-    `instructions` is empty, or holds for each query the record's own instruction, None if the record has none.
+    `instructions` is empty, or holds for each query the record's own instruction, None if the record has none. `lists`
+    is empty, or holds for each pair the number of its list, the candidates of one record: for models that score lists.
     """
 
     queries: Sequence[str]
     passages: Sequence[str]
     caps: Sequence[int]
     instructions: Sequence[str | None] = ()
+    lists: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -45,19 +47,43 @@ class PairTexts:
         queries, passages, caps, instructions = zip(*seen, strict=True) if seen else ((), (), (), ())
         return PairTexts(queries, passages, caps, instructions), indices
 
+    def lists_of(self) -> list[slice]:
+        """The pairs of each list, which are adjacent; each pair alone if they are in no list."""
+        numbers = self.lists or range(len(self))
+        starts = [place for place in range(len(self)) if place == 0 or numbers[place] != numbers[place - 1]]
+        return [slice(*ends) for ends in pairwise([*starts, len(self)])]
+
+    def distinct_lists(self) -> tuple[PairTexts, Index]:
+        """The pairs of distinct lists, in order of first appearance, and each pair's index among them."""
+        seen: dict[tuple[Any, ...], int] = {}
+        taken: list[slice] = []
+        count, places = 0, np.empty(len(self), dtype=np.int64)
+        for members in self.lists_of():
+            query, instruction = self.queries[members.start], self.instructions[members.start : members.start + 1]
+            key = (query, *instruction, tuple(self.passages[members]), tuple(self.caps[members]))
+            size = members.stop - members.start
+            if key not in seen:
+                seen[key] = count
+                count += size
+                taken.append(members)
+            places[members] = seen[key] + np.arange(size)
+        return self.take(np.concatenate([np.zeros(0, np.int64), *(np.r_[members] for members in taken)])), places
+
     def part(self, start: int, end: int) -> PairTexts:
         """Pairs `start` to `end`."""
         place = slice(start, end)
-        return PairTexts(self.queries[place], self.passages[place], self.caps[place], self.instructions[place])
+        return PairTexts(
+            self.queries[place], self.passages[place], self.caps[place], self.instructions[place], self.lists[place]
+        )
 
     def take(self, places: Index) -> PairTexts:
         """The pairs at these indices."""
         chosen = places.tolist()
-        queries, passages, caps, instructions = (
+        queries, passages, caps, instructions, lists = (
             [values[place] for place in chosen] if values else ()
-            for values in (self.queries, self.passages, self.caps, self.instructions)
+            for values in (self.queries, self.passages, self.caps, self.instructions, self.lists)
         )
-        return PairTexts(queries, passages, caps, instructions)
+        return PairTexts(queries, passages, caps, instructions, lists)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,12 +75,13 @@ class Scorer:
 
     def _run(self, model: CrossEncoder, row: TokenRow) -> torch.Tensor:
         """Score one row; one that does not fit the device is split, and so is every later row of its size."""
-        if self._ceiling is None or row.tokens <= self._ceiling or row.sequences == 1:
+        if self._ceiling is None or row.tokens <= self._ceiling or not row.divisible:
             try:
                 scores = model.score(row)
             except torch.OutOfMemoryError as error:
-                if row.sequences == 1:
-                    what = f"out of memory on a single pair of {row.tokens} tokens"
+                if not row.divisible:
+                    one = "single pair" if row.passages is None else f"list of {row.sequences} passages"
+                    what = f"out of memory on a {one} of {row.tokens} tokens"
                     raise ModelError(f"{what}. Fix: --max-length, or a smaller --dtype") from error
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
@@ -103,8 +104,9 @@ class Scorer:
         exact = self.rescue()
         for row in prepared.rows:
             if bad[row.pairs].any():
-                chosen = np.flatnonzero(bad[row.pairs])
-                logits[row.pairs[chosen]] = self._run(exact, row.row.take(chosen)).cpu().numpy()
+                chosen = np.flatnonzero(bad[row.pairs]) if row.row.passages is None else np.arange(len(row.pairs))
+                part = row.row.take(chosen) if row.row.passages is None else row.row
+                logits[row.pairs[chosen]] = self._run(exact, part).cpu().numpy()
         self.work.rescued += int((bad & ~_not_finite(logits)).sum())
 
 

@@ -16,7 +16,8 @@ from rerank_cli.choices import Quantize
 from rerank_cli.engine.attention import register
 from rerank_cli.engine.contract import ModelFacts, RowNotes, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, keep_freed_blocks, sizes_for
-from rerank_cli.engine.limits import choose_limits, find, remarks_of, scores_of
+from rerank_cli.engine.limits import find, limits_of, refuse_for_lists, remarks_of, scores_of
+from rerank_cli.engine.lists import ListTokenizer, prepare_lists
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.pending import RowWorkers, is_thread_safe
 from rerank_cli.engine.prepare import PairTexts, PairTokenizer, Prepared, prepare
@@ -44,7 +45,7 @@ class ModelSession:
 
     facts: ModelFacts
     sizes: Sizes
-    _tokenizer: PairTokenizer
+    _tokenizer: PairTokenizer | ListTokenizer
     _scorer: Scorer
     _load_plain: Callable[[], CrossEncoder]
 
@@ -59,6 +60,8 @@ class ModelSession:
 
     def prepare(self, pairs: PairTexts) -> Prepared:
         facts = self.facts
+        if isinstance(self._tokenizer, ListTokenizer):
+            return prepare_lists(pairs, self._tokenizer)
         return prepare(pairs, self._tokenizer, facts.batch_tokens, padded=not facts.packed, least_rows=self.least_rows)
 
     def score(
@@ -67,7 +70,10 @@ class ModelSession:
         return self._scorer.score(prepared, should_stop, notes)
 
     def score_plainly(self, pairs: PairTexts) -> npt.NDArray[np.float32]:
-        prepared = prepare(pairs, replace(self._tokenizer, share=False), self.facts.batch_tokens, padded=True)
+        if isinstance(self._tokenizer, ListTokenizer):
+            prepared = prepare_lists(pairs, self._tokenizer)
+        else:
+            prepared = prepare(pairs, replace(self._tokenizer, share=False), self.facts.batch_tokens, padded=True)
         return prepared.windows.pool(Scorer(self._load_plain(), workers=self._scorer.workers).score(prepared))[0]
 
     def resized(self, batch_tokens: int) -> ModelSession:
@@ -96,6 +102,8 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     family = identify(checkpoint)
     dtype = choose_dtype(options.dtype, device, half_precision(checkpoint, family), options.quantize)
     text_tokenizer, reading = read_pairs(family, checkpoint, options.family)
+    if reading.lists is not None:
+        refuse_for_lists(options)
     recipe = Recipe(checkpoint, family, options.family, reading)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -115,11 +123,11 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     if device.type == "cpu" and model.packed and dtype != torch.float16 and options.quantize is not Quantize.FP8:
         work_in_place(model.backbone, for_integers=options.quantize is Quantize.INT8)
     quantize(model.backbone, options.quantize)
-    limits = choose_limits(options, model.max_positions, reading.rule)
+    limits = limits_of(options, model.max_positions, reading)
     sizes = sizes_for(device, model.parameters)
     longest = limits.room + reading.rule.template.specials
     batch_tokens = options.batch_tokens or sizes.batch_tokens
-    if device.type == "cuda" and options.batch_tokens is None:
+    if device.type == "cuda" and options.batch_tokens is None and reading.lists is None:
         batch_tokens = rows_for(model, device, dtype, longest)
     if options.compile:
         model = compiled(model, Frame(batch_tokens, longest), Placement(device, dtype, attention))
@@ -142,10 +150,13 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         scores=scores_of(reading),
         by_files=reading.by_files,
         remarks=remarks_of(options, reading, limits, model.max_positions),
+        listwise=reading.lists is not None,
     )
     passage_rule = PassageRule(options.long_documents, options.stride)
     share = options.share_prefix and model.packed
-    tokenizer = PairTokenizer(text_tokenizer, reading.rule, limits, passage_rule, share)
+    tokenizer: PairTokenizer | ListTokenizer = PairTokenizer(text_tokenizer, reading.rule, limits, passage_rule, share)
+    if reading.lists is not None:
+        tokenizer = ListTokenizer(text_tokenizer, reading.lists, limits)
     threads = torch.get_num_threads()
     parallel = device.type == "cpu" and threads > 1 and is_thread_safe(model.backbone)
     scorer = Scorer(model, None if exact else lambda: load(torch.float32), RowWorkers(threads) if parallel else None)

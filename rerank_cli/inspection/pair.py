@@ -10,7 +10,7 @@ import numpy as np
 
 from rerank_cli.engine.limits import TokenizerOnly
 from rerank_cli.engine.prepare import PairTokenizer, tokenize_pairs
-from rerank_cli.errors import InputError
+from rerank_cli.errors import InputError, UsageError
 from rerank_cli.models.known import BIDIRECTIONAL, ENCODER, MODULAR, SEQ2SEQ
 from rerank_cli.models.prompts.pairs import Ids, PairTemplate
 from rerank_cli.models.stated import pooling_modes
@@ -65,7 +65,13 @@ def find_record(records: Iterable[Record], number: int) -> Request:
 
 
 def inspect_pair(record: Request, index: int, model: TokenizerOnly) -> Inspection:
-    """The pair of the record's query and its candidate with this index, from 0. InputError if it does not exist."""
+    """The pair of the record's query and its candidate with this index, from 0. InputError if it does not exist.
+
+    UsageError for a model that reads no pairs, but whole lists.
+    """
+    if model.reading.lists is not None:
+        what = f"{model.checkpoint.name} reads all candidates of a record in one prompt, and no pair alone"
+        raise UsageError(f"{what}. Fix: rerank models {model.checkpoint.name} shows the prompt")
     if index >= len(record.candidates):
         raise InputError(f"{record.position}: no candidate {index} (it has {len(record.candidates)}, from 0)")
     texts = pair_texts([record]).part(index, index + 1)

@@ -30,7 +30,7 @@ def score_documents(session: Session, query: str, documents: Sequence[str]) -> l
     if not query.strip():
         raise BadRecord("empty_query", "the query is empty")
     count = len(documents)
-    prepared = session.prepare(PairTexts([query] * count, documents, [0] * count))
+    prepared = session.prepare(PairTexts([query] * count, documents, [0] * count, lists=[0] * count))
     logits = deepest(prepared.windows.pool(session.score(prepared))[0])
     if not np.isfinite(logits).all():
         raise ModelError("the model gave a score that is not a finite number. Fix: --dtype fp32")

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.inputs import Placement
-from rerank_cli.models.known import BIDIRECTIONAL, CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR, SEQ2SEQ
+from rerank_cli.models.known import (
+    BIDIRECTIONAL,
+    CLASSIFIER,
+    DECODER,
+    LAYERWISE,
+    LIGHTWEIGHT,
+    LISTWISE,
+    MODULAR,
+    SEQ2SEQ,
+)
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.rules import Reading
@@ -66,8 +75,12 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
         from rerank_cli.models.decoders.causal import load_decoder
 
         return load_decoder(checkpoint, placement, reading.answers, reading.profile.divide_by, reading.label)
-    if checkpoint.adapter is not None and recipe.family in {BIDIRECTIONAL, SEQ2SEQ}:
+    if checkpoint.adapter is not None and recipe.family in {BIDIRECTIONAL, LISTWISE, SEQ2SEQ}:
         raise ModelError(f"{checkpoint.name}: an adapter of a model of the family {recipe.family} is not supported")
+    if reading.lists is not None:
+        from rerank_cli.models.decoders.listwise import load_listwise
+
+        return load_listwise(checkpoint, placement, reading.lists)
     if recipe.family == SEQ2SEQ:
         assert reading.answers is not None
         from rerank_cli.models.seq2seq import load_seq2seq

@@ -13,6 +13,7 @@ BIDIRECTIONAL = "decoder-mean"
 SEQ2SEQ = "encoder-decoder"
 LAYERWISE = "layerwise"
 LIGHTWEIGHT = "lightweight"
+LISTWISE = "listwise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,14 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel("Alibaba-NLP/gte-multilingual-reranker-base", ENCODER, "306 M", 8192, "Apache-2.0", "70+ languages"),
     KnownModel(
         "jinaai/jina-reranker-v2-base-multilingual", ENCODER, "278 M", 1024, "CC-BY-NC-4.0", "100+ languages, code"
+    ),
+    KnownModel(
+        "jinaai/jina-reranker-v3",
+        LISTWISE,
+        "597 M",
+        131072,
+        "CC-BY-NC-4.0",
+        "multilingual; scores whole lists in order",
     ),
     KnownModel("mixedbread-ai/mxbai-rerank-base-v1", ENCODER, "184 M", 512, "Apache-2.0", "English; padded (DeBERTa)"),
     KnownModel("cross-encoder/ettin-reranker-32m-v1", MODULAR, "32 M", 7999, "Apache-2.0", "English, long, fast"),

@@ -21,6 +21,9 @@ class TokenRow:
     parent are adjacent: attention without a variable-length kernel processes such runs at once. `passage_at`, [s], is
     the offset of the passage (of the second text, in prompts with the passage first) in its segment, or the segment's
     length if it has none; `closing` is the number of tokens after every passage.
+
+    If `passages` is set, the row is one list, which is scored as a whole: its segments are the windows of the list, and
+    `passages`, [s], is the number of passages in each. Each passage has a score.
     """
 
     ids: npt.NDArray[np.int32]
@@ -29,6 +32,7 @@ class TokenRow:
     parents: Index | None = None
     passage_at: Index | None = None
     closing: int = 0
+    passages: Index | None = None
 
     @property
     def tokens(self) -> int:
@@ -37,7 +41,12 @@ class TokenRow:
     @property
     def sequences(self) -> int:
         """n, the number of scores of this row."""
-        return len(self.scored)
+        return len(self.scored) if self.passages is None else int(self.passages.sum())
+
+    @property
+    def divisible(self) -> bool:
+        """Whether parts of the row have the scores that they have in it."""
+        return self.passages is None and self.sequences > 1
 
     @cached_property
     def starts(self) -> Index:

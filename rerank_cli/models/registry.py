@@ -11,12 +11,13 @@ from rerank_cli.models.known import (
     ENCODER,
     LAYERWISE,
     LIGHTWEIGHT,
+    LISTWISE,
     MODULAR,
     SEQ2SEQ,
 )
 from rerank_cli.models.labels import labels_of
 from rerank_cli.models.stated import LOGIT_SCORE, stated_by
-from rerank_cli.models.translated import LLAMA_BIDIRECTIONAL
+from rerank_cli.models.translated import JINA_RANKING, LLAMA_BIDIRECTIONAL
 
 _ENCODER_DECODERS = ("t5", "mt5")
 _LISTWISE = ("rankzephyr", "rankvicuna")
@@ -41,6 +42,10 @@ def identify(checkpoint: Checkpoint) -> str:
     if checkpoint.own_type == LLAMA_BIDIRECTIONAL:
         _refuse_other_pooling(checkpoint, architectures)
         return BIDIRECTIONAL
+    if checkpoint.own_type == JINA_RANKING:
+        _refuse_other_lists(checkpoint)
+        _refuse_other_modules(checkpoint, kinds, [])
+        return LISTWISE
     if model_type in _ENCODER_DECODERS and any(name.endswith("ForConditionalGeneration") for name in architectures):
         _refuse_other_modules(checkpoint, kinds, [])
         if "duot5" in checkpoint.name.lower():
@@ -103,6 +108,15 @@ def _refuse_other_pooling(checkpoint: Checkpoint, architectures: list[str]) -> N
         raise ModelError(f"{where} with temperature {temperature!r} (expected a number above 0)")
     if len(labels_of(checkpoint)) != 1:
         raise ModelError(f"{where} with {len(labels_of(checkpoint))} labels is not supported (expected one)")
+
+
+def _refuse_other_lists(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a listwise model that is not jina-reranker-v3: v3.5 has sliding windows and other limits."""
+    config, where = checkpoint.config, f"{checkpoint.name}: {JINA_RANKING}"
+    if config.get("model_type") != "qwen3":
+        raise ModelError(f"{where} of type {config.get('model_type')!r} is not supported (expected 'qwen3')")
+    if config.get("use_sliding_window") or "sliding_attention" in (config.get("layer_types") or []):
+        raise ModelError(f"{where} with sliding windows (jina-reranker-v3.5) is not supported, only jina-reranker-v3")
 
 
 def half_precision(checkpoint: Checkpoint, family: str) -> str:

@@ -25,6 +25,7 @@ from rerank_cli.models.known import (
     ENCODER,
     LAYERWISE,
     LIGHTWEIGHT,
+    LISTWISE,
     MODULAR,
     SEQ2SEQ,
 )
@@ -33,6 +34,7 @@ from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
 from rerank_cli.models.prompts.chat import ChatPrompt, chat_prompt
 from rerank_cli.models.prompts.joining import splits_at_pieces
+from rerank_cli.models.prompts.lists import PROFILE, ListRule, list_rule
 from rerank_cli.models.prompts.pairs import Cut, Ids, PairRule, PairTemplate
 from rerank_cli.models.prompts.profile_files import read_profile
 from rerank_cli.models.prompts.profiles import Profile, fill, pieces_of
@@ -50,6 +52,7 @@ _FAMILIES: Mapping[str, tuple[Profile | None, set[str]]] = {
     CLASSIFIER: (None, {"profile", "adapter"}),
     BIDIRECTIONAL: (profiles.NEMOTRON, set()),
     SEQ2SEQ: (None, {"profile"}),
+    LISTWISE: (PROFILE, set()),
     LAYERWISE: (profiles.LAYERWISE, _LAYERED),
     LIGHTWEIGHT: (profiles.LIGHTWEIGHT, _LAYERED | {"layer_heads", "compress_layers", "compress_ratio", "softcap"}),
 }
@@ -72,7 +75,7 @@ class Reading:
     `label` is the label that gives the score, None for heads with one output. `options` are the names of options that
     have an effect; `sources` say where settings come from, by name. `skip` is the number of tokens at the start of a
     sequence that the pooling leaves out. `remarks` are lines for the user. `joined` is whether the tokenizer's own
-    template joins the texts, without a prompt.
+    template joins the texts, without a prompt. `lists` is how whole lists are read, None for models of pairs.
     """
 
     profile: Profile
@@ -85,6 +88,7 @@ class Reading:
     skip: int = 0
     remarks: tuple[str, ...] = ()
     joined: bool = False
+    lists: ListRule | None = None
 
     @property
     def by_files(self) -> tuple[str, ...]:
@@ -196,6 +200,8 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
 
     Raises UsageError for an option that would have no effect, ModelError for files that cannot be followed.
     """
+    if family == LISTWISE:
+        return _lists(checkpoint, tokenizer, options)
     stated = stated_by(checkpoint)
     choice = _choose(family, checkpoint, tokenizer, options, stated)
     several = family in {ENCODER, CLASSIFIER} and len(labels_of(checkpoint)) > 1
@@ -245,6 +251,21 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
     head = tokenizer.ids("" if rule.template.keeps_end else rule.passage_lead.rstrip())
     rule = replace(rule, template=replace(rule.template, passage_head=head), own_instructions=not skip)
     return Reading(profile, rule, answers, label, stated, usable, sources, skip, tuple(remarks), choice.pair)
+
+
+def _lists(checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOptions) -> Reading:
+    """The reading of a listwise model, whose prompt is fixed. Its scores are cosines, which are written as they are."""
+    options.refuse_foreign(frozenset(), LISTWISE, checkpoint.name)
+    nothing = np.zeros(0, np.int32)
+    rule = PairRule(PairTemplate(nothing, nothing, nothing), max_length=PROFILE.max_length)
+    names = ("profile", *sorted(_OVERRIDES), "max_length", "activation")
+    return Reading(
+        PROFILE,
+        rule,
+        stated=Stated(activation="Identity"),
+        sources=dict.fromkeys(names, FAMILY),
+        lists=list_rule(checkpoint, tokenizer),
+    )
 
 
 _STATED_AS = {"query_instruction": "prompt"}

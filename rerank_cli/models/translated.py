@@ -13,6 +13,7 @@ from typing import Any
 from rerank_cli.errors import ModelError
 
 LLAMA_BIDIRECTIONAL, GTE_NEW, XLMR_FLASH = "llama_bidirec", "new", "xlm-roberta-flash"
+JINA_RANKING = "JinaForRanking"  # an architecture, of type qwen3
 
 
 def translated(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str | None]:
@@ -25,6 +26,8 @@ def translated(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any]
     if own == LLAMA_BIDIRECTIONAL:
         # `is_causal` makes transformers build the mask of an encoder.
         return {"is_causal": False} | settings | {"model_type": "llama", "use_cache": False}, own
+    if JINA_RANKING in (config.get("architectures") or []):
+        return settings, JINA_RANKING
     if own == GTE_NEW and "NewForSequenceClassification" in (config.get("architectures") or []):
         return _gte(settings, where), own
     if "XLMRobertaFlashConfig" in str(config.get("auto_map")):

@@ -43,7 +43,7 @@ from rerank_cli.run.scoring.wrappers import ScoringWrappers
 from rerank_cli.run.shard import Shard
 from rerank_cli.run.sharding.part import Part, check_noted
 from rerank_cli.run.signals import Stop, die_of, listening
-from rerank_cli.run.stages import rank_chunk
+from rerank_cli.run.stages import rank_chunk, slice_size
 from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary, write_summary
 from rerank_cli.run.verify import Sample, Verdict
@@ -204,7 +204,7 @@ class _Job:
         if self.metrics:
             stack.enter_context(self.metrics.kept(config.progress_interval))
         session = self.session = self._load(stack)
-        wrappers.load(self.open_model, shared=self.share is not None)
+        wrappers.load(self.open_model, session.facts, shared=self.share is not None)
         # Chunk boundaries must not change when a run is resumed on another device.
         usual_pairs = saved.fingerprint["chunk pairs"] if saved else session.sizes.chunk_pairs
         chunk_pairs: int = config.chunk_pairs or usual_pairs
@@ -224,9 +224,10 @@ class _Job:
         chunks = ChunkCutter(records, chunk_pairs, bytes_read, input_hash, journal.ends_at, stats.bytes_done)
         if journal.kept:
             config.notify(f"reusing {journal.kept:,} scores of an unfinished chunk")
-        sample = Sample(config.verify) if config.verify else None
+        sample = Sample(config.verify, lists=session.facts.listwise) if config.verify else None
         scoring = wrappers.scoring(session, journal, mark, chunk_pairs)
-        if stream(chunks, chunk_pairs, scoring, committer, journal, stats, self.stop, sample, source.when_idle):
+        size = slice_size(session.facts, chunk_pairs)
+        if stream(chunks, size, scoring, committer, journal, stats, self.stop, sample, source.when_idle):
             if sample and stats.pairs:
                 with stats.timing("verify scores"):
                     self.verdict = sample.verify(session, config.verify_tolerance)
@@ -347,11 +348,15 @@ class _Job:
         prompt = "" if facts.profile == "encoder" else f", prompt of profile {facts.profile}"
         guess = " (a guess, --profile selects another)" if facts.profile_is_guess else ""
         place = f"{facts.name} on {facts.device} in {facts.dtype}{quantized}"
-        self.config.notify(f"{place}, {rows} of {facts.batch_tokens} tokens{prompt}{guess}")
+        rows = f"{rows} of {facts.batch_tokens} tokens"
+        if facts.listwise:
+            rows = "whole lists: a score depends on the other passages of its query and on their order"
+        self.config.notify(f"{place}, {rows}{prompt}{guess}")
         for remark in facts.remarks:
             self.config.notify(f"{facts.name}: {remark}")
         if facts.scores == ScoreKind.RAW and self.config.output.answers.scores is ScoreKind.AUTO:
-            self.config.notify(f"{facts.name}: scores are logits, as its files state (--scores sigmoid: 0 to 1)")
+            what = "cosines, −1 to 1" if facts.listwise else "logits, as its files state"
+            self.config.notify(f"{facts.name}: scores are {what} (--scores sigmoid: 0 to 1)")
         return session
 
     def _open_outputs(

@@ -18,7 +18,7 @@ from rerank_cli.storage.opening import WhenIdle
 
 def stream(
     chunks: ChunkCutter,
-    slice_pairs: int,
+    slice_pairs: int | None,
     scoring: MakeScoring,
     committer: Committer,
     journal: Journal,

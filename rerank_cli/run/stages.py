@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_cli.choices import ScoreKind
+from rerank_cli.engine.contract import ModelFacts
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores, concatenate, deepest
@@ -41,16 +42,24 @@ class Scored:
     pairs: PairScores
 
 
-def slices(chunks: Iterable[Chunk], slice_pairs: int) -> Iterator[Slice]:
+def slice_size(facts: ModelFacts, chunk_pairs: int) -> int | None:
+    """The pairs of a slice, at most; None for a model that scores whole lists, whose chunks are one slice each."""
+    return None if facts.listwise else chunk_pairs
+
+
+def slices(chunks: Iterable[Chunk], slice_pairs: int | None) -> Iterator[Slice]:
     """Chunks as slices of at most `slice_pairs` pairs: a chunk of one large request is split to bound memory."""
     for chunk in chunks:
         requests = [record for record in chunk.records if isinstance(record, Request)]
         yield from parts(chunk, pair_texts(requests), slice_pairs)
 
 
-def parts(chunk: Chunk, texts: PairTexts, slice_pairs: int, first: int = 0, left: str = "") -> Iterator[Slice]:
+def parts(chunk: Chunk, texts: PairTexts, slice_pairs: int | None, first: int = 0, left: str = "") -> Iterator[Slice]:
     """Texts of a chunk as slices numbered from `first`, at least one. `left` names the texts if they are a subset."""
     inverse = None
+    if slice_pairs is None:
+        yield Slice(chunk, texts, first, last=True, left=left)
+        return
     if len(texts) > slice_pairs:
         texts, inverse = texts.distinct()
     starts = range(0, max(1, len(texts)), slice_pairs)
@@ -64,13 +73,15 @@ def pair_texts(requests: Sequence[Request]) -> PairTexts:
     passages: list[str] = []
     caps: list[int] = []
     instructions: list[str | None] = []
-    for request in requests:
+    lists: list[int] = []
+    for number, request in enumerate(requests):
         count = len(request.candidates)
         queries += [request.query] * count
         instructions += [request.instruction or None] * count
         passages += [candidate.text for candidate in request.candidates]
         caps += [request.max_tokens_per_doc or 0] * count
-    return PairTexts(queries, passages, caps, instructions)
+        lists += [number] * count
+    return PairTexts(queries, passages, caps, instructions, lists)
 
 
 def join(scored: Iterable[tuple[Slice, PairScores]]) -> Iterator[Scored]:

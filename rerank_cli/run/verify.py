@@ -35,11 +35,14 @@ class Verdict:
 class Sample:
     """`size` pairs drawn uniformly from all scored pairs (Vitter's algorithm R), the same pairs in every run."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, lists: bool = False) -> None:
+        """With `lists`, whole requests are scored to verify their pairs: for models whose scores depend on the list."""
         self._size = size
+        self._lists = lists
         self._seen = 0
         self._random = np.random.default_rng(0)
-        self._drawn: dict[int, tuple[Request, Logits]] = {}  # by slot: one candidate, and its logit or [layers]
+        # By slot: the candidate's request, its place among the request's candidates, and its logit or [layers]
+        self._drawn: dict[int, tuple[Request, int, Logits]] = {}
 
     def take(self, scored: Scored) -> None:
         """Draw from one chunk. Pairs whose score is not finite are not drawn: their record is rejected."""
@@ -53,9 +56,11 @@ class Sample:
         for slot, place in zip(slots.tolist(), found.tolist(), strict=True):
             if slot < self._size:
                 which = int(np.searchsorted(ends, place, side="right"))
-                candidate = requests[which].candidates[place - ends[which]]  # an index from the end
-                alone = replace(requests[which], candidates=(candidate,), extra={}, given=None)
-                self._drawn[slot] = alone, scored.pairs.logits[place]
+                every = requests[which].candidates
+                number = len(every) + place - ends[which]
+                scored_with, number = (every, number) if self._lists else ((every[number],), 0)
+                request = replace(requests[which], candidates=scored_with, extra={}, given=None)
+                self._drawn[slot] = request, number, scored.pairs.logits[place]
 
     def verify(self, model: Model, tolerance: float | None) -> Verdict:
         """Score the sample with the stock model in fp32. Raises ModelError if a difference exceeds the tolerance.
@@ -67,8 +72,10 @@ class Sample:
         facts = model.facts
         precision = facts.dtype if facts.quantize == "none" else facts.quantize
         limit = TOLERANCE[precision] if tolerance is None else tolerance
-        requests, logits = zip(*self._drawn.values(), strict=True)
-        plain = model.score_plainly(pair_texts(requests))
+        requests, numbers, logits = zip(*self._drawn.values(), strict=True)
+        starts = accumulate((len(request.candidates) for request in requests), initial=0)
+        places = [start + number for start, number in zip(starts, numbers, strict=False)]
+        plain = model.score_plainly(pair_texts(requests))[places]
         ours: Logits = np.array(logits, dtype=np.float32)
         if not np.isfinite(plain).all():
             raise ModelError("--verify: the scores of the stock model in fp32 are not finite, those of this run are")

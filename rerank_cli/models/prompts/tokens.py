@@ -123,6 +123,16 @@ class TextTokenizer:
         """Ids of one text, without special tokens."""
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
 
+    def text(self, ids: Ids) -> str:
+        """The text of ids, special tokens included; bytes that are no whole character become U+FFFD."""
+        found: str = self._tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+        return found
+
+    def once(self, texts: Sequence[str]) -> list[Ids]:
+        """Ids of each text like `encode`, of texts that will hardly come again."""
+        found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in found]
+
     def offsets(self, text: str) -> npt.NDArray[np.int64]:
         """Character offsets (start, end) of each id of a text, [ids, 2]."""
         found = self._tokenizer.encode(text, add_special_tokens=False).offsets

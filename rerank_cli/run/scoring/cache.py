@@ -1,7 +1,9 @@
 """The score cache around a scoring: pairs that an earlier run scored are not scored again.
 
 The key of a pair is the hash of its texts and of all settings that change a score; its first score is kept. Entries are
-written on a thread, slice by slice. A score that is not finite is not stored.
+written on a thread, slice by slice. A score that is not finite is not stored. The scores of a listwise model depend on
+the whole list: the key of a pair then has all passages of its list in order, and its place among them, and a list is
+scored again unless all its scores are found.
 """
 
 from __future__ import annotations
@@ -69,22 +71,28 @@ class Known:
 class ScoreCache:
     """The scores of one model in a cache file, which may hold those of other models too."""
 
-    def __init__(self, file: CacheFile, mark: Fingerprint, layers: int = 1, *, passages: bool = False) -> None:
-        """An entry has `layers` scores; with `passages` also the span of the best passage."""
+    def __init__(
+        self, file: CacheFile, mark: Fingerprint, layers: int = 1, *, passages: bool = False, lists: bool = False
+    ) -> None:
+        """An entry has `layers` scores; with `passages` also the span of the best passage. `lists`: see above."""
         settings = orjson.dumps([_RULES, layers, passages, score_settings(mark)], option=orjson.OPT_SORT_KEYS)
         self._settings = hashlib.blake2b(settings, digest_size=16).digest()
         self._file = file
         self._layers = layers
         self._passages = passages
+        self._lists = lists
         logits: Any = ("logits", "<f4", (layers,)) if layers > 1 else ("logits", "<f4")
         spans: Any = [("passage", "<u4", (2,))] if passages else []
         self._entry = np.dtype([logits, ("tokens", "<u4"), ("truncated", "?"), *spans])
         self.hits = self.misses = 0
 
     def look_up(self, texts: PairTexts) -> Known:
-        distinct, places = texts.distinct()
+        distinct, places = texts.distinct_lists() if self._lists else texts.distinct()
         keys = list(self._keys(distinct))
         entries = self._verified(self._file.find(keys))
+        if self._lists:
+            parts = [keys[members] for members in distinct.lists_of()]
+            entries = {key: entries[key] for part in parts if all(key in entries for key in part) for key in part}
         found = np.fromiter((key in entries for key in keys), dtype=np.bool_, count=len(keys))
         values = np.zeros(len(keys), dtype=self._entry)
         values[found] = np.frombuffer(b"".join([entries[key] for key in keys if key in entries]), dtype=self._entry)
@@ -125,7 +133,8 @@ class ScoreCache:
     def _keys(self, texts: PairTexts) -> Iterator[bytes]:
         """16 bytes a pair. The first 5 are the query's, so that its pairs are neighbours in the file."""
         queries: dict[tuple[str, str | None], tuple[bytes, Any]] = {}
-        pairs = zip(texts.queries, texts.passages, texts.caps, texts.instructions or repeat(None), strict=False)
+        passages = map(_bytes, texts.passages) if not self._lists else _in_lists(texts)
+        pairs = zip(texts.queries, passages, texts.caps, texts.instructions or repeat(None), strict=False)
         for query, passage, cap, instruction in pairs:
             begun = queries.get((query, instruction))
             if begun is None:
@@ -136,7 +145,7 @@ class ScoreCache:
                 begun = queries[query, instruction] = lead, digest
             digest = begun[1].copy()
             digest.update(struct.pack("<Q", cap))
-            digest.update(_bytes(passage))
+            digest.update(passage)
             yield begun[0] + digest.digest()
 
     def _verified(self, entries: dict[bytes, bytes]) -> dict[bytes, bytes]:
@@ -173,6 +182,16 @@ def cached(scoring: Scoring, cache: ScoreCache, stats: RunStatistics) -> Scoring
                 yield part, cache.merged(known, fresh)
 
     return score
+
+
+def _in_lists(texts: PairTexts) -> Iterator[bytes]:
+    """What stands for each passage in its list: its place, and a hash of all passages of the list, in order."""
+    for members in texts.lists_of():
+        digest = hashlib.blake2b(digest_size=16)
+        for passage, cap in zip(texts.passages[members], texts.caps[members], strict=True):
+            data = _bytes(passage)
+            digest.update(struct.pack("<QQ", len(data), cap) + data)
+        yield from (struct.pack("<Q", place) + digest.digest() for place in range(members.stop - members.start))
 
 
 def _check(key: bytes, body: bytes) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from threading import Lock
 
-from rerank_cli.engine.contract import Session
+from rerank_cli.engine.contract import ModelFacts, Session
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.run.options import RunConfig
@@ -41,18 +41,23 @@ class ScoringWrappers:
         self._caches: list[ScoreCache] = []
         self._file = stack.enter_context(closing(CacheFile(config.cache, config.notify))) if config.cache else None
 
-    def load(self, open_model: Callable[[ModelOptions], Session | Workers], *, shared: bool = False) -> None:
-        """Open the small model, if there is a cascade. Raises what `open_model` raises, with the flag's name.
+    def load(
+        self, open_model: Callable[[ModelOptions], Session | Workers], large: ModelFacts, *, shared: bool = False
+    ) -> None:
+        """Open the small model, if there is a cascade. Raises what `open_model` raises, with the flag's name, and
+        UsageError if one of the models scores whole lists.
 
         A model that is `shared` with other runs is left open.
         """
         if self._config.cascade is None:
             return
+        _refuse_lists(large)
         with self._stats.timing("load"):
             try:
                 small = self._small = open_model(self._config.cascade.model)
             except (ModelError, UsageError) as error:
                 raise type(error)(f"--cascade: {error}") from error
+        _refuse_lists(small.facts)
         if isinstance(small, Workers) and not shared:
             self._stack.enter_context(small)
         facts, keep = small.facts, self._config.cascade.keep
@@ -67,16 +72,16 @@ class ScoringWrappers:
     def revisions(self) -> list[str]:
         return [self._small.facts.revision] if self._small else []
 
-    def scoring(self, model: Session | Workers, journal: Journal, mark: Fingerprint, slice_pairs: int) -> MakeScoring:
+    def scoring(self, model: Session | Workers, journal: Journal, mark: Fingerprint, chunk_pairs: int) -> MakeScoring:
         """The scoring of the run by its large model, with cache and cascade; `mark` is the run's fingerprint."""
         large = self._by(model, self._config, journal, mark, self._stats)
         agreement = self._agreement
         if self._small is None or agreement is None:
             return large
         config = replace(self._config, model=self._config.models[-1], cascade=None)
-        small_mark = fingerprint(config, self._small.facts, slice_pairs)
+        small_mark = fingerprint(config, self._small.facts, chunk_pairs)
         small = self._by(self._small, config, Journal(None, small_mark, lambda: 0), small_mark, self._small_stats)
-        return lambda should_stop: cascaded(small(should_stop), large(should_stop), slice_pairs, agreement)
+        return lambda should_stop: cascaded(small(should_stop), large(should_stop), chunk_pairs, agreement)
 
     def _by(
         self, model: Session | Workers, config: RunConfig, journal: Journal, mark: Fingerprint, stats: RunStatistics
@@ -89,7 +94,8 @@ class ScoringWrappers:
             make = partial(in_this_process, model, journal, stats, exclusive=exclusive)
         if self._file is None:
             return make
-        cache = ScoreCache(self._file, mark, max(1, len(model.facts.layers)), passages=config.model.in_passages)
+        layers, lists = max(1, len(model.facts.layers)), model.facts.listwise
+        cache = ScoreCache(self._file, mark, layers, passages=config.model.in_passages, lists=lists)
         self._caches.append(cache)
         return lambda should_stop: cached(make(should_stop), cache, stats)
 
@@ -116,3 +122,10 @@ class ScoringWrappers:
             return None
         facts, spent = self._small.facts, self._small_stats.seconds
         return self._agreement.use(facts.name, facts.revision, spent.get("score", 0.0) - spent.get(_WAIT, 0.0))
+
+
+def _refuse_lists(facts: ModelFacts) -> None:
+    """Raise UsageError for a listwise model: its scores of a part of the candidates are not those of all of them."""
+    if facts.listwise:
+        what = f"--cascade: {facts.name} scores whole lists, and its scores change when candidates are left out"
+        raise UsageError(f"{what}. Fix: remove --cascade")
