@@ -1,13 +1,13 @@
-"""jina-reranker-v3: prompts by transformers' tokenizer, scores by stock Qwen3 states and a projection written out here."""
+"""jina-reranker-v3: ids by transformers' tokenizer, scores by the stock Qwen3 and a projection written out here."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
+from jina import MARKS, WINDOW, make_jina
 from safetensors.torch import load_file, save_file
-from test_prompts import PASSAGES, QUERIES, QWEN_SPLIT, TEXT
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from test_prompts import PASSAGES, QUERIES, TEXT
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from rerank_cli.choices import LongDocuments, Quantize
@@ -24,63 +24,22 @@ from rerank_cli.training.setup import open_model
 from rerank_cli.training.tokens import Lengths
 
 TOLERANCE = 1e-5
-WIDTH, WINDOW, BLOCK = 48, 40_000, 125
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
-MARKS = ["<|score_token|>", "<|embed_token|>", "<|rerank_token|>"]
-CONFIG = {
-    "model_type": "qwen3", "architectures": ["JinaForRanking"], "auto_map": {"AutoModel": "modeling.JinaForRanking"},
-    "hidden_size": WIDTH, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 131_072, "rope_theta": 10_000.0,
-    "tie_word_embeddings": True, "torch_dtype": "float32", "use_sliding_window": False, "rms_norm_eps": 1e-6,
-    "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 0,
-}  # fmt: skip
+BLOCK = 125
 # What the published code writes, as one string.
 HEAD = (
     "<|im_start|>system\nYou are a search relevance expert who can determine a ranking of the passages based on how "
     "relevant they are to the query. If the query is a question, how relevant a passage is depends on how well it "
-    "answers the question. If not, try to analyze the intent of the query and assess how well each passage satisfies the "
-    "intent. If an instruction is provided, you should follow the instruction when determining the ranking.<|im_end|>\n"
-    "<|im_start|>user\nI will provide you with %d passages, each indicated by a numerical identifier. Rank the passages "
-    "based on their relevance to query: %s\n"
+    "answers the question. If not, try to analyze the intent of the query and assess how well each passage satisfies "
+    "the intent. If an instruction is provided, you should follow the instruction when determining the ranking."
+    "<|im_end|>\n<|im_start|>user\nI will provide you with %d passages, each indicated by a numerical identifier. Rank "
+    "the passages based on their relevance to query: %s\n"
 )
 TAIL = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
 @pytest.fixture(scope="module")
 def jina(tmp_path_factory):
-    """A tiny random checkpoint as it is published, with a small tokenizer of Qwen's make."""
-    folder = tmp_path_factory.mktemp("jina")
-    made = Tokenizer(models.BPE())
-    made.normalizer = normalizers.NFC()
-    made.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1500,
-        special_tokens=SPECIAL[:3],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator([TEXT, (HEAD + '<passage id="0">\n</passage>\n<query>\n</query>' + TAIL) * 20], trainer)
-    made.add_tokens([AddedToken(token, normalized=False, special=False) for token in SPECIAL[3:]])
-    made.add_special_tokens([AddedToken(token, normalized=False) for token in MARKS])
-    saved = PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=WINDOW
-    )
-    saved.save_pretrained(folder)
-    config = CONFIG | {"vocab_size": made.get_vocab_size() + 20}
-    (folder / "config.json").write_text(json.dumps(config))
-    torch.manual_seed(8)
-    stock = Qwen3Model(Qwen3Config.from_dict(config | {"initializer_range": 0.2}))
-    weights = {f"model.{name}": value.clone() for name, value in stock.state_dict().items()}
-    for name, value in weights.items():
-        if value.dim() == 1:
-            weights[name] = 1 + torch.randn(value.shape) * 0.1
-    weights |= {"projector.0.weight": torch.randn(24, WIDTH), "projector.2.weight": torch.randn(20, 24)}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+    return make_jina(tmp_path_factory.mktemp("jina"))
 
 
 class Reference:
@@ -324,7 +283,7 @@ def altered(jina, tmp_path, weights=None, without=(), **changes):
 
 def test_the_head_of_the_language_model_is_not_read(jina, tmp_path):
     rows = json.loads((jina / "config.json").read_text())["vocab_size"]
-    folder = altered(jina, tmp_path, {"lm_head.weight": torch.randn(rows, WIDTH)})
+    folder = altered(jina, tmp_path, {"lm_head.weight": torch.randn(rows, 48)})
     request = ("panda", ["a bear", "hi"])
     assert scored(opened(folder), request)[1].tolist() == scored(opened(jina), request)[1].tolist()
 
