@@ -20,7 +20,7 @@ def jina(tmp_path_factory):
     return str(make_jina(tmp_path_factory.mktemp("jina")))
 
 
-def records(count=60):
+def records(count=30):
     """Lists of different lengths, one of them in two windows, one empty, and the same list twice."""
     rng = random.Random(4)
     sizes = [rng.randint(1, 9) for _ in range(count)]
@@ -62,14 +62,14 @@ def test_answers_do_not_depend_on_chunks_workers_or_a_limit(given, run, whole):
     assert answers[3]["results"] == answers[-1]["results"]
     scores = [result["relevance_score"] for answer in answers for result in answer["results"]]
     assert -1 <= min(scores) < 0 < max(scores) <= 1
-    for flags in (["--chunk-pairs", "7"], ["--chunk-pairs", "500"], ["--devices", "cpu,cpu", "--chunk-pairs", "30"]):
+    for flags in (["--chunk-pairs", "7"], ["--chunk-pairs", "30", "--devices", "cpu,cpu"]):
         assert run(given, *flags, "-q").out == whole, flags
-    assert json_lines(run(given, "-q", "--limit", "30").out) == answers[:30]
+    assert json_lines(run(given, "-q", "--limit", "9").out) == answers[:9]
 
 
 def test_shards_are_the_bytes_of_one_run(given, run, whole, tmp_path):
-    for index in range(3):
-        assert run(given, "--shard", f"{index}/3", "--chunk-pairs", "40", "-q", "-o", tmp_path / "part.jsonl").code == 0
+    for index in range(2):
+        assert run(given, "--shard", f"{index}/2", "--chunk-pairs", "40", "-q", "-o", tmp_path / "part.jsonl").code == 0
     merged = rerank("merge", *sorted(tmp_path.glob("part-*")), "-o", tmp_path / "whole.jsonl")
     assert merged.code == 0
     assert (tmp_path / "whole.jsonl").read_bytes() == whole
@@ -86,22 +86,6 @@ def test_a_killed_run_goes_on_with_the_same_bytes(given, run, jina, whole, tmp_p
     ended = run(given, *flags, "--resume", "require")
     assert (ended.code, ended.err) == (0, "")
     assert output.read_bytes() == whole
-
-
-def test_a_run_that_is_killed_in_a_chunk_keeps_the_lists_that_are_scored(run, jina, tmp_path):
-    long = [record | {"documents": [f"{text} " * 40 for text in record["documents"]]} for record in records(150)]
-    path, output = write_lines(tmp_path / "long.jsonl", long), tmp_path / "out.jsonl"
-    journal = tmp_path / "out.jsonl.journal"
-    flags = [path, "--chunk-pairs", "5000"]
-    with started("run", *flags, "-m", jina, "--threads", "1", "-q", "-o", output) as process:
-        until(lambda: process.poll() is not None or (journal.exists() and journal.stat().st_size))
-        process.kill()
-        process.wait()
-    assert journal.exists(), "the run was over before it could be killed"
-    ended = run(*flags, "-o", output)
-    assert ended.code == 0, ended.err
-    assert "scores of an unfinished chunk" in ended.err
-    assert output.read_bytes() == run(*flags, "-q").out
 
 
 def test_a_cache_holds_whole_lists(given, run, whole, tmp_path):
@@ -122,11 +106,11 @@ def test_a_cache_holds_whole_lists(given, run, whole, tmp_path):
 
 
 def test_the_run_says_what_its_scores_are_and_verifies_whole_lists(given, run, tmp_path):
-    ended = run(given, "--verify", "300", "-o", tmp_path / "out.jsonl")
+    ended = run(given, "--verify", "200", "-o", tmp_path / "out.jsonl")
     assert ended.code == 0, ended.err
     assert "whole lists: a score depends on the other passages of its query and on their order" in ended.err
     assert "scores are cosines, −1 to 1 (--scores sigmoid: 0 to 1)" in ended.err
-    assert "300 pairs verified" in ended.err
+    assert "200 pairs verified" in ended.err
 
 
 def refused(*args):
@@ -157,7 +141,7 @@ def test_other_commands(given, jina):
     assert shown["list"].endswith("a score depends on the other passages and their order")
     assert "listwise" in rerank("models").out.decode()
     checked = json.loads(rerank("check", given, "-m", jina, "--max-length", "20", "--json").out)
-    assert checked["records"] == 61
+    assert checked["records"] == 31
     assert checked["truncated_pairs"] > 10
     scored = rerank("score", "panda", "a bear", "hi", "-m", jina).records
     assert {one["index"] for one in scored} == {0, 1}

@@ -10,16 +10,19 @@ from safetensors.torch import load_file, save_file
 from test_prompts import PASSAGES, QUERIES, TEXT
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
-from rerank_cli.choices import LongDocuments, Quantize
+from rerank_cli.choices import LongDocuments, OutputFormat, ProgressMode, Quantize
 from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.inspection.score import score_documents
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts.lists import ListRule
 from rerank_cli.models.trainable import TrainedPart
+from rerank_cli.run.job import run
+from rerank_cli.run.options import RunConfig
 from rerank_cli.training.setup import open_model
 from rerank_cli.training.tokens import Lengths
 
@@ -229,6 +232,38 @@ def test_scores_depend_on_the_other_passages_and_their_order_and_on_nothing_else
     assert among[11:19][::-1].tolist() == reverse.tolist()
     several = opened(jina, threads=2)
     assert several.score(several.prepare(texts(*others))).tolist() == among.tolist()
+
+
+def test_a_run_that_is_stopped_in_a_chunk_keeps_the_lists_that_are_scored(jina, tmp_path):
+    records = [{"query": f"panda {number}", "documents": PASSAGES[: 2 + number % 6]} for number in range(12)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    class Stopping:
+        """The session, which is asked to stop after three lists."""
+
+        def __init__(self, session):
+            self.session, self.facts, self.sizes, self.prepare = session, session.facts, session.sizes, session.prepare
+
+        @property
+        def work(self):
+            return self.session.work
+
+        def score(self, prepared, _, notes):
+            asked = iter([False] * 3)
+            return self.session.score(prepared, lambda: next(asked, True), notes)
+
+    def go(name, session):
+        output = OutputOptions(str(tmp_path / name), OutputFormat.API, AnswerOptions("jina"))
+        given = InputOptions((str(tmp_path / "in.jsonl"),))
+        config = RunConfig(ModelOptions(str(jina)), given, output, progress=ProgressMode.OFF, commit_interval=0)
+        run(config, lambda _: session, signals=False)
+        return session.work.rows
+
+    assert go("out.jsonl", Stopping(opened(jina))) == 3
+    assert not (tmp_path / "out.jsonl").exists()
+    assert go("out.jsonl", opened(jina)) == 9
+    assert go("whole.jsonl", opened(jina)) == 12
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_pairs_that_are_in_no_list_are_scored_alone(jina):
