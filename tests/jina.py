@@ -17,7 +17,7 @@ WORDS = (
     "system user assistant expert who can determine a ranking of the passages based on how relevant they are to the "
     'query <passage id="0">\n</passage>\n<query>\n</query>\n'
 )
-WINDOW = 40_000
+WINDOW = 12_000
 CONFIG = {
     "model_type": "qwen3", "architectures": ["JinaForRanking"], "auto_map": {"AutoModel": "modeling.JinaForRanking"},
     "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
