@@ -13,6 +13,35 @@ class RunValues(StrEnum):
     RANKS = "ranks"
 
 
+class FirstStage(StrEnum):
+    """What finds the candidates of the queries, where no run names them."""
+
+    BM25 = "bm25"
+
+
+class Bm25Language(StrEnum):
+    """Whose stop words are left out, and whose stems are compared. `none`: all words, as they are in lower case."""
+
+    ENGLISH = "english"
+    NONE = "none"
+    ARABIC = "arabic"
+    DANISH = "danish"
+    DUTCH = "dutch"
+    FINNISH = "finnish"
+    FRENCH = "french"
+    GERMAN = "german"
+    HUNGARIAN = "hungarian"
+    INDONESIAN = "indonesian"
+    ITALIAN = "italian"
+    NORWEGIAN = "norwegian"
+    PORTUGUESE = "portuguese"
+    ROMANIAN = "romanian"
+    RUSSIAN = "russian"
+    SPANISH = "spanish"
+    SWEDISH = "swedish"
+    TURKISH = "turkish"
+
+
 class InputFormat(StrEnum):
     """The format of an input file. `json`: one array, or objects over several lines. `tsv` has no quotes, `csv` has."""
 

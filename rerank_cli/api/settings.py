@@ -72,6 +72,16 @@ class RunSettings(ModelSettings, total=False):
     corpus: StrPath | None
     beir: StrPath | None
     split: str | None
+    first_stage: Literal["bm25"] | None
+    bm25_k1: float | None
+    bm25_b: float | None
+    bm25_language: (
+        Literal[
+            "english", "none", "arabic", "danish", "dutch", "finnish", "french", "german", "hungarian", "indonesian",
+            "italian", "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "turkish",
+        ]
+        | None
+    )  # fmt: skip
     depth: int | None
     skip_unlisted: bool
     run_values: Literal["auto", "scores", "ranks"] | None

@@ -24,6 +24,7 @@ from rerank_cli.display import without_secrets
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 
 if TYPE_CHECKING:
+    from rerank_cli.formats import InputOptions
     from rerank_cli.run.folders.figures import FolderSummary
     from rerank_cli.run.options import RunConfig
     from rerank_cli.run.scoring.workers.devices import Crew
@@ -112,7 +113,9 @@ def configured(
 
     `api/files.py` calls it from Python with the same names.
     """
+    from rerank_cli.evaluation.same_pass import QrelsOptions
     from rerank_cli.formats import AnswerOptions, OutputOptions
+    from rerank_cli.formats.corpus.first_stage import kept_beside
     from rerank_cli.run.folders.inputs import is_folder
     from rerank_cli.run.options import Cascade, RunConfig
     from rerank_cli.run.scoring.workers.devices import device_list
@@ -120,7 +123,7 @@ def configured(
     from rerank_cli.run.shard import parse
 
     part = None if shard is None else parse(shard, os.environ)
-    records, where = given(), place()
+    records, where = kept_beside(given(), output), place()
     if devices is not None and where["device"] != "auto":
         raise UsageError("--device and --devices: give one of them")
     if devices is not None and ray is not None:
@@ -129,6 +132,9 @@ def configured(
         raise UsageError("--workers needs --ray. Fix: --devices for workers on this machine, or --ray")
     options = model.model_of(reading, lambda: where, passages)
     ordering = ranking()
+    measures = ordering.pop("measures")
+    if measures is not None and ordering["qrels"] is None:
+        ordering["qrels"] = QrelsOptions(_own_judgements(records), measures)
     layers = options.family.cutoff_layers or ()
     answers = AnswerOptions(
         options.name,
@@ -165,6 +171,9 @@ def configured(
         summary=summary,
         **ordering,
     )
+    if records.by_id and records.by_id.first_stage and is_folder(output):
+        what = "an output folder has a file for each file of --run, and a first stage is one run"
+        raise UsageError(f"-o {output}: {what}. Fix: -o with a file")
     if part and is_folder(output):
         what = "a shard is a part of one output, and in an output folder equal commands share the files"
         raise UsageError(f"--shard {shard}: {what}. Fix: leave --shard out, or -o with a file")
@@ -173,6 +182,13 @@ def configured(
     if ray is not None:
         return config, RayOptions.parse(ray, workers, options.device, cascade=cascade is not None)
     return config, None if devices is None else device_list(devices)
+
+
+def _own_judgements(records: InputOptions) -> str:
+    """The judgements that belong to the input, for --measures without --qrels. Raises UsageError."""
+    if records.by_id is None or records.by_id.qrels is None:
+        raise UsageError("--measures needs --qrels FILE, or --beir DIR with judgements of the split")
+    return records.by_id.qrels
 
 
 @declare.command

@@ -4,8 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rerank_cli.choices import InputFormat, OutputFormat, RunValues, ScoreKind
+from rerank_cli.choices import Bm25Language, InputFormat, OutputFormat, RunValues, ScoreKind
 from rerank_cli.records import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25:
+    """A first stage: for each query the `depth` best documents by BM25 with these parameters.
+
+    Its run is a file that is kept, or with `temporary` removed when the process ends.
+    """
+
+    k1: float = 0.9
+    b: float = 0.4
+    language: Bm25Language = Bm25Language.ENGLISH
+    depth: int = 100
+    temporary: bool = True
+
+    @property
+    def mark(self) -> str:
+        """Its value in a fingerprint."""
+        return f"bm25 k1={self.k1:g} b={self.b:g} {self.language.value} {self.depth}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +34,8 @@ class ById:
     `queries` is a file, `corpus` a file or a folder of files. The first `depth` candidates of a query are used. The
     index of the corpus is kept beside it, or in `index_folder`. With `answer_unlisted`, queries that the run does not
     name are answered too, after the others, without candidates; of these only the ones that the file `judged` judges.
+    With `first_stage` the run is made first, of the queries that `judged` judges, or all. `qrels` are the judgements
+    that belong to the texts.
     """
 
     queries: str
@@ -24,6 +45,8 @@ class ById:
     index_folder: str | None = None
     answer_unlisted: bool = False
     judged: str | None = None
+    first_stage: Bm25 | None = None
+    qrels: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,5 +22,7 @@ def open_source(options: InputOptions, notify: Callable[[str], None] = lambda _:
 
 
 def input_files(options: InputOptions) -> tuple[str, ...]:
-    """All files that are read, in the order of a source's stamps."""
-    return side_files(options.by_id) + options.paths if options.by_id else options.paths
+    """All files that are read, in the order of a source's stamps; not a first stage's run, which is made of them."""
+    if options.by_id is None:
+        return options.paths
+    return side_files(options.by_id) + (() if options.by_id.first_stage else options.paths)

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -25,6 +26,9 @@ from rerank_cli.choices import OnError, OutputFormat
 from rerank_cli.evaluation.measures import measure, parse_measures
 from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.evaluation.significance import compare
+from rerank_cli.formats import ById
+from rerank_cli.formats.corpus.first_stage import kept_beside
+from rerank_cli.formats.options import Bm25
 from rerank_cli.run.job import run
 from rerank_cli.run.shard import Shard
 from rerank_cli.run.sharding.merge import MergeOptions, merge
@@ -44,6 +48,7 @@ JOBS = [
     ("out.json", "requests", {}),
     ("out.jsonl", "bad", SKIP | {"shard": Shard(1, 2)}),
     ("out.json", "requests", {"format": OutputFormat.BEIR, "measured": True}),
+    ("out.jsonl", "texts", {"first_stage": True}),
 ]
 
 
@@ -57,7 +62,8 @@ def inputs(tmp_path_factory):
     ]
     bad = [record if i % 4 else record | {"query": " "} for i, record in enumerate(records)]
     pairs = [{"query_id": r["id"], "query": r["query"], "text": text} for r in records for text in r["documents"]]
-    for name, rows in (("requests", records), ("bad", bad), ("pairs", pairs)):
+    texts = [{"id": r["id"], "text": f"query {r['id']}"} for r in records]
+    for name, rows in (("requests", records), ("bad", bad), ("pairs", pairs), ("texts", texts)):
         (folder / name).write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
     compare([0, 1], [1, 0])  # what measuring imports is imported once, not by every process
     measure(parse_measures("RR"), {"q": {"d": 1}}, {"q": {"d": 1.0}})
@@ -120,11 +126,14 @@ def content(path):
 def test_a_run_killed_at_any_step_goes_on_to_the_same_output_and_leaves_nothing(inputs, tmp_path, name, given, options):
     rng = random.Random(7)
     qrels = {"qrels": QrelsOptions(str(inputs / "qrels"), "RR")} if options.get("measured") else {}
-    options = {key: value for key, value in options.items() if key != "measured"} | qrels
+    stage = options.get("first_stage") and ById(str(inputs / given), str(inputs / given), first_stage=Bm25(depth=3))
+    options = {key: value for key, value in options.items() if key not in ("measured", "first_stage")} | qrels
 
     def job(folder):
         errors = {"errors": str(folder / "errors.jsonl")} if "on_error" in options else {}
         plan = config(inputs / given, folder / name, commit_interval=0, chunk_pairs=12, **options, **errors)
+        if stage:
+            plan = replace(plan, input=kept_beside(replace(plan.input, by_id=stage), plan.output.path))
         return lambda: measured(run(plan, lambda _: InstantSession(), lambda _: "r1")[0], plan.qrels)
 
     def folder_for(label):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
 
-from rerank_cli.choices import InputFormat, RunValues
+from rerank_cli.choices import Bm25Language, FirstStage, InputFormat, RunValues
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import moved
 from rerank_cli.cli.streams import require_input
@@ -16,6 +18,7 @@ from rerank_cli.records import Shape
 
 if TYPE_CHECKING:
     from rerank_cli.formats import InputOptions
+    from rerank_cli.formats.options import Bm25
 
 flag = partial(declare.flag, panel=declare.INPUT)
 by_id = partial(declare.flag, panel=declare.BY_ID)
@@ -43,7 +46,22 @@ def given(
     corpus: str | None = by_id(None, "Texts of the candidates: a file like --queries, or a folder.", "PATH"),
     beir: str | None = by_id(None, "Folder in BEIR's layout, with queries and corpus.", "DIR"),
     split: str | None = by_id(None, "Split of --beir [default: test].", "NAME"),
-    depth: int | None = by_id(None, "Take the first K candidates of each query of --run.", "K", min=1),
+    first_stage: FirstStage | None = by_id(
+        None, "Find the candidates in --corpus or --beir, in place of --run; needs the extra bm25."
+    ),
+    bm25_k1: float | None = by_id(None, "How much repetitions of a word count [default: 0.9].", "X", min=0),
+    bm25_b: float | None = by_id(
+        None, "How much the length of a document counts, 0 to 1 [default: 0.4].", "X", min=0, max=1
+    ),
+    bm25_language: Bm25Language | None = by_id(
+        None, "Whose stop words are left out and words stemmed, or none [default: english].", "LANGUAGE"
+    ),
+    depth: int | None = by_id(
+        None,
+        "The first K candidates of each query of --run [default: all] or --first-stage [default: 100].",
+        "K",
+        min=1,
+    ),
     skip_unlisted: bool = by_id(False, "Do not answer queries of --queries or --split that --run does not name."),
     run_values: RunValues | None = by_id(None, "What the third of three columns of --run is [default: auto]."),
     index_dir: str | None = moved(common.INDEX_DIR, declare.BY_ID),
@@ -51,41 +69,57 @@ def given(
     """The input as InputOptions, with its field names checked. Raises UsageError for flags that exclude each other."""
     from rerank_cli.formats import ById, InputOptions
     from rerank_cli.formats.corpus.files import beir_folder
+    from rerank_cli.formats.corpus.first_stage import temporary_run
     from rerank_cli.formats.shapes.fields import names_from
     from rerank_cli.storage.listing import expanded
 
     if split and not beir:
         raise UsageError("--split needs --beir DIR")
+    stage = _first_stage(first_stage, bm25_k1, bm25_b, bm25_language, depth)
+    if stage:
+        for name, used in (("--run", run), ("--run-values", run_values), ("--sort", sort)):
+            if used:
+                raise UsageError(f"{name} does not go with --first-stage, which makes its own run. Fix: one of them")
+        if input_format is not InputFormat.AUTO:
+            raise UsageError("--input-format is for INPUT or --run, not for --first-stage")
     ids = None
-    if run:
+    source = f"--run {run[0]}" if run else "--first-stage"
+    if run or stage:
         if inputs:
-            raise UsageError(f"INPUT and --run were both given (got {inputs[0]}). Fix: give one of them")
+            name = source.partition(" ")[0]
+            raise UsageError(f"INPUT and {name} were both given (got {inputs[0]}). Fix: give one of them")
         folder = beir_folder(beir, split or "test") if beir else None
         # The queries of a BEIR folder are those of all splits, unless a split has its own file.
         own = bool(queries or (folder and folder.has_own_queries))
-        judged = folder.qrels if folder and split and not own and not skip_unlisted else None
+        qrels = folder.qrels if folder else None
+        judged = qrels if stage or (split and not skip_unlisted) else None
+        judged = None if own else judged
         queries = queries or (folder.queries if folder else None)
         corpus = corpus or (folder.corpus if folder else None)
         for name, path in (("--queries FILE", queries), ("--corpus PATH", corpus)):
             if not path:
-                raise UsageError(f"--run {run[0]}: has only ids, and the texts are missing. Fix: {name}, or --beir DIR")
+                what = "has only ids, and the texts are missing" if run else "the texts are missing"
+                raise UsageError(f"{source}: {what}. Fix: {name}, or --beir DIR")
         ids = ById(
             str(queries),
             str(corpus),
             depth,
             run_values or RunValues.AUTO,
             index_dir,
-            answer_unlisted=bool(judged) or (own and not skip_unlisted),
+            answer_unlisted=not skip_unlisted and bool(judged or own or stage),
             judged=judged,
+            first_stage=stage,
+            qrels=qrels,
         )
     else:
         flags = {"--queries": queries, "--corpus": corpus, "--beir": beir, "--depth": depth}
         for name, value in (flags | {"--run-values": run_values, "--index-dir": index_dir}).items():
             if value is not None:
-                raise UsageError(f"{name} needs --run RUN")
+                other = "" if name == "--run-values" else " or --first-stage bm25"
+                raise UsageError(f"{name} needs --run RUN{other}")
         if skip_unlisted:
-            raise UsageError("--skip-unlisted needs --run RUN")
-    paths = expanded(run or require_input(inputs))
+            raise UsageError("--skip-unlisted needs --run RUN or --first-stage bm25")
+    paths = (temporary_run(),) if stage else expanded(run or require_input(inputs))
     options = InputOptions(
         paths,
         shape,
@@ -105,3 +139,27 @@ def given(
     )
     names_from(options)
     return options
+
+
+def _first_stage(
+    wanted: FirstStage | None, k1: float | None, b: float | None, language: Bm25Language | None, depth: int | None
+) -> Bm25 | None:
+    """Raises UsageError for parameters without a first stage."""
+    from rerank_cli.formats.options import Bm25
+
+    given = {"k1": k1, "b": b, "language": language}
+    if wanted is None:
+        for name, value in given.items():
+            if value is not None:
+                raise UsageError(f"--bm25-{name} needs --first-stage bm25")
+        return None
+    for name, number in (("k1", k1), ("b", b)):
+        if number is not None and not math.isfinite(number):
+            raise UsageError(f"--bm25-{name} needs a number (got {number})")
+    chosen = Bm25() if depth is None else Bm25(depth=depth)
+    return replace(
+        chosen,
+        k1=chosen.k1 if k1 is None else k1,
+        b=chosen.b if b is None else b,
+        language=language or chosen.language,
+    )

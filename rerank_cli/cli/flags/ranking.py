@@ -24,7 +24,7 @@ def ranking(
     qrels: str | None = flag(None, "Relevance judgements: print measures before and after.", "FILE"),
     measures: str | None = moved(common.MEASURES, declare.RANKING),
 ) -> dict[str, Any]:
-    """Fusion and evaluation, as fields of RunConfig."""
+    """Fusion and evaluation, as fields of RunConfig; and `measures` as given, for judgements of the input."""
     from rerank_cli.evaluation.measures import DEFAULT
     from rerank_cli.evaluation.same_pass import QrelsOptions
     from rerank_cli.ranking import Fusion
@@ -33,7 +33,6 @@ def ranking(
         ("--fuse-k", fuse_k, "--fuse rrf", fuse is Fuse.RRF),
         ("--fuse-weight", fuse_weight, "--fuse weighted", fuse is Fuse.WEIGHTED),
         ("--normalize", normalize, "--fuse weighted", fuse is Fuse.WEIGHTED),
-        ("--measures", measures, "--qrels FILE", qrels is not None),
     ):
         if value is not None and not given:
             raise UsageError(f"{name} needs {other}")
@@ -41,4 +40,5 @@ def ranking(
         raise UsageError("--fuse-weight and --min-score need a number (got nan)")
     weight = 0.5 if fuse_weight is None else fuse_weight
     fusion = Fusion(fuse, fuse_k or 60, weight, normalize or Normalize.MINMAX, min_score)
-    return {"fusion": fusion, "qrels": None if qrels is None else QrelsOptions(qrels, measures or DEFAULT)}
+    judged = None if qrels is None else QrelsOptions(qrels, measures or DEFAULT)
+    return {"fusion": fusion, "qrels": judged, "measures": measures}

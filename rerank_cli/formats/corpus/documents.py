@@ -72,8 +72,21 @@ class Documents:
                 found[key] = BadRecord("ambiguous_document", message)
         return found
 
+    @property
+    def count(self) -> int:
+        """How many documents there are."""
+        return self.index.count
+
+    def sizes(self, keys: Sequence[str]) -> list[int]:
+        """About how many bytes each document has, 0 if there is none with this id."""
+        return self.index.sizes(keys)
+
     def listed(self) -> Iterator[Listed]:
         """All documents in corpus order, of those with one id the first. Raises InputError."""
+        return (listed for listed, _ in self.each())
+
+    def each(self) -> Iterator[tuple[Listed, dict[str, Json]]]:
+        """All documents in corpus order with their content, of those with one id the first. Raises InputError."""
         known: set[str] = set()
         file, line, end = -1, 0, 0
         for address in self.index.addresses():
@@ -92,7 +105,7 @@ class Documents:
                 if key in known:
                     continue
                 known.add(key)
-            yield Listed(key, self._name(file), line)
+            yield Listed(key, self._name(file), line), document
 
     def close(self) -> None:
         for descriptor in self._open.values():

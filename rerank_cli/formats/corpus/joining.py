@@ -41,7 +41,7 @@ class Side:
 
     def lacks(self, what: str, key: str) -> BadRecord:
         left_out = f"; {self.documents.left_out}" if self.documents.left_out else ""
-        count = f"it has {self.documents.index.count:,}{left_out}"
+        count = f"it has {self.documents.count:,}{left_out}"
         return BadRecord(f"missing_{what}", f"{what} {shown(repr(key))} is not in {self.name} ({count})")
 
 
@@ -75,7 +75,7 @@ class RunRecords:
         self.key_of = reader.key_of
 
     def describe(self, kind: str, how: str) -> str:
-        queries, documents = (side.documents.index.count for side in (self._queries, self._corpus))
+        queries, documents = (side.documents.count for side in (self._queries, self._corpus))
         return f"{kind or 'an empty run'}{how}, {queries:,} queries and {documents:,} documents by id"
 
     def look(self, rows: Iterator[Row | Rejection]) -> Iterator[Row | Rejection]:
@@ -136,7 +136,7 @@ class RunRecords:
     def _parts(self, batch: list[RunQuery | Rejection]) -> Iterator[list[RunQuery | Rejection]]:
         """The batch in parts of at most `_BATCH_BYTES` of documents, or one query."""
         keys = [key_of(e.id) for item in batch if isinstance(item, RunQuery) for e in item.entries]
-        sizes = iter(self._corpus.documents.index.sizes(keys))
+        sizes = iter(self._corpus.documents.sizes(keys))
         part: list[RunQuery | Rejection] = []
         total = 0
         for item in batch:

@@ -14,6 +14,7 @@ from rerank_cli.display import shown
 from rerank_cli.errors import UsageError
 from rerank_cli.formats.corpus.building import open_corpus, open_in_memory
 from rerank_cli.formats.corpus.files import Corpus, corpus_files
+from rerank_cli.formats.corpus.first_stage import make_run
 from rerank_cli.formats.corpus.joining import RunRecords, Side
 from rerank_cli.formats.corpus.texts import QUERY_TEXT
 from rerank_cli.formats.options import ById, InputOptions
@@ -36,12 +37,10 @@ def open_by_id(options: InputOptions, given: ById, notify: Callable[[str], None]
     if options.paths.count(STREAM) > 1:
         raise UsageError("stdin can be read once only (got - more than once)")
     names = names_from(options)
-    unlisted: Callable[[str], bool] | None = None
-    if given.answer_unlisted:
-        judged = read_qrels(given.judged) if given.judged else None
-        unlisted = judged.__contains__ if judged else lambda _: True
+    stage = given.first_stage
+    judged = read_qrels(given.judged) if given.judged and (given.answer_unlisted or stage) else None
+    wanted: Callable[[str], bool] = judged.__contains__ if judged else lambda _: True
     query_names = names if options.query_field else replace(names, query=QUERY_TEXT)
-    runs = [stamp_of(path) for path in options.paths]
     queries = Corpus.of(given.queries, query_names.id, query_names.query)
     corpus = Corpus.of(given.corpus, names.doc_id, names.text)
     with ExitStack() as stack:
@@ -52,13 +51,19 @@ def open_by_id(options: InputOptions, given: ById, notify: Callable[[str], None]
         for side in (query_side, corpus_side):
             if side.documents.left_out:
                 notify(f"{side.name}: {side.documents.left_out}")
+        judgements = [stamp_of(given.judged)] if given.judged else []
+        if stage:
+            made_from = [queries.identity, corpus.identity, judgements]
+            make_run(options.paths[0], given, stage, (query_side, corpus_side), made_from, wanted, notify)
+        runs = [stamp_of(path) for path in options.paths]
         stack.pop_all()
     paths = side_files(given)
-    stamps = [*queries.stamps, *corpus.stamps, *([stamp_of(given.judged)] if given.judged else []), *runs]
+    stamps = [*queries.stamps, *corpus.stamps, *judgements, *([] if stage else runs)]
     mapped = [(name,) if name else () for name in (options.id_field, options.doc_id_field)]
     reader = RunReader(given.depth, *mapped)
     files = FileRows(options.paths, runs, lambda path, start: open_run(path, options, reader, start), len(paths))
     names_shown = names_of([*paths, *options.paths])
+    unlisted = wanted if given.answer_unlisted else None
     records = RunRecords(query_side, corpus_side, reader, names_shown, options.require_candidates, unlisted)
     return RowSource(files, records, stamps, options.sort)
 

@@ -20,13 +20,13 @@ from rerank_cli.run.options import RunConfig
 _ON_ERROR, _ERRORS, _CASCADE = "on error", "errors file", "cascade"
 _ECHO_QUERY, _INPUT_FORMAT, _CONTAINER = "echo query", "input format", "container"
 _SCORES_GIVEN, _STATED, _STATED_SCORES = "scores given", "stated", "stated scores"
-_SHARD = "shard"
+_SHARD, _FIRST_STAGE = "shard", "first stage"
 _INPUT_WHEN_SET = ("text_template", "title_field", "score_field", "query", "require_candidates")
 _LABEL = "label"
 # Settings that are stored only when they are set, so that fingerprints of older versions stay valid.
 _WHEN_SET = frozenset((
     _LABEL,
-    _ECHO_QUERY, _INPUT_FORMAT, _CONTAINER, _SCORES_GIVEN, _SHARD,
+    _ECHO_QUERY, _INPUT_FORMAT, _CONTAINER, _SCORES_GIVEN, _SHARD, _FIRST_STAGE,
     *(name.replace("_", " ") for name in _INPUT_WHEN_SET),
 ))  # fmt: skip
 # Settings that do not change the score of a pair. "model" is among them: the model revision identifies the weights.
@@ -82,6 +82,7 @@ def settings(config: RunConfig) -> Fingerprint:
         **({} if given.format is InputFormat.AUTO else {_INPUT_FORMAT: given.format.value}),
         **({_CONTAINER: container} if container else {}),
         **({_SHARD: str(config.shard)} if config.shard else {}),
+        **({_FIRST_STAGE: given.by_id.first_stage.mark} if given.by_id and given.by_id.first_stage else {}),
         **{name.replace("_", " "): value for name in _INPUT_WHEN_SET if (value := getattr(given, name))},
     }
 

@@ -166,11 +166,11 @@ class RunGroups:
     @staticmethod
     def _lengths(documents: Documents, names: Sequence[str]) -> dict[str, int]:
         """The length in bytes of the line of each document, 0 if there is none."""
-        return dict(zip(names, documents.index.sizes(names), strict=True)) if names else {}
+        return dict(zip(names, documents.sizes(names), strict=True)) if names else {}
 
     def _lacking(self, item: RunQuery, what: str, name: str, side: int, documents: Documents) -> Rejection:
         left_out = f"; {documents.left_out}" if documents.left_out else ""
-        count = f"it has {documents.index.count:,}{left_out}"
+        count = f"it has {documents.count:,}{left_out}"
         message = f"{what} {shown(repr(name))} is not in {self._sides[side]} ({count})"
         return Rejection(item.row.position, f"missing_{what}", message, item.query_id, item.row.excerpt())
 
