@@ -31,9 +31,10 @@ def run_file(
     With a folder as output (a slash at its end, or an existing one) every input file becomes a file in it, as in
     `rerank run in/ -o out/`; the summary is one of all files then.
 
-    `inputs` is a file or several, empty with `run=` or `first_stage=` (candidates by id). The keywords are the flags of
-    `rerank run`: `model="mini"`, `top_n=10`, `on_error="skip"`. Neither the environment nor a configuration file is
-    read, and progress is off unless `progress` asks for it. `notify` gets each message that the command would print.
+    `inputs` is a file or several, empty with `run=`, `first_stage=` or `dataset=` (candidates by id). The keywords are
+    the flags of `rerank run`: `model="mini"`, `top_n=10`, `on_error="skip"`. Neither the environment nor a
+    configuration file is read, and progress is off unless `progress` asks for it. `notify` gets each message that the
+    command would print.
 
     Returns the summary: `stats` has counts; `exit_reason` is `finished`, `rejected` (finished, bad records were left
     out) or `max-duration`; `as_json()` is what `--summary` writes. Raises the errors of `rerank_cli.errors`.
@@ -55,8 +56,10 @@ def run_file(
 
     asked: dict[str, Any] = {"progress": "off", **settings, "inputs": inputs, "output": output}
     if not isinstance(inputs, str) and isinstance(inputs, Sequence) and not inputs:
-        if not (settings.get("run") or settings.get("first_stage")):
-            raise UsageError("inputs is empty. Fix: name a file, or run= or first_stage= for candidates by id")
+        if not (settings.get("run") or settings.get("first_stage") or settings.get("dataset")):
+            raise UsageError(
+                "inputs is empty. Fix: name a file, or run=, first_stage= or dataset= for candidates by id"
+            )
         asked["inputs"] = None
     with named_as_keywords():
         config, crew = from_keywords(configured, asked)

@@ -82,6 +82,7 @@ class RunSettings(ModelSettings, total=False):
         ]
         | None
     )  # fmt: skip
+    dataset: str | None
     depth: int | None
     skip_unlisted: bool
     run_values: Literal["auto", "scores", "ranks"] | None

@@ -11,6 +11,7 @@ import typer
 from rerank_cli.choices import Normalize, OutputFormat, RunFormat
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag, moved
+from rerank_cli.cli.flags.judged import judgements
 from rerank_cli.cli.streams import say
 from rerank_cli.display import without_secrets
 from rerank_cli.errors import UsageError
@@ -25,7 +26,8 @@ _BAR = 30
 @declare.command
 def evaluate(
     run: str = typer.Argument(metavar="RUN", help="An output of rerank run, or a run file; - is stdin."),
-    qrels: str = common.NEEDED_QRELS,
+    qrels: str | None = common.QRELS,
+    dataset: str | None = common.DATASET,
     baseline: str | None = flag(None, "Compare with this: a run file, or what was reranked.", "RUN"),
     measures: str | None = common.MEASURES,
     answered: bool = flag(False, "Average over the judged queries that are in RUN (and in the baseline) only."),
@@ -51,6 +53,9 @@ def evaluate(
     """
     from rerank_cli.evaluation.evaluate import Asked, tuned, worked_out
 
+    if qrels and dataset:
+        raise UsageError("--qrels and --dataset both have judgements. Fix: give one of them")
+    qrels = judgements(qrels, dataset)
     if output is not None and not tune_weight:
         raise UsageError("--output needs --tune-weight")
     if format and output is None:

@@ -9,6 +9,7 @@ import typer
 from rerank_cli.choices import MarginFrom, Sampling, TrainFormat
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
+from rerank_cli.cli.flags.judged import judgements
 from rerank_cli.cli.streams import claim_stdout, notifier, say
 from rerank_cli.errors import UsageError
 
@@ -16,7 +17,10 @@ from rerank_cli.errors import UsageError
 @declare.command
 def mine(
     reranked: str = typer.Argument(metavar="RERANKED", help="What a run wrote."),
-    qrels: str = common.NEEDED_QRELS,
+    qrels: str | None = common.QRELS,
+    dataset: str | None = flag(
+        None, "Set of ir_datasets with judgements, queries and corpus, in place of these.", "ID"
+    ),
     output: str = flag("-", "Where to write; - is stdout.", "FILE", short="-o"),
     given: list[str] | None = common.GIVEN,
     queries: str | None = flag(None, "Texts of the queries by id, if RERANKED and --input have none.", "FILE"),
@@ -45,6 +49,15 @@ def mine(
 
     Scores are those written in RERANKED. Texts come from the output, from --input, or from --queries and --corpus.
     """
+    for name, path in (("--queries", queries), ("--corpus", corpus), ("--index-dir", index_dir)):
+        if dataset and path:
+            raise UsageError(f"{name} does not go with --dataset, which has queries and corpus. Fix: one of them")
+    qrels = judgements(qrels, dataset)
+    if dataset:
+        from rerank_cli.formats.corpus.dataset import dataset_files
+
+        files = dataset_files(dataset, texts=True)
+        queries, corpus = files.queries, [files.corpus]
     if scores and format is not TrainFormat.TRAIN:
         raise UsageError(f"--scores needs --format train (got {format})")
     if index_dir and not corpus:

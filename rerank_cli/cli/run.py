@@ -187,7 +187,7 @@ def configured(
 def _own_judgements(records: InputOptions) -> str:
     """The judgements that belong to the input, for --measures without --qrels. Raises UsageError."""
     if records.by_id is None or records.by_id.qrels is None:
-        raise UsageError("--measures needs --qrels FILE, or --beir DIR with judgements of the split")
+        raise UsageError("--measures needs --qrels FILE, or --beir DIR or --dataset ID with judgements")
     return records.by_id.qrels
 
 

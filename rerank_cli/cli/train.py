@@ -65,6 +65,9 @@ def training_data(
     corpus: str | None = by_id(None, "Texts of the passages: a file like --queries, or a folder.", "PATH"),
     beir: str | None = by_id(None, "Folder in BEIR's layout, with queries, corpus and qrels.", "DIR"),
     split: str | None = by_id(None, "Split of --beir [default: train].", "NAME"),
+    dataset: str | None = by_id(
+        None, "Set of ir_datasets with queries, corpus, qrels and maybe a run; needs the extra datasets.", "ID"
+    ),
     depth: int | None = by_id(None, "Take the first K candidates of each query of --run.", "K", min=1),
     run_values: RunValues | None = by_id(None, "What the third of three columns of --run is [default: auto]."),
     index_dir: str | None = moved(common.INDEX_DIR, declare.BY_ID),
@@ -80,6 +83,15 @@ def training_data(
         raise UsageError("--errors needs --on-error skip: with fail the first bad record ends the run")
     if split and not beir:
         raise UsageError("--split needs --beir DIR")
+    if dataset and not inputs:
+        from rerank_cli.formats.corpus.dataset import dataset_files
+
+        for name, path in (("--queries", queries), ("--corpus", corpus), ("--beir", beir), ("--index-dir", index_dir)):
+            if path is not None:
+                raise UsageError(f"{name} does not go with --dataset, which has queries and corpus. Fix: one of them")
+        files = dataset_files(dataset, texts=True, qrels=not qrels, run=not run)
+        queries, corpus, qrels = files.queries, files.corpus, qrels or files.qrels
+        run = run or [files.run]
     if not run:
         ids = {"--qrels": qrels, "--queries": queries, "--corpus": corpus, "--beir": beir, "--depth": depth}
         for name, value in (ids | {"--run-values": run_values, "--index-dir": index_dir}).items():
@@ -87,6 +99,8 @@ def training_data(
                 raise UsageError(f"{name} needs --run RUN")
         if not inputs:
             raise UsageError("there is no training data. Fix: name INPUT files, or --run with --qrels")
+        if dataset:
+            raise UsageError(f"INPUT and --dataset were both given (got {inputs[0]}). Fix: give one of them")
         if "-" in inputs:
             raise UsageError("training data is read more than once, and stdin cannot be. Fix: save it to a file")
         texts, judgements = InputOptions(tuple(inputs)), None

@@ -107,7 +107,10 @@ def test_without_the_library_one_line_says_what_to_install(tmp_path):
         ([*ASK, "-o", "out/"], "-o out/: an output folder has a file for each file of --run"),
         (["in.jsonl", "--bm25-k1", "1"], "--bm25-k1 needs --first-stage bm25"),
         (["in.jsonl", "--bm25-language", "french"], "--bm25-language needs --first-stage bm25"),
-        (["in.jsonl", "--measures", "nDCG@10"], "--measures needs --qrels FILE, or --beir DIR with judgements"),
+        (
+            ["in.jsonl", "--measures", "nDCG@10"],
+            "--measures needs --qrels FILE, or --beir DIR or --dataset ID with judgements",
+        ),
     ],
 )
 def test_flags_that_do_not_go_together_are_one_line(folder, flags, complaint):

@@ -51,7 +51,7 @@ def test_a_mistyped_command_is_suggested_with_its_arguments():
         (["run", "--fuse", "sum"], "--fuse sum: expected rrf or weighted"),
         (["inspect", "--record", "0"], "--record 0: expected a whole number from 1"),
         (["score", "q"], "Missing argument 'DOC'. Fix: see --help"),
-        (["eval", "out.trec"], "Missing option '--qrels'. Fix: see --help"),
+        (["eval", "out.trec"], "--qrels is missing. Fix: --qrels FILE, or --dataset ID for a set of ir_datasets"),
     ],
 )
 def test_a_value_that_a_flag_does_not_take_is_answered_with_what_it_takes(args, message):

@@ -9,9 +9,8 @@ OVERWRITE = flag(False, "Replace an output that exists.")
 TOP_N = flag(None, "Keep the best N candidates of each query.", "N", min=1)
 LIMIT = flag(None, "Stop after N records.", "N", min=1, panel=INPUT)
 GIVEN = flag(None, "What was reranked: queries and texts that the output left out.", "CANDIDATES", long="--input")
-_QRELS_HELP = "Relevance judgements (qrels): TREC, MS MARCO, BEIR, MTEB or JSON lines."
-QRELS = flag(None, _QRELS_HELP, "FILE")
-NEEDED_QRELS = flag(..., _QRELS_HELP, "FILE")
+QRELS = flag(None, "Relevance judgements (qrels): TREC, MS MARCO, BEIR, MTEB or JSON lines.", "FILE")
+DATASET = flag(None, "Set of ir_datasets whose judgements are taken, in place of --qrels.", "ID")
 MEASURES = flag(
     None,
     "Measures of ir_measures, in any case [default: nDCG@10,RR@10,AP,R@100,P@10].",

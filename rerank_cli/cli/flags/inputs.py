@@ -56,6 +56,9 @@ def given(
     bm25_language: Bm25Language | None = by_id(
         None, "Whose stop words are left out and words stemmed, or none [default: english].", "LANGUAGE"
     ),
+    dataset: str | None = by_id(
+        None, "Set of ir_datasets, with queries, corpus and often judgements and a run; needs the extra datasets.", "ID"
+    ),
     depth: int | None = by_id(
         None,
         "The first K candidates of each query of --run [default: all] or --first-stage [default: 100].",
@@ -68,6 +71,7 @@ def given(
 ) -> InputOptions:
     """The input as InputOptions, with its field names checked. Raises UsageError for flags that exclude each other."""
     from rerank_cli.formats import ById, InputOptions
+    from rerank_cli.formats.corpus.dataset import dataset_files
     from rerank_cli.formats.corpus.files import beir_folder
     from rerank_cli.formats.corpus.first_stage import temporary_run
     from rerank_cli.formats.shapes.fields import names_from
@@ -82,7 +86,16 @@ def given(
                 raise UsageError(f"{name} does not go with --first-stage, which makes its own run. Fix: one of them")
         if input_format is not InputFormat.AUTO:
             raise UsageError("--input-format is for INPUT or --run, not for --first-stage")
-    ids = None
+    ids, qrels = None, None
+    if dataset:
+        for name, path in (("--queries", queries), ("--corpus", corpus), ("--beir", beir), ("--index-dir", index_dir)):
+            if path is not None:
+                raise UsageError(f"{name} does not go with --dataset, which has queries and corpus. Fix: one of them")
+        if inputs:
+            raise UsageError(f"INPUT and --dataset were both given (got {inputs[0]}). Fix: give one of them")
+        files = dataset_files(dataset, texts=True, run=not (run or stage), judged=True)
+        queries, corpus, qrels = files.queries, files.corpus, files.qrels or None
+        run = run or ([files.run] if files.run else None)
     source = f"--run {run[0]}" if run else "--first-stage"
     if run or stage:
         if inputs:
@@ -91,7 +104,7 @@ def given(
         folder = beir_folder(beir, split or "test") if beir else None
         # The queries of a BEIR folder are those of all splits, unless a split has its own file.
         own = bool(queries or (folder and folder.has_own_queries))
-        qrels = folder.qrels if folder else None
+        qrels = folder.qrels if folder else qrels
         judged = qrels if stage or (split and not skip_unlisted) else None
         judged = None if own else judged
         queries = queries or (folder.queries if folder else None)

@@ -22,7 +22,8 @@ from typing import BinaryIO, cast
 from rerank_cli.display import shown
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.formats.corpus.addressing import document_lines
-from rerank_cli.formats.corpus.documents import Documents
+from rerank_cli.formats.corpus.dataset import DatasetDocuments, is_dataset
+from rerank_cli.formats.corpus.documents import Documents, DocumentSource
 from rerank_cli.formats.corpus.files import Corpus
 from rerank_cli.formats.corpus.index import MOST_FILES, PARTS, IndexWriter, InvalidIndex
 from rerank_cli.storage.files import writing
@@ -45,8 +46,13 @@ def open_in_memory(corpus: Corpus) -> Documents:
     return Documents(corpus, file)
 
 
-def open_corpus(corpus: Corpus, folder: str | None, notify: Callable[[str], None]) -> Documents:
-    """Open with the index beside the corpus or in `folder`, built if needed. Raises InputError or OutputError."""
+def open_corpus(corpus: Corpus, folder: str | None, notify: Callable[[str], None]) -> DocumentSource:
+    """Open with the index beside the corpus or in `folder`, built if needed. Raises InputError or OutputError.
+
+    A set of ir_datasets has its own index.
+    """
+    if is_dataset(corpus.path):
+        return DatasetDocuments(corpus.path)
     if folder is None and corpus.size <= SMALL_BYTES:
         return open_in_memory(corpus)
     path = final_path(corpus.path)

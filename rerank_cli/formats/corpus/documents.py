@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord, InputError
@@ -30,6 +30,20 @@ class Listed(NamedTuple):
     key: str
     path: str
     line: int
+
+
+class DocumentSource(Protocol):
+    """Documents by id. `left_out` describes what could not be read, "" if there is nothing."""
+
+    left_out: str
+
+    @property
+    def count(self) -> int: ...
+    def find(self, keys: Sequence[str]) -> dict[str, Found]: ...
+    def sizes(self, keys: Sequence[str]) -> list[int]: ...
+    def listed(self) -> Iterator[Listed]: ...
+    def each(self) -> Iterator[tuple[Listed, dict[str, Json]]]: ...
+    def close(self) -> None: ...
 
 
 class Documents:

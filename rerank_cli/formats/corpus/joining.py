@@ -12,7 +12,7 @@ from itertools import chain, islice
 
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord, InputError
-from rerank_cli.formats.corpus.documents import Documents, Found
+from rerank_cli.formats.corpus.documents import DocumentSource, Found
 from rerank_cli.formats.reading.grouping import Grouping
 from rerank_cli.formats.reading.query_log import QueryLog
 from rerank_cli.formats.runs.by_id import RunQuery, RunReader
@@ -36,7 +36,7 @@ class Side:
     """The queries or the corpus: its name in messages, its documents and their field names."""
 
     name: str
-    documents: Documents
+    documents: DocumentSource
     fields: Names
 
     def lacks(self, what: str, key: str) -> BadRecord:

@@ -15,7 +15,7 @@ import orjson
 from rerank_cli.display import shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.corpus.building import open_corpus, open_in_memory
-from rerank_cli.formats.corpus.documents import Documents, Found
+from rerank_cli.formats.corpus.documents import DocumentSource, Found
 from rerank_cli.formats.corpus.files import Corpus
 from rerank_cli.formats.corpus.texts import QUERY_TEXT
 from rerank_cli.formats.options import ById, InputOptions
@@ -164,11 +164,11 @@ class RunGroups:
         self.counts.add(group, self._rules)
 
     @staticmethod
-    def _lengths(documents: Documents, names: Sequence[str]) -> dict[str, int]:
+    def _lengths(documents: DocumentSource, names: Sequence[str]) -> dict[str, int]:
         """The length in bytes of the line of each document, 0 if there is none."""
         return dict(zip(names, documents.sizes(names), strict=True)) if names else {}
 
-    def _lacking(self, item: RunQuery, what: str, name: str, side: int, documents: Documents) -> Rejection:
+    def _lacking(self, item: RunQuery, what: str, name: str, side: int, documents: DocumentSource) -> Rejection:
         left_out = f"; {documents.left_out}" if documents.left_out else ""
         count = f"it has {documents.count:,}{left_out}"
         message = f"{what} {shown(repr(name))} is not in {self._sides[side]} ({count})"
