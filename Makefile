@@ -68,11 +68,15 @@ $(READY): $(RUNS)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# The adapters against LangChain and LlamaIndex themselves, whose fifty packages are kept out of .venv.
+# mteb with those of its packages that .venv lacks: with its dependencies, pip would install torch a second time.
+MTEB := mteb datasets polars polars-runtime-32 dill multiprocess xxhash
+
+# The adapters against LangChain, LlamaIndex and mteb themselves, whose fifty packages are kept out of .venv.
 adapters-check: $(READY)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --target build/adapters langchain-core llama-index-core
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt --target build/adapters --no-deps $(MTEB)
 	PYTHONPATH=$(CURDIR)/build/adapters $(BIN)/python -m pytest tests/unit/api/test_framework_adapters.py tests/cli/test_python_face.py \
-	  -k "langchain or llama or page"
+	  -k "langchain or llama or mteb or page"
 
 # The Dockerfile and the recipes of deploy/, read by the tools that they are for; about a gigabyte in build/.
 recipes-check:

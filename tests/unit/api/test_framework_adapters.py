@@ -1,6 +1,7 @@
-"""The adapters for LangChain and LlamaIndex, against the real packages: `make adapters-check` installs them."""
+"""The adapters for LangChain, LlamaIndex and mteb, against the real packages: `make adapters-check` installs them."""
 
 import asyncio
+import json
 
 import pytest
 from processes import TINY
@@ -69,3 +70,36 @@ def test_llama_index(tiny):
     titled = schema.TextNode(text=PANDA, metadata={"title": "Panda"})
     (with_title,) = postprocessor.postprocess_nodes([schema.NodeWithScore(node=titled, score=0)], query_str=QUERY)
     assert with_title.score == tiny.rank(QUERY, [f"title: Panda\n\n{PANDA}"])[0].score
+
+
+def test_mteb(tiny, tmp_path):
+    mteb = pytest.importorskip("mteb", reason="needs mteb: make adapters-check")
+    from datasets import Dataset
+    from mteb.mocks.mock_tasks.reranking import MockRerankingTask
+
+    from rerank_cli.api.mteb import RerankCrossEncoder
+
+    queries = {"q1": QUERY, "q2": "capital of France"}
+    ranked = {"q1": ["0", "1", "2", "3"], "q2": ["2", "0"]}
+
+    class Pandas(MockRerankingTask):
+        def load_data(self, num_proc=None, **_):  # noqa: ARG002 - of the interface
+            part = {
+                "queries": Dataset.from_list([{"id": key, "text": text} for key, text in queries.items()]),
+                "corpus": Dataset.from_list([{"id": str(n), "text": text} for n, text in enumerate(TEXTS)]),
+                "relevant_docs": {"q1": {"1": 1}, "q2": {"2": 1}},
+                "top_ranked": ranked,
+            }
+            self.dataset, self.data_loaded = {"default": {"test": part}}, True
+
+    model = RerankCrossEncoder(tiny, "test/tiny")
+    found = mteb.evaluate(model, Pandas(), cache=None, prediction_folder=tmp_path, show_progress_bar=False)
+    assert (found.model_name, found.model_revision) == ("test/tiny", tiny.facts.revision)
+    (file,) = tmp_path.rglob("*_predictions.json")
+    predicted = json.loads(file.read_text())["default"]["test"]
+    for query, names in ranked.items():
+        scores = tiny.score([(queries[query], TEXTS[int(name)]) for name in names], scores="raw")
+        assert predicted[query] == pytest.approx(dict(zip(names, map(float, scores), strict=True)), abs=1e-5)
+    with pytest.raises(ValueError, match="reranking needs texts"):
+        model.predict([{"image": [1]}], [{"text": ["a"]}])
+    assert RerankCrossEncoder(tiny).mteb_model_meta.name.startswith("rerank/")
