@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from rerank_cli.run.summary import Summary
 
 
+def _say_nothing(_: str) -> None:
+    """Take a message that nobody wants."""
+
+
 @spelled_out(RunSettings)
 def run_file(
     inputs: StrPath | Sequence[StrPath],
     output: StrPath,
     *,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = _say_nothing,
     signals: bool = False,
     **settings: Unpack[RunSettings],
 ) -> Summary | FolderSummary:
@@ -52,6 +56,7 @@ def run_file(
     from rerank_cli.run.folders.inputs import expanded, is_folder
     from rerank_cli.run.folders.work import run_folder
     from rerank_cli.run.job import run
+    from rerank_cli.run.scoring.dtype_advice import DtypeAdvice
     from rerank_cli.run.scoring.workers.devices import crew_opener
 
     asked: dict[str, Any] = {"progress": "off", **settings, "inputs": inputs, "output": output}
@@ -67,9 +72,15 @@ def run_file(
             raise UsageError("output '-': run_file writes a file, not stdout. Fix: name a file")
         open_model = _open if crew is None else crew_opener(crew)
         config = replace(config, notify=lambda message: notify(as_keywords(message)))
+        chosen = notify is _say_nothing or crew is not None or "dtype" in settings
+        advice = None if chosen else DtypeAdvice(config.notify, _open)
         if is_folder(config.output.path):
-            return run_folder(config, open_model, lambda wanted: find(wanted).revision, signals=signals)[0]
-        return run(expanded(config), open_model, lambda wanted: find(wanted).revision, signals=signals)[0]
+            return run_folder(config, open_model, lambda wanted: find(wanted).revision, signals=signals, advice=advice)[
+                0
+            ]
+        return run(expanded(config), open_model, lambda wanted: find(wanted).revision, signals=signals, advice=advice)[
+            0
+        ]
 
 
 def _open(options: ModelOptions) -> ModelSession:

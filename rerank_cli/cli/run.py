@@ -18,7 +18,7 @@ from rerank_cli.cli.flags import common, declare, inputs, model
 from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.flags.ranking import ranking as ranking_flags
 from rerank_cli.cli.flags.values import duration
-from rerank_cli.cli.settings import Config, PrintConfig, show
+from rerank_cli.cli.settings import Config, PrintConfig, is_chosen, show
 from rerank_cli.cli.streams import claim_stdout, notifier, prepare
 from rerank_cli.display import without_secrets
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
@@ -224,6 +224,7 @@ def run(
     from rerank_cli.run.folders.inputs import expanded, is_folder
     from rerank_cli.run.folders.work import run_folder
     from rerank_cli.run.job import run as run_job
+    from rerank_cli.run.scoring.dtype_advice import DtypeAdvice
     from rerank_cli.run.scoring.workers.devices import crew_opener
     from rerank_cli.run.signals import die_of
 
@@ -237,12 +238,14 @@ def run(
         command=without_secrets(shlex.join(["rerank", *sys.argv[1:]])),
     )
     open_model = start_session if crew is None else crew_opener(crew)
+    chosen = quiet or crew is not None or is_chosen(context, "dtype")
+    advice = None if chosen else DtypeAdvice(notify, start_session)
     rejected: int
     if is_folder(plan.output.path):
-        whole, stop = run_folder(plan, open_model, lambda wanted: find(wanted).revision)
+        whole, stop = run_folder(plan, open_model, lambda wanted: find(wanted).revision, advice=advice)
         messages, interrupted, rejected = _last_of_folder(plan, whole), whole.interrupted, whole.rejected
     else:
-        outcome, stop = run_job(expanded(plan), open_model, lambda wanted: find(wanted).revision)
+        outcome, stop = run_job(expanded(plan), open_model, lambda wanted: find(wanted).revision, advice=advice)
         messages, interrupted, rejected = _last_messages(plan, outcome), outcome.interrupted, outcome.stats.rejected
     for message in messages:
         notify(message)

@@ -56,6 +56,12 @@ def show(context: typer.Context) -> None:
         print(f"# {key} is not set" if value is None else f"{key} = {written}  # {origin}")
 
 
+def is_chosen(context: typer.Context, name: str) -> bool:
+    """Whether a flag, the environment or the configuration file sets this parameter, even to its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
 Config = flag(
     None, "Read settings from a TOML file.", "FILE", panel=PROGRESS, local=True, callback=_read, is_eager=True
 )

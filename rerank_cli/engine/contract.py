@@ -75,6 +75,11 @@ class Work:
         names = (field.name for field in fields(Work))
         return Work(**{name: getattr(self, name) - getattr(before, name) for name in names})
 
+    def restore(self, before: Work) -> None:
+        """Set the counters back to an earlier state, so that rows scored since do not count."""
+        for field in fields(Work):
+            setattr(self, field.name, getattr(before, field.name))
+
 
 class RowNotes(Protocol):
     """Known and new scores, float32 [m] or [m, layers], of rows, which are identified by their distinct pairs [m]."""

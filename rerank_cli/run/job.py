@@ -38,6 +38,7 @@ from rerank_cli.run.recovery.fingerprint import Fingerprint, fingerprint, settin
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.run.recovery.receipt import attributes, complete, receipt
+from rerank_cli.run.scoring.dtype_advice import DtypeAdvice, Watched
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.scoring.wrappers import ScoringWrappers
 from rerank_cli.run.shard import Shard
@@ -72,23 +73,35 @@ class Share(Protocol):
 
 
 def run(
-    config: RunConfig, open_model: OpenModel, revision_of: RevisionOf | None = None, *, signals: bool = True
+    config: RunConfig,
+    open_model: OpenModel,
+    revision_of: RevisionOf | None = None,
+    *,
+    signals: bool = True,
+    advice: DtypeAdvice | None = None,
 ) -> tuple[Summary, Stop]:
     """Run the job, or what an earlier run of the same command left of it.
 
     `revision_of` gives a model's revision without loading it, to recognise an output that is complete already. With
-    `signals` the run handles signals, and the caller ends the process by `Stop.signal` if it is set. Raises RerankError
-    subclasses with a message of one line, and BrokenPipeError if the reader of stdout has closed it.
+    `signals` the run handles signals, and the caller ends the process by `Stop.signal` if it is set. `advice` is for a
+    run whose dtype nobody chose. Raises RerankError subclasses with a message of one line, and BrokenPipeError if the
+    reader of stdout has closed it.
     """
     stop = Stop(config.max_duration)
-    return _run(config, open_model, revision_of, stop, signals=signals), stop
+    return _run(config, open_model, revision_of, stop, signals=signals, advice=advice), stop
 
 
 def run_part(
-    config: RunConfig, open_model: OpenModel, revision_of: RevisionOf, stop: Stop, stats: RunStatistics, share: Share
+    config: RunConfig,
+    open_model: OpenModel,
+    revision_of: RevisionOf,
+    stop: Stop,
+    stats: RunStatistics,
+    share: Share,
+    advice: DtypeAdvice | None = None,
 ) -> Summary:
     """Run one of several outputs: counts in `stats`, sets no signal handlers, and leaves the models open."""
-    return _run(config, open_model, revision_of, stop, stats, share, signals=False)
+    return _run(config, open_model, revision_of, stop, stats, share, signals=False, advice=advice)
 
 
 def _run(
@@ -100,10 +113,11 @@ def _run(
     share: Share | None = None,
     *,
     signals: bool,
+    advice: DtypeAdvice | None,
 ) -> Summary:
     check(config)
     state = OutputState.of(config.output.path, config.checkpoint, config.errors)
-    job = _Job(config, open_model, revision_of, stop, state, stats or RunStatistics(), share)
+    job = _Job(config, open_model, revision_of, stop, state, stats or RunStatistics(), share, advice)
     try:
         with ExitStack() as stack:
             if signals:
@@ -118,7 +132,8 @@ def _run(
         config.notify(f"{error.what}; starting over, the unfinished output with {left:,} records is discarded")
         again = replace(config, resume=Resume.NEVER)
         job.stats.resume_from({})
-        return _run(again, open_model, revision_of, stop, job.stats if share else None, share, signals=signals)
+        shared = job.stats if share else None
+        return _run(again, open_model, revision_of, stop, shared, share, signals=signals, advice=advice)
     except RerankError as error:
         if share is None and job.stats.chunks and job.state.checkpoint and "--restart" not in str(error):
             kept = f"{job.stats.records:,} records are kept"
@@ -147,6 +162,7 @@ class _Job:
     state: OutputState
     stats: RunStatistics
     share: Share | None = None
+    advice: DtypeAdvice | None = None
     session: Session | Workers | None = None
     wrappers: ScoringWrappers | None = None
     checkpoint: Checkpoint | None = None
@@ -226,6 +242,8 @@ class _Job:
             config.notify(f"reusing {journal.kept:,} scores of an unfinished chunk")
         sample = Sample(config.verify, lists=session.facts.listwise) if config.verify else None
         scoring = wrappers.scoring(session, journal, mark, chunk_pairs)
+        if self.advice and not config.cascade and not isinstance(session, Workers):
+            scoring = self.advice.around(scoring, Watched(config.model, session, stats, self._seconds_left))
         size = slice_size(session.facts, chunk_pairs)
         if stream(chunks, size, scoring, committer, journal, stats, self.stop, sample, source.when_idle):
             if sample and stats.pairs:
@@ -333,6 +351,14 @@ class _Job:
             return source.bytes_read
         begin, end = self.config.shard.share_of(source.total_bytes or 0)
         return min(max(0, source.bytes_read - begin), end - begin)
+
+    def _seconds_left(self) -> float | None:
+        """The time that the run will still take, by its progress and what limits it; None if that is not known."""
+        stats, limit, until = self.stats, self.config.limit, self.stop.seconds_left
+        bounds = [] if stats.eta_seconds is None else [stats.eta_seconds]
+        if limit is not None and (done := stats.records - stats.resumed_records):
+            bounds.append(stats.scoring * (limit - stats.records) / done)
+        return min([*bounds, *([] if until is None else [until])]) if bounds else None
 
     def _load(self, stack: ExitStack) -> Session | Workers:
         with self.stats.timing("load"):

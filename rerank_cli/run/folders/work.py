@@ -33,6 +33,7 @@ from rerank_cli.run.metrics import MetricsFile
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.progress import say, showing, snapshot
 from rerank_cli.run.recovery.output_state import OutputState
+from rerank_cli.run.scoring.dtype_advice import DtypeAdvice
 from rerank_cli.run.signals import Stop, listening
 from rerank_cli.run.statistics import RunStatistics, counted
 from rerank_cli.run.summary import write_summary
@@ -51,6 +52,7 @@ def run_folder(
     *,
     signals: bool = True,
     worker: Worker | None = None,
+    advice: DtypeAdvice | None = None,
 ) -> tuple[FolderSummary, Stop]:
     """Do the files of a job until all are done, with any other processes that do the same. See `job.run`.
 
@@ -67,7 +69,7 @@ def run_folder(
 
     state = FolderState(Path(os.path.realpath(config.output.path)))
     worker = worker or Worker(state.own)
-    work = _Work(config, revision, stop, state, worker)
+    work = _Work(config, revision, stop, state, worker, advice)
     metrics = MetricsFile(config.metrics, config.output.path, work.stats, config.notify) if config.metrics else None
     try:
         with ExitStack() as stack:
@@ -131,6 +133,7 @@ class _Work:
     stop: Stop
     state: FolderState
     worker: Worker
+    advice: DtypeAdvice | None = None
     models: SharedModels = field(init=False)
     finished: Finished = field(init=False)
     stats: FolderStatistics = field(default_factory=FolderStatistics)
@@ -285,7 +288,7 @@ class _Work:
             _detach(plan)
         share = _Share(item, lease, self.finished)
         stats = self.stats.begin(item)
-        summary = run_part(plan, self.models, self.revision_of, self.stop, stats, share)
+        summary = run_part(plan, self.models, self.revision_of, self.stop, stats, share, self.advice)
         if share.record:
             self.config.notify(f"{item.output}: {summary.line()}")
         return share.record is not None
