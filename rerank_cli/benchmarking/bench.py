@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 
 from rerank_cli.benchmarking.analysis import Estimate, Limit, estimate, limit_of
 from rerank_cli.benchmarking.input_sample import InputSample, take_pairs, take_sample
+from rerank_cli.benchmarking.precisions import Precisions, compare
 from rerank_cli.benchmarking.row_size_search import Trials, choose_texts, plan_trials, try_sizes
 from rerank_cli.benchmarking.sample_run import BenchSession, SampleRun, run_sample
 from rerank_cli.engine.contract import ModelFacts, Session
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
-from rerank_cli.errors import InputError
+from rerank_cli.errors import InputError, UsageError
 from rerank_cli.formats import InputOptions, input_files, open_source
 from rerank_cli.records import Request
 from rerank_cli.run.signals import Stop, listening
@@ -45,12 +46,16 @@ _PEAK, _FIRST_LOOK, _PASS, _TRIALS = 0.05, 0.05, 0.35, 0.35
 
 @dataclass(frozen=True, slots=True)
 class BenchConfig:
-    """What to measure. `seconds` is the time after loading the model; it sets the sample's size by default."""
+    """What to measure. `seconds` is the time after loading the model; it sets the sample's size by default.
+
+    `dtypes` are names of `precisions.WAYS` to compare, instead of row sizes; fp32 is the first.
+    """
 
     model: ModelOptions
     input: InputOptions
     sample_pairs: int | None = None
     seconds: float = 60.0
+    dtypes: tuple[str, ...] = ()
     notify: Callable[[str], None] = field(default=lambda _: None)
 
 
@@ -68,6 +73,7 @@ class Report:
     limit: Limit
     trials: Trials
     estimate: Estimate | None
+    precisions: Precisions | None = None
 
     @property
     def mfu(self) -> float | None:
@@ -106,6 +112,9 @@ def bench(config: BenchConfig, open_model: Callable[[ModelOptions], BenchSession
         loading = time.monotonic()
         session = open_model(config.model)
         loaded = time.monotonic()
+        if config.dtypes and session.facts.device != "cpu":
+            where = f"--dtypes compares on a CPU, this runs on {session.facts.device}"
+            raise UsageError(f"{where}. Fix: --device cpu, or --dtype with one bench each")
         session.score(session.prepare(texts.part(0, 1)))
         scored = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="rerank-bench-"))
@@ -131,6 +140,7 @@ def bench(config: BenchConfig, open_model: Callable[[ModelOptions], BenchSession
         )
         config.notify(f"scoring a sample of {sample.pairs:,} pairs")
         passed = run_sample(session, sample, folder, stop)
+        precisions = _precisions(session, sample, config, open_model) if config.dtypes else None
         trials = _trials(session, sample, passed, config, device)
         return Report(
             machine=machine,
@@ -143,6 +153,7 @@ def bench(config: BenchConfig, open_model: Callable[[ModelOptions], BenchSession
             limit=limit_of(passed.times, facts.device),
             trials=trials,
             estimate=_estimate(sample, passed),
+            precisions=precisions,
         )
 
 
@@ -165,6 +176,8 @@ def _trials(
 ) -> Trials:
     from rerank_cli.engine.profiling.machine import is_crowded, row_sizes
 
+    if config.dtypes:
+        return Trials(None, "the time went to --dtypes")
     if session.facts.compiled:
         return Trials(None, "rows of a compiled model have a fixed size")
     if session.facts.listwise:
@@ -177,6 +190,17 @@ def _trials(
     requests = [record for record in sample.read() if isinstance(record, Request)]
     texts = choose_texts(requests, max(1, plan.tokens * passed.pairs // passed.tokens))
     return try_sizes(session, texts, plan, default, partial(is_crowded, device))
+
+
+def _precisions(
+    session: Session, sample: InputSample, config: BenchConfig, open_model: Callable[[ModelOptions], BenchSession]
+) -> Precisions:
+    from rerank_cli.engine.spare_memory import spare_memory
+
+    config.notify(f"comparing {', '.join(config.dtypes)}")
+    requests = [record for record in sample.read() if isinstance(record, Request)]
+    texts = partial(choose_texts, requests)
+    return compare(session, config.model, config.dtypes, texts, _TRIALS * config.seconds, open_model, spare_memory)
 
 
 def _estimate(sample: InputSample, passed: SampleRun) -> Estimate | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from rerank_cli.benchmarking.bench import Report
+from rerank_cli.benchmarking.precisions import Precisions
 
 _UNSHARED = 0.85  # share of CPU time below which other processes use the machine
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -49,6 +51,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "device_busy": round(times.busy, 4),
         "cpu_share": _rounded(report.cpu_share),
         "batch_tokens": None,
+        "dtypes": None if report.precisions is None else _precisions_dict(report.precisions),
         "whole_input": None,
     }
     if advice:
@@ -72,16 +75,39 @@ def as_dict(report: Report) -> dict[str, Any]:
     return found
 
 
+def _precisions_dict(found: Precisions) -> dict[str, Any]:
+    exact, verdict = found.rows[0], found.verdict
+    return {
+        "pairs": found.pairs,
+        "rounds": found.rounds,
+        "recommended": verdict.best.name,
+        "rows": [
+            {
+                "name": row.name,
+                "flags": row.flags,
+                "available": not row.why,
+                "pairs_per_second": None if row.why else round(found.pairs / statistics.median(row.seconds), 2),
+                "speedup": None if row.why else round(row.over(exact), 3),
+                "worst_delta": None if row.why else row.difference.worst,
+                "kendall_tau": None if row.why else round(row.difference.kendall_tau, 4),
+                "remark": verdict.remarks[row.name],
+            }
+            for row in found.rows
+        ],
+    }
+
+
 def _rounded(share: float | None) -> float | None:
     return None if share is None else round(share, 4)
 
 
 def lines(report: Report) -> Iterator[str]:
     """The same as text."""
-    for number, section in enumerate((_conditions, _speed, _waits, _row_sizes, _whole)):
-        if number:
+    for number, section in enumerate((_conditions, _speed, _waits, _precisions, _row_sizes, _whole)):
+        found = list(section(report))
+        if number and found:
             yield ""
-        yield from section(report)
+        yield from found
 
 
 def _conditions(report: Report) -> Iterator[str]:
@@ -135,6 +161,27 @@ def _waits(report: Report) -> Iterator[str]:
         (times.write, "writing, in parallel to all"),
     ):
         yield f"{seconds:>13.2f} s  {what}"
+
+
+def _precisions(report: Report) -> Iterator[str]:
+    found = report.precisions
+    if found is None:
+        return
+    exact, verdict = found.rows[0], found.verdict
+    yield _named("dtypes", f"medians of {found.rounds} rounds of {found.pairs:,} pairs in turns; compared with fp32:")
+    yield f"{'':<13}{'pairs/s':>10}{'speed':>8}{'worst |Δ|':>12}{'Kendall τ':>12}"
+    for row in found.rows:
+        if row.why:
+            yield f"{row.name:>11}  {row.why}"
+            continue
+        rate, gap = found.pairs / statistics.median(row.seconds), row.difference
+        figures = f"{rate:>10,.1f}{row.over(exact):>8.2f}{gap.worst:>12.2g}{gap.kendall_tau:>12.4f}"
+        yield f"{row.name:>11}  {figures}  {verdict.remarks[row.name]}"
+    best = verdict.best
+    if best is exact:
+        yield _named("set", "nothing: no other precision pays here")
+    else:
+        yield _named("set", f"{best.flags}: {best.over(exact):.2f} times the speed; scores change as above")
 
 
 def _row_sizes(report: Report) -> Iterator[str]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import typer
 
+from rerank_cli.choices import Quantize
 from rerank_cli.cli.flags import common, declare, inputs, model
 from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.streams import claim_stdout, notifier, prepare, write
-from rerank_cli.errors import EXIT_REJECTED
+from rerank_cli.errors import EXIT_REJECTED, UsageError
 
 
 @declare.command
@@ -21,6 +22,9 @@ def bench(
     passages: Callable[[], dict[str, Any]] = model.long_documents,
     seconds: float = flag(60.0, "About how long to measure, after loading.", "S", min=1),
     sample_pairs: int | None = flag(None, "Pairs in the sample [default: what --seconds allows].", "N", min=1),
+    dtypes: str | None = flag(
+        None, "On a CPU, compare precisions with fp32: bf16, int8, int8-bf16; instead of row sizes.", "LIST"
+    ),
     as_json: bool = common.AS_JSON,
     quiet: bool = common.QUIET,
 ) -> None:
@@ -29,6 +33,7 @@ def bench(
     \b
       rerank bench candidates.jsonl -m mini
       rerank bench candidates.jsonl --seconds 20 --json
+      rerank bench candidates.jsonl --dtypes bf16,int8
 
     Takes about a minute on any machine: the sample is as large as that allows. No scores are kept.
     Exit code 3 if there are bad records in the sample.
@@ -37,12 +42,16 @@ def bench(
     prepare(quiet=quiet)
     from rerank_cli.benchmarking.bench import BenchConfig
     from rerank_cli.benchmarking.bench import bench as measure
+    from rerank_cli.benchmarking.precisions import parse_precisions
     from rerank_cli.benchmarking.report import as_dict, lines
     from rerank_cli.engine.lazy import start_session
 
     stdout = claim_stdout()
     options = model.model_of(reading, place, passages)
-    report = measure(BenchConfig(options, records, sample_pairs, seconds, notifier(quiet)), start_session)
+    compared = () if dtypes is None else parse_precisions(dtypes)
+    if compared and (options.dtype != "auto" or options.quantize is not Quantize.NONE):
+        raise UsageError("--dtypes chooses the precisions itself. Fix: leave out --dtype and --quantize, or --dtypes")
+    report = measure(BenchConfig(options, records, sample_pairs, seconds, compared, notifier(quiet)), start_session)
     write(stdout, as_dict(report) if as_json else "\n".join([*lines(report), ""]))
     if report.sample.rejected:
         raise typer.Exit(EXIT_REJECTED)

@@ -57,6 +57,18 @@ def test_a_table_is_for_people_and_bad_records_are_exit_3(given, tmp_path):
     assert not list(tmp_path.glob("rerank-bench-*"))
 
 
+def test_precisions_are_compared_side_by_side(given):
+    ended = rerank("bench", given, "-m", TINY, "--seconds", "1", "--dtypes", "bf16,int8", "--json", "--threads", "1")
+    assert ended.code == 3, ended.err
+    (found,) = ended.records
+    assert found["batch_tokens"] is None
+    assert [row["name"] for row in found["dtypes"]["rows"]] == ["fp32", "bf16", "int8"]
+    assert found["dtypes"]["recommended"] in {"fp32", "bf16", "int8"}
+    for row in found["dtypes"]["rows"]:
+        assert row["remark"]
+        assert (row["kendall_tau"] is not None) == row["available"]
+
+
 def test_an_interrupt_ends_it_at_once_and_leaves_nothing_behind(given, tmp_path):
     with started("bench", given, "-m", TINY, "--seconds", "600", env={"TMPDIR": str(tmp_path)}) as process:
         stderr_until(process, "measuring")
@@ -70,6 +82,9 @@ def test_an_interrupt_ends_it_at_once_and_leaves_nothing_behind(given, tmp_path)
     [
         (b'{"query": "q", "documents": []}\n', [], 4, "no pair to score"),
         (b'{"query": "q", "documents": ["d"]}\n', ["--stride", "3"], 2, "--stride needs"),
+        (b'{"query": "q", "documents": ["d"]}\n', ["--dtypes", "fp32"], 2, "nothing to compare fp32 with"),
+        (b'{"query": "q", "documents": ["d"]}\n', ["--dtypes", "fp16"], 2, "no precision 'fp16'"),
+        (b'{"query": "q", "documents": ["d"]}\n', ["--dtypes", "bf16", "--dtype", "fp32"], 2, "leave out --dtype"),
         (None, [], 4, "there is no such file"),
     ],
 )
