@@ -1,24 +1,28 @@
 import json
 import logging
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
 from processes import TINY
 
+from rerank_cli.api.files import run_file
 from rerank_cli.choices import OutputFormat, ProgressMode, Quantize
 from rerank_cli.cli import main as command_line
 from rerank_cli.cli import run as run_command
 from rerank_cli.engine import fast_bf16
+from rerank_cli.engine.limits import find
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.session import open_session
 from rerank_cli.engine.spare_memory import spare_memory
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run import job
 from rerank_cli.run.comparison import Difference, difference
+from rerank_cli.run.folders.work import run_folder
 from rerank_cli.run.job import run
-from rerank_cli.run.options import RunConfig
+from rerank_cli.run.options import Cascade, RunConfig
 from rerank_cli.run.scoring import dtype_advice
 from rerank_cli.run.scoring.dtype_advice import DtypeAdvice, Trial, affordable, is_room, scoring_seconds
 
@@ -108,6 +112,7 @@ def test_instructions_that_are_not_faster_do_not_count(monkeypatch):
 # Whole runs, with the tiny model.
 
 MODEL = ModelOptions(TINY, device="cpu", threads=1)
+SMALL = str(Path(TINY).with_name("xlm-roberta"))
 
 
 @pytest.fixture
@@ -121,9 +126,9 @@ def given(tmp_path, monkeypatch):
 
 
 def config(given, name, **options):
-    output = OutputOptions(str(given.with_name(name)), OutputFormat.API, AnswerOptions("tiny"))
+    output = OutputOptions(f"{given.parent}/{name}", OutputFormat.API, AnswerOptions("tiny"))
     options = {"model": MODEL, "progress": ProgressMode.OFF, "chunk_pairs": 20} | options
-    return RunConfig(input=InputOptions((str(given),)), output=output, **options)
+    return RunConfig(**{"input": InputOptions((str(given),)), "output": output} | options)
 
 
 def go(plan, **advice):
@@ -160,6 +165,28 @@ def test_one_object_advises_once_in_several_runs(given):
     assert len(said) == 1
 
 
+def test_an_output_folder_is_told_once_for_all_its_files(given):
+    said = []
+    other = given.with_name("other.jsonl")
+    other.write_bytes(given.read_bytes())
+    plan = config(given, "out/", input=InputOptions((str(given), str(other))))
+    advice = DtypeAdvice(said.append, open_session, long=0.0, enough=0.0, least_gain=0.0)
+    summary, _ = run_folder(plan, open_session, lambda wanted: find(wanted).revision, signals=False, advice=advice)
+    assert len(summary.done) == 2
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("keywords", "advised"),
+    [({"notify": print}, True), ({}, False), ({"notify": print, "dtype": "auto"}, False)],
+)
+def test_a_program_is_advised_if_it_wants_messages(given, monkeypatch, keywords, advised):
+    seen = []
+    monkeypatch.setattr(job, "run", lambda *_, advice, **__: seen.append(advice) or (None, None))
+    run_file(given, given.with_name("out.jsonl"), model=TINY, **keywords)
+    assert [advice is not None for advice in seen] == [advised]
+
+
 @pytest.mark.parametrize(
     ("plan", "advice"),
     [
@@ -169,6 +196,7 @@ def test_one_object_advises_once_in_several_runs(given):
         ({"model": ModelOptions(TINY, device="cpu", threads=1, dtype="bf16")}, {}),
         ({"model": ModelOptions(TINY, device="cpu", threads=1, quantize=Quantize.INT8)}, {}),
         ({"limit": 1}, {"long": 3600.0}),
+        ({"cascade": Cascade(ModelOptions(SMALL, device="cpu", threads=1), 5, 0)}, {}),
     ],
 )
 def test_other_runs_are_told_nothing(given, plan, advice):
