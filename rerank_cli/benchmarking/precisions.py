@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from rerank_cli.choices import Quantize
 from rerank_cli.engine.contract import Session
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.engine.results import Logits
 from rerank_cli.errors import RerankError, UsageError
 from rerank_cli.run.comparison import Difference, difference, timed
@@ -27,6 +27,8 @@ _FEWEST_PAIRS = 16
 _LEAST_GAIN = 1.1  # times as fast as what would be set otherwise
 _CLOSE = 0.95  # Kendall's τ from which rankings count as the same for most purposes
 _NONE = Difference(0.0, 1.0)
+_HOPELESS = 5.0  # times as long as fp32 for a short pair: such a precision is not measured any further
+_SHORT = 80  # characters of its passage
 _BYTES = 5  # per parameter, while int8 weights are made from fp32
 
 
@@ -122,6 +124,9 @@ def compare(
             models[name] = _opened(name, session, options, open_model, spare_memory())
         except RerankError as error:
             missing[name] = Row(name, why=f"not available: {error}")
+    for name, times in _slow(models, texts(1)).items():
+        del models[name]
+        missing[name] = Row(name, why=f"takes {times:,.0f} times as long as fp32 on this processor")
     few = texts(_FEWEST_PAIRS)
     spent = sum(_paces(models, few)) / len(few)
     found = texts(max(_FEWEST_PAIRS, int(seconds / (_FEWEST_ROUNDS + 1) / spent)))
@@ -144,6 +149,27 @@ def _opened(
         raise UsageError(f"needs {needed / 1e9:.1f} GB for another copy of the weights, {spare / 1e9:.1f} GB are free")
     dtype, quantize = WAYS[name]
     return open_model(replace(options, dtype=dtype, quantize=quantize))
+
+
+def _slow(models: Mapping[str, Session], pair: PairTexts) -> dict[str, float]:
+    """The precisions that are hopelessly slow, by how many times as long as fp32 they take for a short pair.
+
+    A library without a kernel for a processor may fall back to one that takes a thousand times as long.
+    """
+    short = replace(pair, passages=[passage[:_SHORT] for passage in pair.passages])
+    prepared = models[EXACT].prepare(short)
+    spent = {name: _quickest(model, prepared) for name, model in models.items()}
+    return {name: each / spent[EXACT] for name, each in spent.items() if is_hopeless(each, spent[EXACT])}
+
+
+def is_hopeless(seconds: float, exact: float) -> bool:
+    """Whether a precision is too slow to be measured, by its seconds for what takes `exact` in fp32."""
+    return seconds > _HOPELESS * exact
+
+
+def _quickest(model: Session, prepared: Prepared) -> float:
+    """Seconds of the fastest of three times, the first of which prepares kernels."""
+    return min(timed(model, prepared)[0] for _ in range(3))
 
 
 def _paces(models: Mapping[str, Session], texts: PairTexts) -> list[float]:

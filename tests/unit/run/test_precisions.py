@@ -7,7 +7,8 @@ import pytest
 from processes import TINY
 from test_bench_report import REPORT
 
-from rerank_cli.benchmarking.precisions import Precisions, Row, compare, parse_precisions, recommend
+from rerank_cli.benchmarking import precisions
+from rerank_cli.benchmarking.precisions import Precisions, Row, compare, is_hopeless, parse_precisions, recommend
 from rerank_cli.benchmarking.report import as_dict, lines
 from rerank_cli.choices import Quantize
 from rerank_cli.engine.options import ModelOptions
@@ -97,7 +98,8 @@ def compared(names, open_model=open_session, spare=lambda: None):
     return compare(open_session(MODEL), MODEL, names, texts, 0.01, open_model, spare)
 
 
-def test_all_are_measured_on_the_same_pairs():
+def test_all_are_measured_on_the_same_pairs(monkeypatch):
+    monkeypatch.setattr(precisions, "is_hopeless", lambda *_: False)
     found = compared(("fp32", "bf16", "int8"))
     assert [one.name for one in found.rows] == ["fp32", "bf16", "int8"]
     assert 16 <= found.pairs <= 40
@@ -108,7 +110,18 @@ def test_all_are_measured_on_the_same_pairs():
         assert 0.5 < one.difference.kendall_tau <= 1
 
 
-def test_a_row_says_why_it_is_missing():
+def test_a_precision_without_a_kernel_is_not_measured(monkeypatch):
+    assert is_hopeless(5.1, 1.0)
+    assert not is_hopeless(4.9, 1.0)
+    monkeypatch.setattr(precisions, "is_hopeless", lambda seconds, exact: seconds != exact)
+    found = compared(("fp32", "bf16"))
+    assert found.rows[1].why.endswith("times as long as fp32 on this processor")
+    assert found.rows[1].seconds == ()
+
+
+def test_a_row_says_why_it_is_missing(monkeypatch):
+    monkeypatch.setattr(precisions, "is_hopeless", lambda *_: False)
+
     def open_model(options):
         if options.quantize is Quantize.INT8:
             raise UsageError("--quantize int8: not available here")
