@@ -7,7 +7,7 @@ from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import RefusedError
 from rerank_cli.run.folders.figures import FolderStatistics
 from rerank_cli.run.folders.state import FolderState
-from rerank_cli.run.job import OpenModel
+from rerank_cli.run.opening import OpenModel
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import differences, fingerprint
 from rerank_cli.run.scoring.workers.pool import Workers

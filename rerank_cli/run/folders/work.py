@@ -28,8 +28,9 @@ from rerank_cli.run.folders.figures import FolderStatistics, FolderSummary
 from rerank_cli.run.folders.inputs import Item, absolute, find_items
 from rerank_cli.run.folders.models import AnotherModelError, SharedModels
 from rerank_cli.run.folders.state import Failure, FolderState, Record
-from rerank_cli.run.job import OpenModel, RevisionOf, announce, run_part
+from rerank_cli.run.job import announce, run_part
 from rerank_cli.run.metrics import MetricsFile
+from rerank_cli.run.opening import OpenModel
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.progress import say, showing, snapshot
 from rerank_cli.run.recovery.output_state import OutputState
@@ -37,6 +38,7 @@ from rerank_cli.run.scoring.dtype_advice import DtypeAdvice
 from rerank_cli.run.signals import Stop, listening
 from rerank_cli.run.statistics import RunStatistics, counted
 from rerank_cli.run.summary import write_summary
+from rerank_cli.run.work import RevisionOf
 from rerank_cli.storage.files import writing
 from rerank_cli.storage.lease import Lease, Worker
 from rerank_cli.storage.paths import partial_path, successor_of
