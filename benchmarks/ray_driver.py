@@ -26,7 +26,7 @@ import orjson
 from memory import InstantSession, generate
 
 from rerank_cli.choices import OutputFormat, ProgressMode
-from rerank_cli.cli.streams import prepare
+from rerank_cli.cli.terminal.streams import prepare
 from rerank_cli.engine.contract import Sizes
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import Prepared

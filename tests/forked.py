@@ -62,7 +62,7 @@ def serve(listener):
 
 def import_all():
     """What most commands import. Nothing else is done here: no thread may run before a fork."""
-    from rerank_cli.cli.streams import prepare_environment
+    from rerank_cli.cli.terminal.streams import prepare_environment
 
     prepare_environment()
     import ir_measures  # noqa: F401

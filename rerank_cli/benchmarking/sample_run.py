@@ -20,12 +20,12 @@ from rerank_cli.engine.prepare import PairTexts, PlannedRow, Prepared
 from rerank_cli.formats import AnswerOptions, OutputOptions, open_sink
 from rerank_cli.run.chunks import ChunkCutter, InputHash
 from rerank_cli.run.committer import Committer
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.pipeline import stream
 from rerank_cli.run.record_guards import guarded
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.local import in_this_process
 from rerank_cli.run.stages import rank_chunk, slice_size
-from rerank_cli.run.statistics import RunStatistics
 
 if TYPE_CHECKING:
     from rerank_cli.engine.profiling.flops import Costs, Flops

@@ -10,7 +10,7 @@ import typer
 from rerank_cli.choices import Quantize
 from rerank_cli.cli.flags import common, declare, inputs, model
 from rerank_cli.cli.flags.declare import flag
-from rerank_cli.cli.streams import claim_stdout, notifier, prepare, write
+from rerank_cli.cli.terminal.streams import claim_stdout, notifier, prepare, write
 from rerank_cli.errors import EXIT_REJECTED, UsageError
 
 

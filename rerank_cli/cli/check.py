@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rerank_cli.cli.flags import common, declare, inputs, model
-from rerank_cli.cli.streams import claim_stdout, prepare, say, write
+from rerank_cli.cli.terminal.streams import claim_stdout, prepare, say, write
 from rerank_cli.errors import EXIT_REJECTED
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rerank_cli.choices import Normalize, OutputFormat, RunFormat
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag, moved
 from rerank_cli.cli.flags.judged import judgements
-from rerank_cli.cli.streams import say
+from rerank_cli.cli.terminal.streams import say
 from rerank_cli.display import without_secrets
 from rerank_cli.errors import UsageError
 

@@ -20,7 +20,7 @@ from rerank_cli import __version__
 from rerank_cli.cli import bench, check, inspect, merge, mine, models, report, run, score, status, train, view
 from rerank_cli.cli import eval as evaluation
 from rerank_cli.cli.flags.declare import FlagCommand
-from rerank_cli.cli.streams import die_of_closed_pipe, say, silence_stdout, stand_in_for_closed
+from rerank_cli.cli.terminal.streams import die_of_closed_pipe, say, silence_stdout, stand_in_for_closed
 from rerank_cli.errors import ClosedPipe, RerankError, UsageError
 
 # The base class of typer's own errors about the command line; its name depends on the version.

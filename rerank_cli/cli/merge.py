@@ -9,7 +9,7 @@ import typer
 
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
-from rerank_cli.cli.streams import notifier
+from rerank_cli.cli.terminal.streams import notifier
 from rerank_cli.errors import EXIT_REJECTED
 
 

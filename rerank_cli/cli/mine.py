@@ -10,7 +10,7 @@ from rerank_cli.choices import MarginFrom, Sampling, TrainFormat
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.flags.judged import judgements
-from rerank_cli.cli.streams import claim_stdout, notifier, say
+from rerank_cli.cli.terminal.streams import claim_stdout, notifier, say
 from rerank_cli.errors import UsageError
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import typer
 
-from rerank_cli.cli import completion
 from rerank_cli.cli.flags import declare, model
 from rerank_cli.cli.flags.declare import flag
-from rerank_cli.cli.streams import prepare
+from rerank_cli.cli.terminal import completion
+from rerank_cli.cli.terminal.streams import prepare
 from rerank_cli.errors import UsageError
 
 if TYPE_CHECKING:

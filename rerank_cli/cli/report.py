@@ -6,7 +6,7 @@ import typer
 
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
-from rerank_cli.cli.streams import claim_stdout, say, write
+from rerank_cli.cli.terminal.streams import claim_stdout, say, write
 from rerank_cli.errors import UsageError
 
 

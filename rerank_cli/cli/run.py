@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rerank_cli.choices import OnChanged, OnError, OutputFormat, ProgressMode, Resume, ScoreKind
-from rerank_cli.cli import completion
 from rerank_cli.cli.flags import common, declare, inputs, model
 from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.flags.ranking import ranking as ranking_flags
 from rerank_cli.cli.flags.values import duration
 from rerank_cli.cli.settings import Config, PrintConfig, is_chosen, show
-from rerank_cli.cli.streams import claim_stdout, notifier, prepare
+from rerank_cli.cli.terminal import completion
+from rerank_cli.cli.terminal.streams import claim_stdout, notifier, prepare
 from rerank_cli.display import without_secrets
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 

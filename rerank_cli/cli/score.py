@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from rerank_cli.cli.flags import common, declare, model
-from rerank_cli.cli.streams import claim_stdout, prepare, write
+from rerank_cli.cli.terminal.streams import claim_stdout, prepare, write
 
 
 @declare.command

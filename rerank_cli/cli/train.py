@@ -23,12 +23,12 @@ from rerank_cli.choices import (
     Schedule,
     TrainedLayers,
 )
-from rerank_cli.cli import completion
 from rerank_cli.cli.flags import common, declare, model
 from rerank_cli.cli.flags.declare import flag, moved
 from rerank_cli.cli.flags.values import duration
 from rerank_cli.cli.settings import Config, PrintConfig, show
-from rerank_cli.cli.streams import notifier, prepare
+from rerank_cli.cli.terminal import completion
+from rerank_cli.cli.terminal.streams import notifier, prepare
 from rerank_cli.display import without_secrets
 from rerank_cli.errors import EXIT_REJECTED, EXIT_STOPPED, UsageError
 

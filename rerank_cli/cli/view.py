@@ -11,7 +11,7 @@ import typer
 
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
-from rerank_cli.cli.pager import through_pager
+from rerank_cli.cli.terminal.pager import through_pager
 
 
 @declare.command

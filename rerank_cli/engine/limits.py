@@ -12,8 +12,9 @@ from rerank_cli.models.checkpoint import Checkpoint, resolve
 from rerank_cli.models.prompts.lists import QUERY_TOKENS, ListRule
 from rerank_cli.models.prompts.pairs import Limits, PairRule
 from rerank_cli.models.prompts.tokens import TextTokenizer
+from rerank_cli.models.reading.choosing import FLAG
+from rerank_cli.models.reading.rules import BUILT_IN, Reading, read_pairs
 from rerank_cli.models.registry import identify
-from rerank_cli.models.rules import BUILT_IN, FLAG, Reading, read_pairs
 
 
 def limits_of(options: ModelOptions, positions: int, reading: Reading) -> Limits:

@@ -30,8 +30,9 @@ from rerank_cli.models.encoders.cpu_blocks import work_in_place
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
 from rerank_cli.models.inputs import Frame, Placement
 from rerank_cli.models.quantization.apply import quantize
+from rerank_cli.models.reading.choosing import is_guess
+from rerank_cli.models.reading.rules import read_pairs
 from rerank_cli.models.registry import half_precision, identify
-from rerank_cli.models.rules import is_guess, read_pairs
 
 if TYPE_CHECKING:
     from rerank_cli.engine.profiling.flops import Costs

@@ -22,7 +22,7 @@ from rerank_cli.models.known import (
 )
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.packed_row import TokenRow
-from rerank_cli.models.rules import Reading
+from rerank_cli.models.reading.rules import Reading
 
 
 class CrossEncoder(Protocol):
@@ -83,7 +83,7 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
         return load_listwise(checkpoint, placement, reading.lists)
     if recipe.family == SEQ2SEQ:
         assert reading.answers is not None
-        from rerank_cli.models.seq2seq import load_seq2seq
+        from rerank_cli.models.decoders.seq2seq import load_seq2seq
 
         return load_seq2seq(checkpoint, placement, reading.answers, reading.profile.divide_by)
     if recipe.family == BIDIRECTIONAL:

@@ -15,7 +15,7 @@ from rerank_cli.models.known import (
     MODULAR,
     SEQ2SEQ,
 )
-from rerank_cli.models.labels import labels_of
+from rerank_cli.models.reading.labels import labels_of
 from rerank_cli.models.stated import LOGIT_SCORE, stated_by
 from rerank_cli.models.translated import JINA_RANKING, LLAMA_BIDIRECTIONAL
 

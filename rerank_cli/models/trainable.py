@@ -19,12 +19,12 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.adapters import LoraSettings, StoredTensor, add_lora, stored_tensors
 from rerank_cli.models.answer_head import head_of_model
-from rerank_cli.models.answers import Answers
 from rerank_cli.models.families import Recipe
 from rerank_cli.models.inputs import Placement
 from rerank_cli.models.known import CLASSIFIER, DECODER, LAYERWISE, LIGHTWEIGHT, MODULAR, SEQ2SEQ
 from rerank_cli.models.loading import load_stock, merge_adapter, stock_config
 from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.reading.answers import Answers
 
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 _DROPOUT = (

@@ -10,7 +10,7 @@ from rerank_cli.formats import check_output, check_side_file, input_files
 from rerank_cli.formats.writing.containers import is_continuous
 from rerank_cli.ranking import PLAIN
 from rerank_cli.records import Shape
-from rerank_cli.run.metrics import check_metrics
+from rerank_cli.run.figures.metrics import check_metrics
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery import remote_checkpoint
 from rerank_cli.run.recovery.checkpoint import is_ours

@@ -12,8 +12,8 @@ from rerank_cli.evaluation.same_pass import SamePassEvaluation
 from rerank_cli.formats import ErrorsFile, Sink
 from rerank_cli.records import Outcome, Ranking, Rejection
 from rerank_cli.run.chunks import InputPosition
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.stages import Scored
-from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.storage.files import Committed
 
 _AFTER_SCORING = ("non_finite_score", "too_long")  # codes of records that are rejected by their scores

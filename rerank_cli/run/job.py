@@ -13,13 +13,13 @@ from functools import partial
 from rerank_cli.choices import OnChanged, ProgressMode, Resume
 from rerank_cli.errors import ChangedError, RerankError
 from rerank_cli.run.checks import check
+from rerank_cli.run.figures.progress import say
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.opening import OpenModel
 from rerank_cli.run.options import RunConfig
-from rerank_cli.run.progress import say
 from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.run.scoring.dtype_advice import DtypeAdvice
 from rerank_cli.run.signals import Stop, listening
-from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary, write_summary
 from rerank_cli.run.work import Job, RevisionOf, Share
 from rerank_cli.storage.paths import STREAM

@@ -15,13 +15,13 @@ from rerank_cli.formats import Source
 from rerank_cli.ranking import check_first_scores
 from rerank_cli.records import Record
 from rerank_cli.run.chunks import InputHash
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.record_guards import after, guarded
 from rerank_cli.run.recovery.checkpoint import Checkpoint
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.shard import Shard
 from rerank_cli.run.sharding.part import Part
-from rerank_cli.run.statistics import RunStatistics
 
 OpenModel = Callable[[ModelOptions], Session | Workers]
 _FIRST_LOOK = 32

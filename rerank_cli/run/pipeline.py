@@ -7,10 +7,10 @@ from collections.abc import Callable
 from rerank_cli.engine.contract import StopRequested
 from rerank_cli.run.chunks import ChunkCutter
 from rerank_cli.run.committer import Committer
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.local import MakeScoring
 from rerank_cli.run.stages import Scored, join, slices
-from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead, Behind
 from rerank_cli.run.verify import Sample
 from rerank_cli.storage.opening import WhenIdle

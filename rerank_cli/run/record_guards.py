@@ -10,8 +10,8 @@ from rerank_cli.errors import ChangedError, InputError
 from rerank_cli.formats import Source
 from rerank_cli.records import Record, Rejection
 from rerank_cli.run.chunks import InputHash
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.checkpoint import Checkpoint
-from rerank_cli.run.statistics import RunStatistics
 
 
 def after(saved: Checkpoint, source: Source, output: str) -> tuple[Iterator[Record], InputHash]:

@@ -14,9 +14,9 @@ from rerank_cli import __version__
 from rerank_cli.display import without_secrets
 from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.evaluation.evaluate import Evaluation
+from rerank_cli.run.figures.statistics import RunStatistics, counted
 from rerank_cli.run.scoring.cache import CacheUse
 from rerank_cli.run.scoring.cascade_quality import CascadeUse
-from rerank_cli.run.statistics import RunStatistics, counted
 from rerank_cli.run.verify import Verdict
 from rerank_cli.storage.outputs import write_whole
 

@@ -24,11 +24,12 @@ from rerank_cli.formats import ErrorsFile, Source, input_files, open_sink, open_
 from rerank_cli.run.checks import check_shape
 from rerank_cli.run.chunks import ChunkCutter
 from rerank_cli.run.committer import Commit, Committer
-from rerank_cli.run.metrics import MetricsFile
+from rerank_cli.run.figures.metrics import MetricsFile
+from rerank_cli.run.figures.progress import noted, showing, snapshot
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.opening import OpenModel, load_model, open_input
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.pipeline import stream
-from rerank_cli.run.progress import noted, showing, snapshot
 from rerank_cli.run.recovery.checkpoint import Checkpoint
 from rerank_cli.run.recovery.fingerprint import Fingerprint, fingerprint, settings
 from rerank_cli.run.recovery.journal import Journal
@@ -40,7 +41,6 @@ from rerank_cli.run.scoring.wrappers import ScoringWrappers
 from rerank_cli.run.sharding.part import Part, check_noted
 from rerank_cli.run.signals import Stop, die_of
 from rerank_cli.run.stages import rank_chunk, slice_size
-from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.summary import Summary
 from rerank_cli.run.verify import Sample, Verdict
 from rerank_cli.storage.outputs import identity

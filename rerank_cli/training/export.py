@@ -22,7 +22,7 @@ from rerank_cli.models.adapters import NAME
 from rerank_cli.models.checkpoint import ADAPTER_BASE, Checkpoint, read_object, weights_mark
 from rerank_cli.models.known import ENCODER, MODULAR
 from rerank_cli.models.prompts.profiles import SAVED_PROFILE
-from rerank_cli.models.rules import OF_FILE
+from rerank_cli.models.reading.choosing import OF_FILE
 from rerank_cli.training.setup import OpenModel
 
 ADAPTER_FOLDER = "adapter"

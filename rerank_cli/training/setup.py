@@ -16,8 +16,8 @@ from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.families import Recipe
 from rerank_cli.models.inputs import Placement
 from rerank_cli.models.prompts.pairs import Limits, PairRule
+from rerank_cli.models.reading.rules import read_as, read_pairs
 from rerank_cli.models.registry import identify
-from rerank_cli.models.rules import read_as, read_pairs
 from rerank_cli.models.trainable import Trainable, TrainedPart, load_trainable
 from rerank_cli.training.tokens import GroupTokenizer, Lengths
 

@@ -95,7 +95,7 @@ def test_the_script_that_is_shown_completes_in_bash():
 
 def test_completing_imports_neither_torch_nor_numpy():
     code = (
-        "import sys; from rerank_cli.cli import completion; "
+        "import sys; from rerank_cli.cli.terminal import completion; "
         "completion.models(''), completion.device(''), completion.devices(''), completion.cascades(''); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'transformers')))"
     )

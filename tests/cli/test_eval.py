@@ -10,7 +10,7 @@ import pytest
 import pytrec_eval
 from shell import environment, rerank, write_lines
 
-from rerank_cli.cli import completion
+from rerank_cli.cli.terminal import completion
 
 pytestmark = pytest.mark.slow
 

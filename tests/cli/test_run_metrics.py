@@ -7,9 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from shell import PANDA, TINY, is_one_line, rerank, started, until, write_lines
 
 from rerank_cli.errors import OutputError
-from rerank_cli.run import metrics
-from rerank_cli.run.metrics import MetricsFile
-from rerank_cli.run.statistics import RunStatistics
+from rerank_cli.run.figures import metrics
+from rerank_cli.run.figures.metrics import MetricsFile
+from rerank_cli.run.figures.statistics import RunStatistics
 
 
 def samples(path):

@@ -12,9 +12,9 @@ import pytest
 from shell import RERANK, TINY, environment, json_lines, rerank
 
 from rerank_cli.choices import ProgressMode
-from rerank_cli.cli import streams
-from rerank_cli.run import progress
-from rerank_cli.run.statistics import RunStatistics
+from rerank_cli.cli.terminal import streams
+from rerank_cli.run.figures import progress
+from rerank_cli.run.figures.statistics import RunStatistics
 
 pytestmark = pytest.mark.slow
 

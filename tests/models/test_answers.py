@@ -13,10 +13,10 @@ from test_prompts import TEXT
 from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import UsageError
-from rerank_cli.models.answers import Answers, answers_of
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
 from rerank_cli.models.prompts.profile_files import read_profile
+from rerank_cli.models.reading.answers import Answers, answers_of
 
 pytestmark = pytest.mark.slow
 DOCS = Path(__file__).parents[2] / "docs" / "profiles"

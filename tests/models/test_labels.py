@@ -15,8 +15,8 @@ from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.models.labels import labels_of
 from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.reading.labels import labels_of
 from rerank_cli.models.trainable import TrainedPart
 from rerank_cli.training.setup import open_model
 from rerank_cli.training.tokens import Lengths

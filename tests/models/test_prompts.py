@@ -15,9 +15,9 @@ from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts, PairTokenizer, prepare
 from rerank_cli.errors import UsageError
-from rerank_cli.models.answers import Answers
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
+from rerank_cli.models.reading.answers import Answers
 
 PARITY = Path(__file__).parent / "parity"
 TEXT = " ".join(passage for _, passage in json.loads((PARITY / "expected.json").read_text())["cases"][0]["pairs"])

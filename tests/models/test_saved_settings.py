@@ -13,8 +13,8 @@ from rerank_cli import Reranker
 from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.models.answers import Answers
 from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.reading.answers import Answers
 
 sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6")
 pytestmark = pytest.mark.slow

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rerank_cli.cli import completion
 from rerank_cli.cli.flags.declare import BY_ID, INPUT, PROGRESS, flag
+from rerank_cli.cli.terminal import completion
 
 OVERWRITE = flag(False, "Replace an output that exists.")
 TOP_N = flag(None, "Keep the best N candidates of each query.", "N", min=1)

@@ -12,7 +12,7 @@ import typer
 from rerank_cli.choices import Bm25Language, FirstStage, InputFormat, RunValues
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import moved
-from rerank_cli.cli.streams import require_input
+from rerank_cli.cli.terminal.streams import require_input
 from rerank_cli.errors import UsageError
 from rerank_cli.records import Shape
 

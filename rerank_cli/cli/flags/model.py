@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rerank_cli.choices import Dtype, LayerHeads, LongDocuments, Quantize, TruncationRule
-from rerank_cli.cli import completion
 from rerank_cli.cli.flags import declare
 from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.flags.values import whole_numbers
+from rerank_cli.cli.terminal import completion
 from rerank_cli.errors import UsageError
 
 if TYPE_CHECKING:

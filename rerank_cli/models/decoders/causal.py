@@ -14,13 +14,13 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from rerank_cli.models.answer_head import AnswerHead, head_of_answers, head_of_model, head_of_tensor
-from rerank_cli.models.answers import Answers
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.inputs import Frame, ModelInputs, Placement, model_inputs, padded
-from rerank_cli.models.labels import Label
 from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import TensorFiles, load_stock, merge_adapter, packed_or_padded, stock_config
 from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.reading.answers import Answers
+from rerank_cli.models.reading.labels import Label
 
 PACKED_AND_TESTED = {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite"}
 

@@ -19,10 +19,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.encoders.pooling import pooled
 from rerank_cli.models.inputs import Frame, ModelInputs, Packing, Placement, model_inputs, padded
-from rerank_cli.models.labels import Label, score_of
 from rerank_cli.models.last_layer import trim_last_layer
 from rerank_cli.models.loading import load_stock, merge_adapter, packed_or_padded, stock_config
 from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.reading.labels import Label, score_of
 
 PACKED_AND_TESTED = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert", "gte"}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from rerank_cli.choices import OnError, ProgressMode, Resume
 from rerank_cli.errors import OutputError, UsageError
 from rerank_cli.formats import check_side_file
+from rerank_cli.run.figures.metrics import check_metrics
 from rerank_cli.run.folders.inputs import Item
-from rerank_cli.run.metrics import check_metrics
 from rerank_cli.run.options import RunConfig
 from rerank_cli.storage.paths import is_special
 

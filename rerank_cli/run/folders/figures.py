@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rerank_cli.engine.contract import ModelFacts
+from rerank_cli.run.figures.statistics import RunStatistics, counted
 from rerank_cli.run.folders.inputs import Item
 from rerank_cli.run.folders.state import Failure, Record
-from rerank_cli.run.statistics import RunStatistics, counted
 from rerank_cli.run.summary import versions
 
 

@@ -21,6 +21,9 @@ from rerank_cli.choices import ProgressMode
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import HeldError, InputError, RefusedError, RerankError
 from rerank_cli.run.checks import check
+from rerank_cli.run.figures.metrics import MetricsFile
+from rerank_cli.run.figures.progress import say, showing, snapshot
+from rerank_cli.run.figures.statistics import RunStatistics, counted
 from rerank_cli.run.folders.begin import begin, folder_settings
 from rerank_cli.run.folders.checks import check_folder, run_config
 from rerank_cli.run.folders.done import Finished
@@ -29,14 +32,11 @@ from rerank_cli.run.folders.inputs import Item, absolute, find_items
 from rerank_cli.run.folders.models import AnotherModelError, SharedModels
 from rerank_cli.run.folders.state import Failure, FolderState, Record
 from rerank_cli.run.job import announce, run_part
-from rerank_cli.run.metrics import MetricsFile
 from rerank_cli.run.opening import OpenModel
 from rerank_cli.run.options import RunConfig
-from rerank_cli.run.progress import say, showing, snapshot
 from rerank_cli.run.recovery.output_state import OutputState
 from rerank_cli.run.scoring.dtype_advice import DtypeAdvice
 from rerank_cli.run.signals import Stop, listening
-from rerank_cli.run.statistics import RunStatistics, counted
 from rerank_cli.run.summary import write_summary
 from rerank_cli.run.work import RevisionOf
 from rerank_cli.storage.files import writing

@@ -25,11 +25,11 @@ import orjson
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.fingerprint import Fingerprint, score_settings
 from rerank_cli.run.scoring.cache_file import CacheFile
 from rerank_cli.run.scoring.local import ScoredSlice, Scoring
 from rerank_cli.run.stages import Slice
-from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Behind
 
 _RULES = 1  # version of how a pair becomes a score; increase it with every change that moves scores

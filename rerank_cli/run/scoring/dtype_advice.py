@@ -17,9 +17,9 @@ from rerank_cli.engine.contract import Session, StopRequested
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.run.comparison import Difference, difference, timed
+from rerank_cli.run.figures.statistics import RunStatistics, counted
 from rerank_cli.run.scoring.local import MakeScoring, ScoredSlice, Scoring, ShouldStop
 from rerank_cli.run.stages import Slice
-from rerank_cli.run.statistics import RunStatistics, counted
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from rerank_cli.engine.contract import RowNotes, Session, StopRequested
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.results import Logits, PairScores, by_pair
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.stages import Slice
-from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead
 
 ScoredSlice: TypeAlias = tuple[Slice, PairScores]

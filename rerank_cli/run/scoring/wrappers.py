@@ -11,6 +11,7 @@ from threading import Lock
 from rerank_cli.engine.contract import ModelFacts, Session
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import Fingerprint, cascade_settings, fingerprint
 from rerank_cli.run.recovery.journal import Journal
@@ -20,7 +21,6 @@ from rerank_cli.run.scoring.cascade import cascaded
 from rerank_cli.run.scoring.cascade_quality import Agreement, CascadeUse
 from rerank_cli.run.scoring.local import MakeScoring, in_this_process
 from rerank_cli.run.scoring.workers.pool import Workers
-from rerank_cli.run.statistics import RunStatistics
 
 _WAIT = "wait for its turn"
 

@@ -13,12 +13,12 @@ from rerank_cli.display import shown
 from rerank_cli.formats.extent import Extent
 from rerank_cli.records import Place, Record
 from rerank_cli.run.chunks import Sections, weight_of
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.options import RunConfig
 from rerank_cli.run.recovery.fingerprint import Fingerprint, settings
 from rerank_cli.run.recovery.receipt import receipt
 from rerank_cli.run.recovery.shard_note import ShardNote, as_attribute, inputs_hash, note_of
 from rerank_cli.run.shard import Shard
-from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.storage.opening import Stamp
 from rerank_cli.storage.paths import final_path
 from rerank_cli.storage.remote import is_remote

@@ -47,7 +47,7 @@ class Watched(RowSession):
 def main():
     from instant import config
 
-    from rerank_cli.cli.streams import prepare
+    from rerank_cli.cli.terminal.streams import prepare
     from rerank_cli.run.job import run
     from rerank_cli.run.scoring.workers.pool import Workers
     from rerank_cli.run.scoring.workers.ray_cluster import RayCluster

@@ -17,7 +17,7 @@ from rerank_cli.formats import AnswerOptions, ById, InputOptions
 from rerank_cli.formats.runs.rank_comparison import compare_ranks
 from rerank_cli.formats.runs.run_file import RunFile
 from rerank_cli.ranking import Fusion
-from rerank_cli.run import job
+from rerank_cli.run import work
 from rerank_cli.run.job import run
 from rerank_cli.run.options import Cascade
 
@@ -256,7 +256,7 @@ def test_a_run_that_was_killed_at_such_queries_goes_on(tmp_path, by_id, monkeypa
     whole, plan = (unlisted(tmp_path, by_id, name, sort=sort) for name in ("whole", "out"))
     (tmp_path / "run").write_text("".join(rows))
     go(whole)
-    ranked, calls = job.rank_chunk, []
+    ranked, calls = work.rank_chunk, []
 
     def dying(*args, **named):
         calls.append(args)
@@ -264,10 +264,10 @@ def test_a_run_that_was_killed_at_such_queries_goes_on(tmp_path, by_id, monkeypa
             raise Killed
         return ranked(*args, **named)
 
-    monkeypatch.setattr(job, "rank_chunk", dying)
+    monkeypatch.setattr(work, "rank_chunk", dying)
     with pytest.raises(Killed):
         go(plan)
-    monkeypatch.setattr(job, "rank_chunk", ranked)
+    monkeypatch.setattr(work, "rank_chunk", ranked)
     summary, _ = go(plan)
     assert summary.stats.resumed_records == at
     assert (summary.stats.records, summary.stats.empty) == (5, 3)

@@ -6,10 +6,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.scoring.workers.messages import Report
 from rerank_cli.run.scoring.workers.task_queue import Task
 from rerank_cli.run.scoring.workers.transport import Link, Place
-from rerank_cli.run.statistics import RunStatistics
 
 
 @dataclass(slots=True, eq=False)

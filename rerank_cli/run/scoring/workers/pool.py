@@ -19,6 +19,7 @@ from rerank_cli.engine.contract import ModelFacts, Sizes, StopRequested, Work
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import Logits
 from rerank_cli.errors import ModelError
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.scoring.local import ScoredSlice, Scoring, ShouldStop
 from rerank_cli.run.scoring.workers import messages
@@ -27,7 +28,6 @@ from rerank_cli.run.scoring.workers.processes import ProcessTransport
 from rerank_cli.run.scoring.workers.task_queue import TaskQueue
 from rerank_cli.run.scoring.workers.transport import Place, Transport
 from rerank_cli.run.stages import Slice
-from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead
 
 log = logging.getLogger(__name__)

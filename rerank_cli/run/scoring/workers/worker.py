@@ -16,11 +16,11 @@ from rerank_cli.engine.contract import Session, StopRequested
 from rerank_cli.engine.plan import Index
 from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.results import Logits, by_pair
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.journal import CarriedNotes
 from rerank_cli.run.scoring.local import CountedNotes
 from rerank_cli.run.scoring.workers import messages
 from rerank_cli.run.scoring.workers.transport import Channel, OpenSession, Resizable
-from rerank_cli.run.statistics import RunStatistics
 from rerank_cli.run.threads import Ahead
 
 Orders: TypeAlias = queue.SimpleQueue[messages.Score | messages.ScorePlainly | messages.Resize]

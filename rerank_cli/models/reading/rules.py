@@ -9,63 +9,40 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rerank_cli.choices import TruncationRule
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.models.answers import Answers, answers_of
 from rerank_cli.models.checkpoint import Checkpoint, read_object
 from rerank_cli.models.known import (
     BIDIRECTIONAL,
     CLASSIFIER,
     DECODER,
     ENCODER,
-    LAYERWISE,
-    LIGHTWEIGHT,
     LISTWISE,
     MODULAR,
     SEQ2SEQ,
 )
-from rerank_cli.models.labels import Label, choose_label, labels_of
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
-from rerank_cli.models.prompts.chat import ChatPrompt, chat_prompt
+from rerank_cli.models.prompts.chat import ChatPrompt
 from rerank_cli.models.prompts.joining import splits_at_pieces
 from rerank_cli.models.prompts.lists import PROFILE, ListRule, list_rule
 from rerank_cli.models.prompts.pairs import Cut, Ids, PairRule, PairTemplate
-from rerank_cli.models.prompts.profile_files import read_profile
 from rerank_cli.models.prompts.profiles import Profile, fill, pieces_of
 from rerank_cli.models.prompts.tokens import TextTokenizer, load_tokenizer
-from rerank_cli.models.stated import INPUT, Stated, stated_by
+from rerank_cli.models.reading.answers import Answers, answers_of
+from rerank_cli.models.reading.choosing import FAMILIES, FAMILY, FLAG, OF_FILE, Choice, choose
+from rerank_cli.models.reading.labels import Label, choose_label, labels_of
+from rerank_cli.models.stated import Stated, stated_by
 
 log = logging.getLogger(__name__)
 
-_LAYERED = {"adapter", "cutoff_layers", "truncation_rule"}
-# The fixed profile of a family, if it has one, and its options beyond those of the profile.
-_FAMILIES: Mapping[str, tuple[Profile | None, set[str]]] = {
-    ENCODER: (profiles.ENCODER, {"adapter"}),
-    MODULAR: (profiles.ENCODER, set()),
-    DECODER: (None, {"profile", "adapter"}),
-    CLASSIFIER: (None, {"profile", "adapter"}),
-    BIDIRECTIONAL: (profiles.NEMOTRON, set()),
-    SEQ2SEQ: (None, {"profile"}),
-    LISTWISE: (PROFILE, set()),
-    LAYERWISE: (profiles.LAYERWISE, _LAYERED),
-    LIGHTWEIGHT: (profiles.LIGHTWEIGHT, _LAYERED | {"layer_heads", "compress_layers", "compress_ratio", "softcap"}),
-}
-# Parts of names of checkpoints that have a built-in profile.
-_BY_NAME = {
-    "mxbai-rerank": profiles.MXBAI,
-    "qwen3-reranker": profiles.QWEN3,
-    "zerank": profiles.ZERANK,
-    "ctxl-rerank": profiles.CTXL,
-}
 _OVERRIDES = {"prompt", "query_instruction", "passage_instruction", "truncation_rule"}
 _FIRST_TOKENS = {"Llama": "<s>", "Gemma": "<bos>"}
-FLAG, FAMILY, BUILT_IN = "flag", "family", "built in"
+BUILT_IN = "built in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,60 +74,6 @@ class Reading:
         return tuple(name for name in names if self.sources.get(name, "").startswith(OF_FILE))
 
 
-OF_FILE = "file "
-
-
-def is_guess(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> bool:
-    """Whether the profile is chosen without `--profile`, a known checkpoint name, or files that state the prompt."""
-    name = Path(checkpoint.name).name.lower()
-    known = any(part in name for part in ("bge-reranker", "monot5", "ptt5", *_BY_NAME))
-    known |= family == SEQ2SEQ and "mt5-" in name and "marco" in name
-    guessed = family in {DECODER, CLASSIFIER, SEQ2SEQ} and options.profile is None and not known
-    return guessed and _saved_profile(checkpoint) is None and not _is_told(stated_by(checkpoint))
-
-
-def _saved_profile(checkpoint: Checkpoint) -> Path | None:
-    """The file with the profile that the adapter or the model was trained with, if there is one."""
-    folders = [folder for folder in (checkpoint.adapter, checkpoint.folder) if folder is not None]
-    return next((path for folder in folders if (path := folder / profiles.SAVED_PROFILE).is_file()), None)
-
-
-def _is_told(stated: Stated) -> bool:
-    """Whether files state how the texts of a pair are joined."""
-    return stated.by_modules or stated.chat is not None or bool(stated.answers)
-
-
-def _profile_of(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> Profile:
-    """The family's fixed profile, else the requested one, else the one that fits the checkpoint's name and type."""
-    chosen = _FAMILIES[family][0] or options.profile
-    if chosen is not None:
-        return chosen
-    if family == SEQ2SEQ:
-        return _answers_of_t5(checkpoint)
-    by_name = _profile_by_name(checkpoint)
-    if by_name is not None:
-        return by_name
-    if checkpoint.config.get("model_type") == "qwen3":
-        return profiles.QWEN3
-    return profiles.BGE if family == DECODER else profiles.ENCODER
-
-
-def _profile_by_name(checkpoint: Checkpoint) -> Profile | None:
-    name = Path(checkpoint.name).name.lower()
-    return next((profile for part, profile in _BY_NAME.items() if part in name), None)
-
-
-def _answers_of_t5(checkpoint: Checkpoint) -> Profile:
-    """The profile with the answers that pygaggle has for the name, else for the type."""
-    name = Path(checkpoint.name).name.lower()
-    if "ptt5" in name:
-        return profiles.PTT5
-    if name.startswith("mt5-3b-"):
-        return profiles.MT5_3B
-    own = checkpoint.config.get("model_type") == "mt5" and "monot5" not in name and not name.startswith("mt5-13b-")
-    return profiles.MT5 if own else profiles.MONOT5
-
-
 def read_pairs(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> tuple[TextTokenizer, Reading]:
     """The tokenizer of a checkpoint and how it reads a pair. Raises ModelError, and what `read_as` raises."""
     stated = stated_by(checkpoint)
@@ -167,34 +90,6 @@ def read_pairs(family: str, checkpoint: Checkpoint, options: FamilyOptions) -> t
     return tokenizer, reading
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A profile and its source. A `pair` is joined by the tokenizer's own template, `chat` is a template's prompt."""
-
-    profile: Profile
-    source: str
-    pair: bool = False
-    chat: ChatPrompt | None = None
-
-
-def _choose(
-    family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOptions, stated: Stated
-) -> _Choice:
-    """`--profile`, else what the files state, else the profile of the family."""
-    saved = _saved_profile(checkpoint)
-    if options.profile is None and saved is not None:
-        profile = read_profile(str(saved))
-        return _Choice(profile, OF_FILE + saved.name, pair=profile.name == profiles.ENCODER.name)
-    if options.profile is not None or not _is_told(stated):
-        profile = _profile_of(family, checkpoint, options)
-        return _Choice(profile, FAMILY if options.profile is None else FLAG, pair=profile is profiles.ENCODER)
-    if stated.chat is None:
-        return _Choice(profiles.ENCODER, OF_FILE + stated.sources.get("answers", INPUT), pair=True)
-    chat = chat_prompt(tokenizer, stated, str(checkpoint.config.get("model_type")), checkpoint.name)
-    usual = _profile_by_name(checkpoint) or profiles.ENCODER
-    return _Choice(replace(chat.profile, max_length=usual.max_length), OF_FILE + "chat_template", chat=chat)
-
-
 def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOptions) -> Reading:
     """The reading of a checkpoint with this tokenizer.
 
@@ -203,7 +98,7 @@ def read_as(family: str, checkpoint: Checkpoint, tokenizer: TextTokenizer, optio
     if family == LISTWISE:
         return _lists(checkpoint, tokenizer, options)
     stated = stated_by(checkpoint)
-    choice = _choose(family, checkpoint, tokenizer, options, stated)
+    choice = choose(family, checkpoint, tokenizer, options, stated)
     several = family in {ENCODER, CLASSIFIER} and len(labels_of(checkpoint)) > 1
     usable = _options_of(family, choice) | ({"label"} if several else set())
     options.refuse_foreign(usable, family, checkpoint.name)
@@ -271,7 +166,7 @@ def _lists(checkpoint: Checkpoint, tokenizer: TextTokenizer, options: FamilyOpti
 _STATED_AS = {"query_instruction": "prompt"}
 
 
-def _stated_settings(choice: _Choice, stated: Stated) -> dict[str, Any]:
+def _stated_settings(choice: Choice, stated: Stated) -> dict[str, Any]:
     """Settings of a profile that files state."""
     found: dict[str, Any] = {}
     if stated.prompt is not None and "query_instruction" in choice.profile.slots:
@@ -281,12 +176,12 @@ def _stated_settings(choice: _Choice, stated: Stated) -> dict[str, Any]:
     return found
 
 
-def _options_of(family: str, choice: _Choice) -> frozenset[str]:
+def _options_of(family: str, choice: Choice) -> frozenset[str]:
     """Names of the options that have an effect."""
     profile = choice.profile
     prompted = family == DECODER and profile.truncation_rule is not TruncationRule.ALL
     truncated = {"truncation_rule"} if prompted or choice.pair or choice.chat else set()
-    return frozenset(_FAMILIES[family][1] | profile.slots | truncated)
+    return frozenset(FAMILIES[family][1] | profile.slots | truncated)
 
 
 def _pair_rule(profile: Profile, tokenizer: TextTokenizer, where: str, *, keeps_end: bool) -> PairRule:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rerank_cli.errors import OutputError, UsageError
-from rerank_cli.run.progress import Figures, snapshot, ticking
+from rerank_cli.run.figures.progress import Figures, snapshot, ticking
 from rerank_cli.storage.files import replace_file
 from rerank_cli.storage.paths import final_path
 
