@@ -24,7 +24,7 @@ class Status:
     """`state` is `running`, `stopped` (the same command continues), `complete`, or `exists` (of unknown origin).
 
     `holder` is the process that writes the output, `checkpoint` the last commit, `kept_bytes` the size of unfinished
-    files. `progress` has the fields of `run.figures.progress.snapshot`: what the process noted last, else those of the last
+    files. `progress` has the fields of `run.figures.progress.snapshot`: what the process noted last, else of the last
     commit. `finished` has the figures of a complete output, see `Summary.record`.
     """
 
