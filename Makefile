@@ -42,13 +42,17 @@ docs: $(READY)
 # Needs SciFact in BEIR layout with a BM25 run: make bench SCIFACT=path
 bench: $(READY) bench-peers
 	@test -n "$(SCIFACT)" || { echo "make bench SCIFACT=path/to/scifact (BEIR layout with run.bm25.test.top100.trec)"; exit 2; }
-	$(BIN)/python benchmarks/compare.py --scifact $(SCIFACT) --flagembedding build/flagembedding/bin/python --modes scoring,job
+	$(BIN)/python benchmarks/compare.py --scifact $(SCIFACT) --peers build/peers/bin/python --modes scoring,job
 
-# The libraries of the comparison. FlagEmbedding does not run on transformers 5 and gets its own environment.
+# The libraries of the comparison. FlagEmbedding and the exporters to ONNX and OpenVINO do not run on transformers 5: they
+# get their own environment, 2 GB in build/.
+PEERS := torch==2.13.0 transformers==4.57.6 FlagEmbedding==1.4.0 sentence-transformers==5.7.0 optimum==2.1.0 \
+  optimum-onnx==0.1.0 onnx==1.23.2 onnxruntime==1.32.0 optimum-intel==1.27.0 openvino==2026.4.1 \
+  openvino-tokenizers==2026.4.1.0 nncf==3.4.0
 bench-peers: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	test -x build/flagembedding/bin/python || $(PYTHON) -m venv build/flagembedding
-	build/flagembedding/bin/pip install --quiet torch==2.13.0 transformers==4.57.6 FlagEmbedding==1.4.0
+	test -x build/peers/bin/python || $(PYTHON) -m venv build/peers
+	build/peers/bin/pip install --quiet --disable-pip-version-check $(PEERS)
 
 # Kills 200 runs at random moments, in about a quarter of an hour. `make test` runs a few of these kills.
 faults: $(READY)

@@ -2,14 +2,21 @@
 
 Same weights, same text, one run: each system in a process of its own, rounds interleaved, medians compared, tokenizing
 included on all sides. `scoring` is one call with all pairs; `job` is a whole job from JSONL to JSONL, start of the
-process and load of the model included. Scores of all must agree (fp32: 1e-4). Beside it stands the share of the
-machine's own matrix-multiply peak, measured around every round. A table for people, then one JSON line.
+process and load of the model included. Beside the speeds stand the largest difference from our scores (of fp32, unless
+--dtype says otherwise) and Kendall's τ of the rankings, per query and averaged; fp32 systems must agree within 1e-4.
+Below stands the share of the machine's own matrix-multiply peak, measured around every round. A table for people, then
+one JSON line.
 
     python benchmarks/compare.py --scifact DIR
     python benchmarks/compare.py --size xlm-r-base --tokenizer DIR --text xquad --xquad DIR --queries 20 --depth 5
+    python benchmarks/compare.py --scifact DIR --peers build/peers/bin/python --systems all
 
-FlagEmbedding needs an environment of its own, since it does not run on transformers 5: `make bench-peers` makes it,
-and `--flagembedding PYTHON` names its interpreter.
+`--systems` takes names of the table in `peers.py`, or `all` of them. Other precisions are rerank-bf16, rerank-int8,
+rerank-int8-bf16 and sentence-transformers-bf16. FlagEmbedding and CrossEncoder's other back ends (onnx, onnx-int8: ONNX
+Runtime; openvino, openvino-bf16: OpenVINO) do not run on transformers 5. They need an environment of their own, which
+`make bench-peers` makes, and whose interpreter `--peers PYTHON` names. A system that fails, or gives no answer within
+--patience, is listed with its reason, and the others go on. All systems are in memory at once. In `job`, the time of
+the back ends contains the export of the model.
 """
 
 from __future__ import annotations
@@ -18,24 +25,29 @@ import argparse
 import json
 import os
 import platform
+import select
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import orjson
 import torch
 from data import SIZES, TEXTS, checkpoint
+from peers import SYSTEMS
 
 import rerank_cli
-from rerank_cli.run.verify import kendall_tau
+from rerank_cli.run.comparison import Difference, difference
 
 TOLERANCE = 1e-4
 OURS = "rerank"
+USUAL = ("rerank", "sentence-transformers", "rerankers")
 HERE = Path(__file__).parent
 Pairs = list[tuple[str, str]]
 Seconds = dict[str, list[float]]
@@ -57,13 +69,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="fp32", choices=["fp32", "fp16", "bf16"])
     parser.add_argument("--batch-size", type=int, default=32, help="of CrossEncoder and rerankers")
     parser.add_argument("--batch-tokens", type=int, help="of rerank; default by device")
-    parser.add_argument(
-        "--systems", default="rerank,sentence-transformers,rerankers", help="with commas between them; rerank-int8 too"
-    )
-    parser.add_argument("--flagembedding", metavar="PYTHON", help="interpreter of an environment with FlagEmbedding")
+    parser.add_argument("--systems", help="with commas between them, or all [default: the fp32 ones of the README]")
+    parser.add_argument("--peers", metavar="PYTHON", help="interpreter of the environment of make bench-peers")
+    parser.add_argument("--patience", type=int, default=900, help="seconds to wait for an answer")
     parser.add_argument("--modes", default="scoring", help="scoring, job, or both with a comma between them")
     args = parser.parse_args()
-    args.systems = args.systems.split(",") + (["FlagEmbedding"] if args.flagembedding else [])
+    args.systems = chosen(args.systems, args.peers, parser.error)
     where = getattr(args, args.text)
     if where is None:
         parser.error(f"--text {args.text} needs --{args.text} DIR")
@@ -74,44 +85,73 @@ def main() -> None:
         found: dict[str, Any] = {}
         if "scoring" in args.modes:
             found["scoring"] = scoring(args, pairs, scratch)
+            args.systems = [system for system in args.systems if system not in found["scoring"]["failed"]]
         if "job" in args.modes:
             found["job"] = jobs(args, pairs, scratch)
     print(orjson.dumps(facts(args, pairs) | found).decode())
     deltas = found.get("scoring", {}).get("worst_delta", {})
-    worst = max([0.0, *(delta for system, delta in deltas.items() if system != "rerank-int8")])
+    worst = max([0.0, *(delta for system, delta in deltas.items() if SYSTEMS[system].precision in (None, "fp32"))])
     if args.dtype == "fp32" and not worst <= TOLERANCE:
         raise SystemExit(f"scores differ by {worst:.1e}, more than {TOLERANCE}")
 
 
+def chosen(names: str | None, peers: str | None, refuse: Callable[[str], NoReturn]) -> list[str]:
+    """The systems to compare, ours first."""
+    if names == "all":
+        found = [name for name, system in SYSTEMS.items() if peers or not system.elsewhere]
+    else:
+        found = names.split(",") if names else [*USUAL, *(["FlagEmbedding"] if peers else [])]
+    for name in found:
+        if name not in SYSTEMS:
+            refuse(f"--systems: no system {name!r} (expected some of {', '.join(SYSTEMS)})")
+        if SYSTEMS[name].elsewhere and not peers:
+            refuse(f"--systems {name} needs --peers PYTHON (make bench-peers)")
+    return list(dict.fromkeys([OURS, *found]))
+
+
 def command(args: argparse.Namespace, system: str) -> list[str]:
-    interpreter = args.flagembedding if system == "FlagEmbedding" else sys.executable
+    interpreter = args.peers if SYSTEMS[system].elsewhere else sys.executable
     words = [interpreter, str(HERE / "peers.py"), system, "--model", args.model, "--device", args.device]
     words += ["--dtype", args.dtype, "--threads", str(args.threads), "--batch-size", str(args.batch_size)]
     return words + (["--batch-tokens", str(args.batch_tokens)] if args.batch_tokens else [])
 
 
+class PeerError(Exception):
+    """A system has ended, or gives no answer."""
+
+
 class Peer:
     """A system that waits for questions."""
 
-    def __init__(self, args: argparse.Namespace, system: str) -> None:
+    def __init__(self, args: argparse.Namespace, system: str, scratch: Path) -> None:
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command(args, system), stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment()
-        )
+        self.versions: dict[str, str] = {}
+        self._patience = args.patience
+        self._said = scratch / f"{system}.log"
+        with self._said.open("w") as log:
+            self._process = subprocess.Popen(
+                command(args, system), stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment()
+            )
 
     def ask(self, question: dict[str, str]) -> Any:
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+        if not select.select([self._process.stdout], [], [], self._patience)[0]:
+            self._process.kill()
+            raise PeerError(f"no answer within {self._patience} s")
         answer = self._process.stdout.readline()
         if not answer:
-            raise SystemExit(f"{' '.join(map(str, self._process.args))} ended with {self._process.wait()}")
+            last = "".join(self._said.read_text().splitlines()[-1:])
+            raise PeerError(f"ended with {self._process.wait()}: {last}")
         return json.loads(answer)
 
     def close(self) -> None:
         assert self._process.stdin
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
 
 
@@ -121,18 +161,44 @@ def environment() -> dict[str, str]:
     return kept | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
 
+def started(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Peer], dict[str, str]]:
+    """The systems with their models loaded, one after the other, and why others cannot be."""
+    peers: dict[str, Peer] = {}
+    failed: dict[str, str] = {}
+    for system in args.systems:
+        peer = Peer(args, system, scratch)
+        try:
+            peer.versions = peer.ask({"versions": ""})
+        except PeerError as error:
+            if system == OURS:
+                raise SystemExit(f"{system}: {error}") from error
+            failed[system] = str(error)
+            peer.close()
+        else:
+            peers[system] = peer
+    return peers, failed
+
+
 def scoring(args: argparse.Namespace, pairs: Pairs, scratch: Path) -> dict[str, Any]:
     """One call with all pairs, after a round that does not count; one system at a time."""
     path = scratch / "pairs.json"
     path.write_text(json.dumps(pairs))
-    peers = {system: Peer(args, system) for system in args.systems}
+    peers, failed = started(args, scratch)
     seconds: Seconds = {system: [] for system in peers}
     scores, peaks = {}, []
     done, nominal = peers[OURS].ask({"costs": str(path)})
     for number in range(args.rounds + 1):
         before = peers[OURS].ask({"peak": ""})
-        for system, peer in peers.items():
-            answer = peer.ask({"pairs": str(path)})
+        for system, peer in list(peers.items()):
+            try:
+                answer = peer.ask({"pairs": str(path)})
+            except PeerError as error:
+                if system == OURS:
+                    raise
+                failed[system] = str(error)
+                peers.pop(system).close()
+                del seconds[system]
+                continue
             scores[system] = np.array(answer["scores"])
             if number:
                 seconds[system].append(answer["seconds"])
@@ -141,19 +207,29 @@ def scoring(args: argparse.Namespace, pairs: Pairs, scratch: Path) -> dict[str, 
     for peer in peers.values():
         peer.close()
     each = list(zip(seconds[OURS], peaks, strict=True))
-    worst = {name: float(np.abs(scores[name] - scores[OURS]).max()) for name in peers if name != OURS}
-    taus = {name: round(kendall_tau(scores[name], scores[OURS]), 4) for name in worst}
+    queries = [query for query, _ in pairs]
+    gaps = {name: difference(queries, scores[name], scores[OURS]) for name in peers if name != OURS}
     shares = {
         "peak_gflops": round(statistics.median(peaks) / 1e9, 1),
         "share_of_peak": round(statistics.median(done / spent / peak for spent, peak in each), 4),
         "share_of_peak_plain_model": round(statistics.median(nominal / spent / peak for spent, peak in each), 4),
     }
-    show("scoring", args, pairs, seconds)
+    show("scoring", args, pairs, seconds, gaps)
+    for system, why in failed.items():
+        print(f"  {system}: {why}")
     done_share, plain_share = shares["share_of_peak"], shares["share_of_peak_plain_model"]
     print(f"  {done_share:.1%} of the machine's peak, {shares['peak_gflops']:,} GFLOP/s, by the work done,")
-    print(f"  {plain_share:.1%} by that of the plain model; worst score differences:")
-    print("".join(f"  {name} {delta:.1e} (Kendall τ {taus[name]:.4f})" for name, delta in worst.items()) + "\n")
-    return figures(pairs, seconds) | shares | {"worst_delta": worst, "kendall_tau": taus}
+    print(f"  {plain_share:.1%} by that of the plain model\n")
+    return (
+        figures(pairs, seconds)
+        | shares
+        | {
+            "worst_delta": {name: gap.worst for name, gap in gaps.items()},
+            "kendall_tau": {name: round(gap.kendall_tau, 4) for name, gap in gaps.items()},
+            "failed": failed,
+            "versions": {name: peer.versions for name, peer in peers.items()},
+        }
+    )
 
 
 def jobs(args: argparse.Namespace, pairs: Pairs, scratch: Path) -> dict[str, Any]:
@@ -178,13 +254,18 @@ def jobs(args: argparse.Namespace, pairs: Pairs, scratch: Path) -> dict[str, Any
     return figures(pairs, seconds)
 
 
-def show(what: str, args: argparse.Namespace, pairs: Pairs, seconds: Seconds) -> None:
+def show(
+    what: str, args: argparse.Namespace, pairs: Pairs, seconds: Seconds, gaps: Mapping[str, Difference] | None = None
+) -> None:
     print(f"{what}: {len(pairs)} pairs, {args.threads} threads, medians of {args.rounds} interleaved rounds\n")
+    columns = f"{'worst |Δ|':>11}{'Kendall τ':>11}" if gaps is not None else ""
+    print(f"  {'':<28}{'pairs/s':>9}{'seconds':>10}{'from':>8}{'to':>8}{'ratio':>8}{columns}")
     ours = statistics.median(seconds[OURS])
     for name, found in seconds.items():
-        median = statistics.median(found)
-        spread = f"{min(found):.2f} to {max(found):.2f} s"
-        print(f"  {name:<24}{len(pairs) / median:>8.1f} pairs/s   {median:>7.2f} s ({spread})   {median / ours:>5.2f}")
+        median, gap = statistics.median(found), (gaps or {}).get(name)
+        compared = f"{gap.worst:>11.1e}{gap.kendall_tau:>11.4f}" if gap else ""
+        times = f"{median:>10.2f}{min(found):>8.2f}{max(found):>8.2f}{median / ours:>8.2f}"
+        print(f"  {name:<28}{len(pairs) / median:>9.1f}{times}{compared}")
     print()
 
 

@@ -2,6 +2,9 @@
 
 python benchmarks/peers.py SYSTEM --model FOLDER                              answers questions, JSON lines both ways
 python benchmarks/peers.py SYSTEM --model FOLDER --job IN.jsonl OUT.jsonl     a whole job, as its users write it
+
+`SYSTEMS` is the table of them. The back ends of sentence-transformers first export the model to a temporary folder,
+which is part of loading.
 """
 
 from __future__ import annotations
@@ -10,27 +13,31 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 Pairs = Sequence[tuple[str, str]]
 Score = Callable[[Pairs], "list[float]"]
 LENGTH = 512
+LIBRARIES = ("torch", "transformers", "sentence_transformers", "onnxruntime", "openvino", "FlagEmbedding", "rerankers")
 
 
 class Rerank:
     """The engine alone: tokenizing, planning and scoring of one call."""
 
-    def __init__(self, args: argparse.Namespace, quantize: str = "none") -> None:
+    def __init__(self, args: argparse.Namespace, quantize: str = "none", dtype: str | None = None) -> None:
         from rerank_cli.choices import Quantize
         from rerank_cli.engine.options import ModelOptions
         from rerank_cli.engine.session import open_session
 
         options = ModelOptions(
-            args.model, device=args.device, dtype=args.dtype, quantize=Quantize(quantize), max_length=LENGTH,
+            args.model, device=args.device, dtype=dtype or args.dtype, quantize=Quantize(quantize), max_length=LENGTH,
             threads=args.threads, batch_tokens=args.batch_tokens,
         )  # fmt: skip
         self._session = open_session(options)
@@ -77,6 +84,61 @@ def cross_encoder(args: argparse.Namespace) -> Score:
     return lambda pairs: made.predict(list(pairs), batch_size=args.batch_size, show_progress_bar=False).tolist()
 
 
+def with_backend(args: argparse.Namespace, folder: Path, backend: str, **settings: Any) -> Any:
+    """A CrossEncoder whose model `backend` runs, from the files that it exported to `folder`, or exports now."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    exported = (folder / backend).is_dir()
+    made = CrossEncoder(
+        str(folder) if exported else args.model,
+        max_length=LENGTH,
+        device="cpu",
+        activation_fn=torch.nn.Identity(),
+        backend=backend,
+        model_kwargs={"export": not exported, **settings},
+    )
+    if not exported:
+        made.save_pretrained(str(folder))
+    return made
+
+
+def predictions(made: Any, args: argparse.Namespace, folder: Any) -> Score:
+    """Scores by `made`, whose exported files are in the temporary folder; they last as long as the function."""
+
+    def score(pairs: Pairs, _: Any = folder) -> list[float]:
+        found: list[float] = made.predict(list(pairs), batch_size=args.batch_size, show_progress_bar=False).tolist()
+        return found
+
+    return score
+
+
+def onnx(args: argparse.Namespace, quantize: str | None = None) -> Score:
+    """ONNX Runtime, which multiplies in fp32, or in int8 as sentence-transformers' documentation exports it."""
+    import onnxruntime
+    from sentence_transformers import export_dynamic_quantized_onnx_model
+
+    folder = tempfile.TemporaryDirectory()
+    session = onnxruntime.SessionOptions()
+    session.intra_op_num_threads = args.threads or 0
+    on_cpu = {"provider": "CPUExecutionProvider", "session_options": session}
+    made = with_backend(args, Path(folder.name), "onnx", **on_cpu)
+    if quantize:
+        export_dynamic_quantized_onnx_model(made, quantize, folder.name)
+        (file,) = Path(folder.name, "onnx").glob("*quint8*.onnx" if quantize == "avx2" else "*qint8*.onnx")
+        made = with_backend(args, Path(folder.name), "onnx", file_name=f"onnx/{file.name}", **on_cpu)
+    return predictions(made, args, folder)
+
+
+def openvino(args: argparse.Namespace, precision: str) -> Score:
+    """OpenVINO. Without the hint it would take bf16 by itself where the processor has it."""
+    folder = tempfile.TemporaryDirectory()
+    config = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    if args.threads:
+        config["INFERENCE_NUM_THREADS"] = str(args.threads)
+    return predictions(with_backend(args, Path(folder.name), "openvino", ov_config=config), args, folder)
+
+
 def flag_embedding(args: argparse.Namespace) -> Score:
     from FlagEmbedding.inference.reranker.encoder_only.base import BaseReranker
 
@@ -108,12 +170,28 @@ def rerankers(args: argparse.Namespace) -> Score:
     return score
 
 
-SYSTEMS: dict[str, Callable[[argparse.Namespace], Score]] = {
-    "rerank": Rerank,
-    "rerank-int8": partial(Rerank, quantize="int8"),
-    "sentence-transformers": cross_encoder,
-    "FlagEmbedding": flag_embedding,
-    "rerankers": rerankers,
+@dataclass(frozen=True)
+class System:
+    """How it is made; its precision, where that is not `--dtype`'s; whether it runs in the environment of the peers."""
+
+    make: Callable[[argparse.Namespace], Score]
+    precision: str | None = None
+    elsewhere: bool = False
+
+
+SYSTEMS = {
+    "rerank": System(Rerank),
+    "rerank-bf16": System(Rerank, "bf16"),
+    "rerank-int8": System(partial(Rerank, quantize="int8"), "int8"),
+    "rerank-int8-bf16": System(partial(Rerank, quantize="int8", dtype="bf16"), "int8"),
+    "sentence-transformers": System(cross_encoder),
+    "sentence-transformers-bf16": System(cross_encoder, "bf16"),
+    "onnx": System(onnx, "fp32", elsewhere=True),
+    "onnx-int8": System(partial(onnx, quantize="avx512_vnni"), "int8", elsewhere=True),
+    "openvino": System(partial(openvino, precision="f32"), "fp32", elsewhere=True),
+    "openvino-bf16": System(partial(openvino, precision="bf16"), "bf16", elsewhere=True),
+    "FlagEmbedding": System(flag_embedding, elsewhere=True),
+    "rerankers": System(rerankers),
 }
 
 
@@ -134,7 +212,10 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(args.threads)
-    score = SYSTEMS[args.system](args)
+    system = SYSTEMS[args.system]
+    if system.precision == "bf16":
+        args.dtype = "bf16"
+    score = system.make(args)
     if args.job:
         job(score, *args.job)
     else:
@@ -150,6 +231,8 @@ def serve(score: Score, answers: Any) -> None:
             begun = time.perf_counter()
             scores = score(pairs)
             answer: Any = {"seconds": time.perf_counter() - begun, "scores": [float(value) for value in scores]}
+        elif "versions" in asked:
+            answer = {name: version(name) for name in LIBRARIES if name in sys.modules}
         elif "costs" in asked:
             answer = score.costs([tuple(pair) for pair in json.loads(Path(asked["costs"]).read_text())])  # type: ignore[attr-defined]
         else:
