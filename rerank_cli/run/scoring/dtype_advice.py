@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from rerank_cli.engine.contract import Session, StopRequested
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.spare_memory import give_back, spare_memory
 from rerank_cli.run.comparison import Difference, difference, timed
 from rerank_cli.run.figures.statistics import RunStatistics, counted
 from rerank_cli.run.scoring.local import MakeScoring, ScoredSlice, Scoring, ShouldStop
@@ -117,7 +118,8 @@ class DtypeAdvice:
 
     def _advise(self, run: Watched, texts: PairTexts, allowed: float, should_stop: ShouldStop) -> None:
         """Try bf16 on these pairs, and say what it gave. Ends between two rows after twice the time that is allowed."""
-        deadline = time.monotonic() + 2 * allowed
+        begun = time.monotonic()
+        deadline = begun + 2 * allowed
         try:
             found = _tried(run, self.open_model, texts, lambda: should_stop() or time.monotonic() > deadline)
         except StopRequested:
@@ -129,6 +131,8 @@ class DtypeAdvice:
                 self.notify(found.line)
             elif found:
                 log.info("bf16 is %.2f times as fast here as fp32, not worth a change", found.speedup)
+        give_back()  # the second model, which a traceback may have held until here
+        log.info("trying bf16 took %.1f s, of %.1f s that it may take", time.monotonic() - begun, allowed)
 
 
 def scoring_seconds(spent: float, since: float, left: float | None) -> float:
@@ -153,10 +157,9 @@ def _tried(
 ) -> Trial | None:
     """Score the same rows with both; None, and a line in the log, if bf16 is slow here or memory is short.
 
-    The session's counters are afterwards as they were, and the memory of the second model is free again.
+    The session's counters are afterwards as they were, and nothing holds the second model.
     """
     from rerank_cli.engine.fast_bf16 import is_bf16_fast
-    from rerank_cli.engine.spare_memory import give_back, spare_memory
 
     if not is_bf16_fast():
         log.info("bf16 is not fast on this CPU")
@@ -169,7 +172,6 @@ def _tried(
         return _compared(run.session, open_model(replace(run.options, dtype="bf16")), texts, should_stop)
     finally:
         run.session.work.restore(work)
-        give_back()
 
 
 def _compared(session: Session, other: Session, texts: PairTexts, should_stop: ShouldStop) -> Trial:

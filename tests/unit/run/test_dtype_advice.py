@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -144,14 +145,17 @@ def test_a_long_run_is_told_once_and_writes_the_same(given):
     opened = []
 
     def open_model(options):
-        opened.append(options.dtype)
-        return open_session(options)
+        session = open_session(options)
+        opened.append((options.dtype, weakref.ref(session._scorer.model.backbone)))
+        return session
 
     summary, said = go(config(given, "out.jsonl"), open_model=open_model)
     assert len(said) == 1
     assert said[0].startswith("bf16 is ")
     assert "measured on 20 pairs of this run" in said[0]
-    assert opened == ["bf16"]
+    ((dtype, weights),) = opened
+    assert dtype == "bf16"
+    assert weights() is None
     assert summary.work == plain.work
     assert given.with_name("out.jsonl").read_bytes() == given.with_name("plain.jsonl").read_bytes()
     assert [path.name for path in given.parent.glob("out*")] == ["out.jsonl"]
@@ -223,7 +227,8 @@ def test_an_error_of_the_trial_is_one_line_in_the_log_and_the_run_goes_on(given,
     summary, said = go(config(given, "out.jsonl"), open_model=broken)
     assert summary.stats.finished
     assert said == []
-    (line,) = [record.message for record in caplog.records if "bf16" in record.message]
+    line, took = [record.message for record in caplog.records if "bf16" in record.message]
+    assert took.startswith("trying bf16 took ")
     assert line == "bf16 could not be tried: RuntimeError: no such kernel"
 
 
