@@ -128,3 +128,9 @@ def test_from_python_it_is_a_keyword(tmp_path):
     )
     ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=True)
     assert ended.stdout == b"30\n"
+
+
+def test_a_first_stage_of_another_name_is_refused_with_the_one_there_is(tmp_path):
+    ended = rerank("run", "--beir", tmp_path, "--first-stage", "bm42", "-m", "mini", "-o", tmp_path / "out.jsonl")
+    assert ended.code == 2
+    assert ended.err == "rerank: --first-stage bm42: expected bm25\n"

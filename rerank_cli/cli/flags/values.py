@@ -66,7 +66,7 @@ def expected(flag: inspect.Parameter) -> str:
         return ("a whole number" if kind is int else "a number") + least + most
     if issubclass(kind, Enum):
         *others, last = (str(member.value) for member in kind)
-        return f"{', '.join(others)} or {last}"
+        return f"{', '.join(others)} or {last}" if others else last
     return "text"
 
 
