@@ -27,10 +27,6 @@ from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.reading.answers import Answers
 
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
-_DROPOUT = (
-    "hidden_dropout_prob", "classifier_dropout", "dropout", "seq_classif_dropout", "embedding_dropout", "mlp_dropout",
-    "pooler_dropout", "summary_last_dropout", "resid_pdrop", "embd_pdrop",
-)  # fmt: skip
 # Attention without rotary or relative positions: a key's bias adds the same to all products of one query.
 _KEYS = {"BertSelfAttention": "key", "RobertaSelfAttention": "key", "XLMRobertaSelfAttention": "key",
          "CamembertSelfAttention": "key", "ElectraSelfAttention": "key", "DistilBertSelfAttention": "k_lin",
@@ -166,10 +162,20 @@ def _configured(checkpoint: Any, part: TrainedPart) -> Any:
         if getattr(config, name, None) is not None:
             setattr(config, name, part.attention_dropout)
     if part.dropout is not None:
-        for name in _DROPOUT:
-            if hasattr(config, name):
-                setattr(config, name, part.dropout)
+        for name in _other_dropouts(config):
+            setattr(config, name, part.dropout)
     return config
+
+
+def _other_dropouts(config: Any) -> list[str]:
+    """The settings of a stock configuration that are probabilities of dropout, but for those of attention.
+
+    Their names differ by type: `hidden_dropout_prob`, `resid_pdrop`, `classifier_dropout_prob`. One that is None takes
+    its value from another.
+    """
+    found = {name: value for name, value in config.to_dict().items() if "dropout" in name or name.endswith("_pdrop")}
+    numbers = [name for name, value in found.items() if value is None or type(value) in (int, float)]
+    return [name for name in numbers if name not in _ATTENTION_DROPOUT]
 
 
 def _adapted(whole: nn.Module, recipe: Recipe, part: TrainedPart, task: str | None, heads: tuple[str, ...] = ()) -> Any:

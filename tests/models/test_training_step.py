@@ -1,8 +1,11 @@
 """Gradients of a step: packed against padded rows, in parts, recomputed, in bf16, with adapters and dropout."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+import transformers as tf
 from test_training_export import LORA, groups
 from tiny import PARITY
 from varlen import stand_in
@@ -123,6 +126,22 @@ def test_recomputed_activations_have_the_same_gradients(folder, dropout):
         TrainedPart(dropout=dropout, attention_dropout=dropout, recompute=recompute) for recompute in (False, True)
     ]
     assert_same(*(gradients(trainer_of(PARITY / folder, part)) for part in parts))
+
+
+def test_dropout_reaches_every_layer_of_a_type_with_other_names_for_it(tmp_path):
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = tf.AlbertConfig(vocab_size=2000, embedding_size=16, num_labels=1, pad_token_id=0, **shape)
+    tf.AlbertForSequenceClassification(config).save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(PARITY / "bert" / file, tmp_path)
+    for dropout in (0.0, 0.25):
+        part = TrainedPart(dropout=dropout, attention_dropout=0.5)
+        modules = trainer_of(tmp_path, part, packed=False).model.modules.named_modules()
+        found = {name: module.p for name, module in modules if isinstance(module, torch.nn.Dropout)}
+        attention = {name for name in found if name.endswith("attention_dropout")}
+        assert {found.pop(name) for name in attention} == {0.5}
+        assert set(found.values()) == {dropout}
+        assert "0.dropout" in found  # before the classifier
 
 
 def test_frozen_tensors_stay_as_they_are_and_the_others_are_trained():
