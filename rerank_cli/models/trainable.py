@@ -194,6 +194,9 @@ def _named(whole: nn.Module) -> dict[str, nn.Parameter]:
 def _recomputed(model: PreTrainedModel, part: TrainedPart) -> None:
     if not part.recompute:
         return
+    if not model.supports_gradient_checkpointing:
+        what = f"--recompute: {type(model).__name__} of transformers cannot compute activations again"
+        raise UsageError(f"{what}. Fix: a smaller --batch-tokens instead")
     how = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=how)

@@ -128,15 +128,26 @@ def test_recomputed_activations_have_the_same_gradients(folder, dropout):
     assert_same(*(gradients(trainer_of(PARITY / folder, part)) for part in parts))
 
 
-def test_dropout_reaches_every_layer_of_a_type_with_other_names_for_it(tmp_path):
+@pytest.fixture
+def albert(tmp_path):
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     config = tf.AlbertConfig(vocab_size=2000, embedding_size=16, num_labels=1, pad_token_id=0, **shape)
     tf.AlbertForSequenceClassification(config).save_pretrained(tmp_path)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(PARITY / "bert" / file, tmp_path)
+    return tmp_path
+
+
+def test_a_type_that_cannot_compute_activations_again_is_refused(albert):
+    fault = r"--recompute: AlbertForSequenceClassification of transformers cannot .*Fix: a smaller --batch-tokens"
+    with pytest.raises(UsageError, match=fault):
+        trainer_of(albert, TrainedPart(recompute=True), packed=False)
+
+
+def test_dropout_reaches_every_layer_of_a_type_with_other_names_for_it(albert):
     for dropout in (0.0, 0.25):
         part = TrainedPart(dropout=dropout, attention_dropout=0.5)
-        modules = trainer_of(tmp_path, part, packed=False).model.modules.named_modules()
+        modules = trainer_of(albert, part, packed=False).model.modules.named_modules()
         found = {name: module.p for name, module in modules if isinstance(module, torch.nn.Dropout)}
         attention = {name for name in found if name.endswith("attention_dropout")}
         assert {found.pop(name) for name in attention} == {0.5}
