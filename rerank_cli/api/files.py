@@ -54,7 +54,7 @@ def run_file(
     from rerank_cli.cli.run import configured
     from rerank_cli.engine.limits import find
     from rerank_cli.run.folders.inputs import expanded, is_folder
-    from rerank_cli.run.folders.work import run_folder
+    from rerank_cli.run.folders.job import run_folder
     from rerank_cli.run.job import run
     from rerank_cli.run.scoring.dtype_advice import DtypeAdvice
     from rerank_cli.run.scoring.workers.devices import crew_opener

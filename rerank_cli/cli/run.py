@@ -222,7 +222,7 @@ def run(
     from rerank_cli.engine.lazy import start_session
     from rerank_cli.engine.limits import find
     from rerank_cli.run.folders.inputs import expanded, is_folder
-    from rerank_cli.run.folders.work import run_folder
+    from rerank_cli.run.folders.job import run_folder
     from rerank_cli.run.job import run as run_job
     from rerank_cli.run.scoring.dtype_advice import DtypeAdvice
     from rerank_cli.run.scoring.workers.devices import crew_opener

@@ -13,7 +13,7 @@ from test_every_step import in_a_process, inputs  # noqa: F401 - a fixture
 
 from instant import InstantSession, config  # isort: skip - found by the module before
 
-from rerank_cli.run.folders.work import run_folder
+from rerank_cli.run.folders.job import run_folder
 
 pytestmark = pytest.mark.slow
 

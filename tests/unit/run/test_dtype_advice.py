@@ -21,7 +21,7 @@ from rerank_cli.engine.spare_memory import spare_memory
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run import job
 from rerank_cli.run.comparison import Difference, difference
-from rerank_cli.run.folders.work import run_folder
+from rerank_cli.run.folders.job import run_folder
 from rerank_cli.run.job import run
 from rerank_cli.run.options import Cascade, RunConfig
 from rerank_cli.run.scoring import dtype_advice

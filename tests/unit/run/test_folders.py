@@ -19,8 +19,8 @@ from rerank_cli.evaluation.same_pass import QrelsOptions
 from rerank_cli.formats import InputOptions
 from rerank_cli.inspection.folder_status import folder_status, is_folder_job
 from rerank_cli.run.folders.inputs import find_items, output_name
+from rerank_cli.run.folders.job import run_folder
 from rerank_cli.run.folders.state import FolderState
-from rerank_cli.run.folders.work import run_folder
 from rerank_cli.storage.lease import Worker
 
 
