@@ -1,0 +1,137 @@
+"""Tiny checkpoints of every model type that the tests have, with heads of 16 numbers, which the flash kernel takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as tf
+from safetensors.torch import load_file, save_file
+
+from rerank_cli.engine.options import ModelOptions
+from rerank_cli.engine.session import open_session
+from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.prompts import profiles
+
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "models")]
+
+import tiny
+from jina import make_jina
+from test_seq2seq import KINDS, written
+
+_WIDER = {48: 64, 96: 128}
+_LAYERED = {"layerwise": "minicpm-layerwise", "lightweight": "gemma2-lightweight"}
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """A checkpoint and what its CUDA path should be.
+
+    `packs` is what a CPU finds of the type. `kernel` is whether its attention is the variable-length kernel, `compiles`
+    whether `--compile` takes it. `known` are faults that are stock code's own.
+    """
+
+    name: str
+    folder: Path
+    layers: int
+    packs: bool
+    kernel: bool
+    compiles: bool
+    lists: bool = False
+    options: FamilyOptions = FamilyOptions()
+    known: tuple[str, ...] = ()
+
+
+def rehearsed(scratch: Path, names: Sequence[str] | None) -> Iterator[Rehearsed]:
+    """Write the checkpoints one after the other."""
+    writers = _writers()
+    for name in names or writers:
+        if name not in writers:
+            sys.exit(f"--models {name}: no such model (expected one of {', '.join(writers)})")
+        folder, options = scratch / name, FamilyOptions()
+        torch.manual_seed(1)
+        writers[name](folder)
+        if name in tiny.decoders():
+            options = FamilyOptions(profile=profiles.BGE)
+        if name == "layerwise":
+            options = FamilyOptions(cutoff_layers=(4, 6))
+        if name == "lightweight":
+            options = FamilyOptions(cutoff_layers=(6,), compress_layers=(2,), compress_ratio=2)
+        session = open_session(ModelOptions(str(folder), device="cpu", dtype="fp32", family=options))
+        packs, lists, layers = session.facts.packed, session.facts.listwise, _layers(folder, session)
+        kernel = packs and not lists and name != "gemma2"  # whose attention has a softcap
+        yield Rehearsed(name, folder, layers, packs, kernel, kernel and name not in _LAYERED, lists, options)
+        shutil.rmtree(folder)
+
+
+def _layers(folder: Path, session: Any) -> int:
+    config = json.loads((folder / "config.json").read_text())
+    return int(next(config[name] for name in ("num_hidden_layers", "n_layers", "n_layer", "num_layers") if name in config))
+
+
+def _writers() -> dict[str, Callable[[Path], object]]:
+    """By name: a function that writes the checkpoint into a folder."""
+    tiny.SMALL.update(hidden_size=64, intermediate_size=128)
+    encoders = {name: (lambda folder, name=name: _encoder(folder, name)) for name in tiny.configs()}
+    decoders = {name: (lambda folder, name=name: _decoder(folder, name)) for name in tiny.decoders()}
+    layered = {name: (lambda folder, of=of: _layered(folder, of)) for name, of in _LAYERED.items()}
+    others: dict[str, Callable[[Path], object]] = {"listwise": _listwise}
+    for kind, published in KINDS.items():
+        others[kind] = lambda folder, kind=kind, name=published: written(folder, kind)
+    return encoders | decoders | layered | others
+
+
+def _listwise(folder: Path) -> None:
+    folder.mkdir()
+    make_jina(folder)
+
+
+def _encoder(folder: Path, name: str) -> None:
+    config, tokenizer = tiny.configs()[name]
+    if name == "distilbert":
+        config = tf.DistilBertConfig(**config.to_dict() | {"dim": 64, "hidden_dim": 128})
+    if name == "deberta-v2":
+        config.pooler_hidden_size = 64
+    tf.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    _copy_tokenizer(tokenizer, folder)
+
+
+def _decoder(folder: Path, name: str) -> None:
+    config = tiny.decoders()[name]
+    if name == "gpt2":
+        config = tf.GPT2Config(**config.to_dict() | {"n_embd": 64})
+    tf.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    _copy_tokenizer("gemma", folder)
+
+
+def _layered(folder: Path, of: str) -> None:
+    """The checkpoint of the parity tests, wider, with random weights."""
+    folder.mkdir()
+    _copy_tokenizer(of, folder)
+    config = json.loads((tiny.PARITY / of / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 64, "intermediate_size": 128}))
+    heads = 16 * config["num_attention_heads"]
+    shared = 16 * config["num_key_value_heads"]
+    weights = {}
+    for name, weight in load_file(tiny.PARITY / of / "model.safetensors").items():
+        shape = [_WIDER.get(size, size) for size in weight.shape]
+        if "q_proj" in name:
+            shape[0] = heads
+        if "k_proj" in name or "v_proj" in name:
+            shape[0] = shared
+        if "o_proj" in name:
+            shape[1] = heads
+        weights[name] = torch.randn(shape) * 0.1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _copy_tokenizer(of: str, folder: Path) -> None:
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny.PARITY / of / file, folder)
