@@ -11,13 +11,16 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch.fx import GraphModule
+from torch.overrides import _pop_mode_temporarily
 
 _LAUNCH = re.compile(r"^\s+(?:triton_\w+\.run\(|extern_kernels\.\w+\(|(?:\w+ = )?torch\.ops\.\w+\.\w+\.\w+\()", re.MULTILINE)
+_INTERFACE = "torch._dynamo.device_interface.CudaInterface"
 _ATTENTION = re.compile(r"torch\.ops\.rerank\.variable_length\.default\(")
 
 
@@ -71,7 +74,13 @@ def written_code(mode: Any) -> Iterator[Code]:
         return graph.forward
 
     def compiling(function: Any, **options: Any) -> Any:
-        return real(function, **options | {"backend": backend})
+        made = real(function, **options | {"backend": backend})
+
+        def run(*args: Any) -> Any:
+            with _pop_mode_temporarily():  # the compiler would look into the card's own code
+                return made(*args)
+
+        return run
 
     log, handler = logging.getLogger("rerank_cli"), _Refusals(code.refusals)
     log.addHandler(handler)
@@ -81,6 +90,8 @@ def written_code(mode: Any) -> Iterator[Code]:
         for name, answer in {
             "torch.compile": compiling,
             "torch._inductor.runtime.hints.DeviceProperties.create": lambda _: device,
+            f"{_INTERFACE}.get_device_properties": staticmethod(lambda *_: _properties()),
+            f"{_INTERFACE}.is_bf16_supported": staticmethod(lambda *_, **__: True),
             "torch._inductor.scheduler.has_triton": lambda *_: True,
             "torch._inductor.async_compile.AsyncCompile.triton": lambda *_, **__: _Kernel(),
             "torch._inductor.graph.GraphLowering.save_output_code": staticmethod(count),
@@ -88,6 +99,15 @@ def written_code(mode: Any) -> Iterator[Code]:
             stack.enter_context(patch(name, answer))
         driver.set_active(_Driver(GPUTarget("cuda", 90, 32)))
         yield code
+
+
+def _properties() -> SimpleNamespace:
+    """Of an H100, as far as the compiler asks."""
+    return SimpleNamespace(
+        name="no card", major=9, minor=0, multi_processor_count=132, regs_per_multiprocessor=65_536, warp_size=32,
+        max_threads_per_multi_processor=2_048, max_threads_per_block=1_024, total_memory=80 << 30,
+        shared_memory_per_block=49_152, shared_memory_per_block_optin=232_448, L2_cache_size=50 << 20,
+    )  # fmt: skip
 
 
 class _Driver:

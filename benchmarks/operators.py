@@ -88,7 +88,7 @@ class Watch(TorchDispatchMode):
         on_device = any(tensor.device.type == self._device for tensor in outputs)
         if on_device and "cpu" in on and name not in {"_to_copy", "copy_"}:
             self._fault(f"{name} takes a tensor of the host")
-        if not on_device and any(tensor.dim() for tensor in outputs) and name not in NO_KERNEL | {"detach", "alias"}:
+        if not on_device and any(tensor.dim() for tensor in outputs) and name not in NO_KERNEL | {"detach", "alias", "lift_fresh"}:
             self._fault(f"{name} computes on the host")
         if on_device and name not in NO_KERNEL and not _is_view(func):
             self.kernels += 1
