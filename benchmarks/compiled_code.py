@@ -71,7 +71,12 @@ def written_code(mode: Any) -> Iterator[Code]:
         code.graphs += 1
         code.operators += sum(node.op == "call_function" for node in graph.graph.nodes)
         compile_fx(graph, inputs)
-        return graph.forward
+
+        def run(*args: Any) -> Any:
+            with mode:
+                return graph.forward(*args)
+
+        return run
 
     def compiling(function: Any, **options: Any) -> Any:
         made = real(function, **options | {"backend": backend})

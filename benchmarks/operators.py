@@ -86,7 +86,7 @@ class Watch(TorchDispatchMode):
         found = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
         on_device = any(tensor.device.type == self._device for tensor in outputs)
-        if on_device and "cpu" in on and name not in {"_to_copy", "copy_"}:
+        if on_device and "cpu" in on and self._device != "cpu" and name not in {"_to_copy", "copy_"}:
             self._fault(f"{name} takes a tensor of the host")
         if not on_device and any(tensor.dim() for tensor in outputs) and name not in NO_KERNEL | {"detach", "alias", "lift_fresh"}:
             self._fault(f"{name} computes on the host")
@@ -101,7 +101,7 @@ class Watch(TorchDispatchMode):
         """Counts a copy between devices; returns the target of one to the host, which needs no numbers here."""
         source = args[0] if name == "_to_copy" else args[1]
         target = torch.device(kwargs.get("device") or source.device) if name == "_to_copy" else args[0].device
-        if {source.device.type, target.type} != {"cpu", self._device}:
+        if source.device.type == target.type or {source.device.type, target.type} != {"cpu", self._device}:
             return None
         waits = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
         host = args[0] if name == "copy_" and target.type == "cpu" else source

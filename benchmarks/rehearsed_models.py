@@ -24,6 +24,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "models")]
 
 import tiny
 from jina import make_jina
+from test_modular import write
 from test_seq2seq import KINDS, written
 
 _WIDER = {48: 64, 96: 128}
@@ -35,7 +36,7 @@ class Rehearsed:
     """A checkpoint and what its CUDA path should be.
 
     `packs` is what a CPU finds of the type. `kernel` is whether its attention is the variable-length kernel, `compiles`
-    whether `--compile` takes it. `known` are faults that are stock code's own.
+    whether `--compile` takes it.
     """
 
     name: str
@@ -46,7 +47,6 @@ class Rehearsed:
     compiles: bool
     lists: bool = False
     options: FamilyOptions = FamilyOptions()
-    known: tuple[str, ...] = ()
 
 
 def rehearsed(scratch: Path, names: Sequence[str] | None) -> Iterator[Rehearsed]:
@@ -82,7 +82,7 @@ def _writers() -> dict[str, Callable[[Path], object]]:
     encoders = {name: (lambda folder, name=name: _encoder(folder, name)) for name in tiny.configs()}
     decoders = {name: (lambda folder, name=name: _decoder(folder, name)) for name in tiny.decoders()}
     layered = {name: (lambda folder, of=of: _layered(folder, of)) for name, of in _LAYERED.items()}
-    others: dict[str, Callable[[Path], object]] = {"listwise": _listwise}
+    others: dict[str, Callable[[Path], object]] = {"modular": _modular, "listwise": _listwise}
     for kind, published in KINDS.items():
         others[kind] = lambda folder, kind=kind, name=published: written(folder, kind)
     return encoders | decoders | layered | others
@@ -91,6 +91,22 @@ def _writers() -> dict[str, Callable[[Path], object]]:
 def _listwise(folder: Path) -> None:
     folder.mkdir()
     make_jina(folder)
+
+
+def _modular(folder: Path) -> None:
+    """A ModernBERT that sentence-transformers saved, whose pooling leaves out the prompt."""
+    config, tokenizer = tiny.configs()["modernbert-cls"]
+    tf.AutoModel.from_config(config).save_pretrained(folder)
+    _copy_tokenizer(tokenizer, folder)
+    last = {"in_features": 64, "out_features": 1, "activation_function": "torch.nn.modules.linear.Identity"}
+    weights = {"linear.weight": torch.randn(1, 64), "linear.bias": torch.zeros(1)}
+    pooling = {"pooling_mode": "weightedmean", "include_prompt": False}
+    listed = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+        write(folder / "1_Pooling", pooling, "pooling.Pooling", {}),
+        write(folder / "2_Dense", last, "dense.Dense", weights),
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
 
 
 def _encoder(folder: Path, name: str) -> None:

@@ -75,6 +75,9 @@ class ListModel:
         self._device = device
         self._project = project
         self._rule = rule
+        kinds = set(getattr(backbone.config, "layer_types", None) or ())
+        # A window is one causal sequence. Left to itself, the stock model would ask the device whether it is several.
+        self._masks = {"full_attention": None} if kinds == {"full_attention"} else None
 
     @torch.inference_mode()
     def score(self, row: TokenRow) -> Tensor:
@@ -94,7 +97,8 @@ class ListModel:
     def _read(self, ids: Ids) -> Tensor:
         """The vectors of the window's passages and of its query, which is the last."""
         marked = np.flatnonzero((ids == self._rule.passage_mark) | (ids == self._rule.query_mark))
-        found = self.backbone(input_ids=to_device(ids[None].astype(np.int64), self._device), use_cache=False)
+        sent = to_device(ids[None].astype(np.int64), self._device)
+        found = self.backbone(input_ids=sent, attention_mask=self._masks, use_cache=False)
         states: Tensor = found.last_hidden_state[0, to_device(marked, self._device)]
         return self._project(states)
 

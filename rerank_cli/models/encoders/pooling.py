@@ -28,15 +28,22 @@ def _pooled(states: Tensor, begins: Tensor, starts: Tensor, ends: Tensor, mode: 
         return states[starts]
     if mode == "lasttoken":
         return states[ends - 1]
-    counts = ends - starts
+    lengths, counts = ends - begins, ends - starts
     # "unsafe" skips a check of the lengths that would have to wait for the device.
     if mode in {"mean", "max"} and all_of:
-        return torch.segment_reduce(states, mode, lengths=counts, axis=0, unsafe=True)
-    owner = torch.repeat_interleave(torch.arange(len(counts), device=states.device), counts)
-    place = torch.arange(len(owner), device=states.device) - (counts.cumsum(0) - counts)[owner] + starts[owner]
-    if mode in {"mean", "max"}:
-        return torch.segment_reduce(states[place], mode, lengths=counts, axis=0, unsafe=True)
-    weights = (place - begins[owner] + 1 if mode == "weightedmean" else torch.ones_like(place)).float()[:, None]
-    total = torch.segment_reduce(states[place] * weights, "sum", lengths=counts, axis=0, unsafe=True)
-    divisor = torch.segment_reduce(weights, "sum", lengths=counts, axis=0, unsafe=True)
-    return total / (divisor if mode == "weightedmean" else divisor.sqrt())
+        return torch.segment_reduce(states, mode, lengths=lengths, axis=0, unsafe=True)
+    # Every token has a weight, and those of the prompt have none: how many they are is not known on the host.
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=states.device), lengths, output_size=len(states))
+    place = torch.arange(len(states), device=states.device)
+    prompt = (place < starts[owner])[:, None]
+    if mode == "max":
+        states = states.masked_fill(prompt, -torch.inf)
+        return torch.segment_reduce(states, mode, lengths=lengths, axis=0, unsafe=True)
+    states = states.masked_fill(prompt, 0)
+    if mode == "weightedmean":
+        weights = (place - begins[owner] + 1).float()[:, None].masked_fill(prompt, 0)
+        total = torch.segment_reduce(states * weights, "sum", lengths=lengths, axis=0, unsafe=True)
+        return total / torch.segment_reduce(weights, "sum", lengths=lengths, axis=0, unsafe=True)
+    total = torch.segment_reduce(states, "sum", lengths=lengths, axis=0, unsafe=True)
+    divisor = counts[:, None].float()
+    return total / (divisor if mode == "mean" else divisor.sqrt())
