@@ -18,6 +18,7 @@ from unittest.mock import patch
 import torch
 from torch.fx import GraphModule
 from torch.overrides import _pop_mode_temporarily
+from torch.utils._python_dispatch import _disable_current_modes
 
 _LAUNCH = re.compile(r"^\s+(?:triton_\w+\.run\(|extern_kernels\.\w+\(|(?:\w+ = )?torch\.ops\.\w+\.\w+\.\w+\()", re.MULTILINE)
 _INTERFACE = "torch._dynamo.device_interface.CudaInterface"
@@ -53,6 +54,7 @@ class _Refusals(logging.Handler):
 @contextmanager
 def written_code(mode: Any) -> Iterator[Code]:
     """Counts what torch.compile writes inside. To be entered within `no_card`."""
+    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx
     from torch._inductor.runtime.hints import DeviceProperties
     from triton.backends.compiler import GPUTarget
@@ -70,7 +72,8 @@ def written_code(mode: Any) -> Iterator[Code]:
     def backend(graph: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         code.graphs += 1
         code.operators += sum(node.op == "call_function" for node in graph.graph.nodes)
-        compile_fx(graph, inputs)
+        with config.patch(joint_graph_constant_folding=False):  # it would compute constants on the card
+            compile_fx(graph, inputs)
 
         def run(*args: Any) -> Any:
             with mode:
@@ -82,7 +85,7 @@ def written_code(mode: Any) -> Iterator[Code]:
         made = real(function, **options | {"backend": backend})
 
         def run(*args: Any) -> Any:
-            with _pop_mode_temporarily():  # the compiler would look into the card's own code
+            with _pop_mode_temporarily(), _disable_current_modes():  # the compiler would look into their code
                 return made(*args)
 
         return run

@@ -116,12 +116,13 @@ def options_of(model: Rehearsed, way: str) -> ModelOptions:
 
 def rehearse(model: Rehearsed, way: str) -> Line | None:
     """Open the model and score pairs; None if this way is not for the model, which says so itself."""
-    if "compiled" in way and not model.compiles:
+    if ("compiled" in way and not model.compiles) or ("fp8" in way and not model.quantizes):
         return None
     line = Line(model.name, way, layers=model.layers)
     with no_card(model.packs) as mode, written_code(mode) as code:
         try:
-            session = open_session(options_of(model, way))
+            with Watch(is_pinned=is_pinned):  # it answers what shapes cannot
+                session = open_session(options_of(model, way))
             look_at(line, session, model)
             if "compiled" in way:
                 run_compiled(line, session, code)
@@ -172,7 +173,7 @@ def run_compiled(line: Line, session: ModelSession, code: Code) -> None:
     if not session.facts.compiled:
         line.faults.append(f"not compiled: {'; '.join(code.refusals)}")
         return
-    with torch._dynamo.config.patch(error_on_recompile=True):
+    with torch._dynamo.config.patch(error_on_recompile=True), Watch(is_pinned=is_pinned):
         session.score(session.prepare(pairs()))
     line.rows, line.operators, line.launches = session.work.rows, code.operators, code.launches
     line.attention = code.attention

@@ -36,7 +36,7 @@ class Rehearsed:
     """A checkpoint and what its CUDA path should be.
 
     `packs` is what a CPU finds of the type. `kernel` is whether its attention is the variable-length kernel, `compiles`
-    whether `--compile` takes it.
+    whether `--compile` takes it, `quantizes` whether `--quantize` does.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Rehearsed:
     packs: bool
     kernel: bool
     compiles: bool
+    quantizes: bool
     lists: bool = False
     options: FamilyOptions = FamilyOptions()
 
@@ -67,7 +68,9 @@ def rehearsed(scratch: Path, names: Sequence[str] | None) -> Iterator[Rehearsed]
         session = open_session(ModelOptions(str(folder), device="cpu", dtype="fp32", family=options))
         packs, lists, layers = session.facts.packed, session.facts.listwise, _layers(folder, session)
         kernel = packs and not lists and name != "gemma2"  # whose attention has a softcap
-        yield Rehearsed(name, folder, layers, packs, kernel, kernel and name not in _LAYERED, lists, options)
+        compiles = kernel and name not in _LAYERED
+        quantizes = name != "gpt2"  # which has no linear layers, but convolutions of width 1
+        yield Rehearsed(name, folder, layers, packs, kernel, compiles, quantizes, lists, options)
         shutil.rmtree(folder)
 
 

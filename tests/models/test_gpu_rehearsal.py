@@ -11,6 +11,8 @@ from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.models.encoders.pooling import pooled
+from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.prompts import profiles
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if not BENCHMARKS.is_dir():
@@ -93,6 +95,18 @@ def test_pooling_never_waits_for_the_device(mode, skip):
     )
     assert not faults
     assert found == [(2, 16)]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen3"])
+def test_a_packed_decoder_never_waits_for_the_device(decoder, name):
+    family = FamilyOptions(profile=profiles.BGE)
+    session = open_session(ModelOptions(str(decoder(name)), device="cpu", dtype="fp32", family=family))
+    prepared = session.prepare(PairTexts(["what is a panda?"] * 3, ["a bear", "hi", "bamboo"], [0] * 3))
+    watch = Watch(device="cpu")
+    with watch:
+        session._scorer.model.score(prepared.rows[0].row)
+    assert session.facts.packed
+    assert not watch.faults
 
 
 def test_a_list_never_waits_for_the_device(tmp_path):

@@ -7,7 +7,7 @@ head only the rows of the answers. A decoder with a classification head is score
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -77,6 +77,12 @@ class _Decoder:
         self._device = device
         self._head = head
         self._trimmed = self.packed and trim_last_layer(backbone)
+        if self.packed:  # some stock classes look for padding on the device, and wait for it, to warn of it
+            cast("Any", backbone).warn_if_padding_and_no_attention_mask = _no_warning
+
+
+def _no_warning(*_: Any) -> None:
+    """A packed row has no padding."""
 
 
 class PackedDecoder(_Decoder):

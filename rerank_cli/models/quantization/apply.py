@@ -11,17 +11,20 @@ from collections.abc import Iterator
 from torch import nn
 
 from rerank_cli.choices import Quantize
+from rerank_cli.errors import UsageError
 from rerank_cli.models.last_layer import TrimmedLayer
 from rerank_cli.models.quantization.fp8 import quantize_fp8
 from rerank_cli.models.quantization.int8 import quantize_int8
 
 
 def quantize(backbone: nn.Module, how: Quantize) -> None:
-    """Replace the linear layers of a loaded backbone in place."""
-    if how is Quantize.FP8:
-        quantize_fp8(block_linears(backbone))
-    elif how is Quantize.INT8:
-        quantize_int8(block_linears(backbone))
+    """Replace the linear layers of a loaded backbone in place. Raises UsageError if it has none that are suitable."""
+    if how is Quantize.NONE:
+        return
+    replaced = (quantize_fp8 if how is Quantize.FP8 else quantize_int8)(block_linears(backbone))
+    if not replaced:
+        what = f"{type(backbone).__name__} has no linear layers that it applies to"
+        raise UsageError(f"--quantize {how.value}: {what}. Fix: --quantize none")
 
 
 def block_linears(backbone: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
