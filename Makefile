@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast coverage check format docs bench bench-peers faults adapters-check recipes-check wheel-check clean
+.PHONY: demo test test-fast coverage check format docs bench bench-peers gpu-rehearsal faults adapters-check recipes-check wheel-check clean
 
 demo: $(RUNS)
 	@mkdir -p demo
@@ -53,6 +53,14 @@ bench-peers: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	test -x build/peers/bin/python || $(PYTHON) -m venv build/peers
 	build/peers/bin/pip install --quiet --disable-pip-version-check $(PEERS)
+
+# The CUDA path without a card: a CUDA build of torch, 6 GB in build/, on Linux. Needs no card, and uses none.
+gpu-rehearsal:
+	test -x build/gpu-rehearsal/bin/python || $(PYTHON) -m venv build/gpu-rehearsal
+	grep -v '^torch==' constraints.txt > build/gpu-rehearsal/constraints.txt
+	build/gpu-rehearsal/bin/pip install --quiet --disable-pip-version-check \
+	  --constraint build/gpu-rehearsal/constraints.txt --editable . torch==2.14.1 pytest
+	OMP_NUM_THREADS=1 build/gpu-rehearsal/bin/python benchmarks/gpu_rehearsal.py
 
 # Kills 200 runs at random moments, in about a quarter of an hour. `make test` runs a few of these kills.
 faults: $(READY)

@@ -1,7 +1,7 @@
 """The code that torch.compile writes for a card that is not there: graphs, operators and launches, counted.
 
-torch's Inductor writes the kernels and the order of their launches for compute capability 9.0. Nothing of it is built or
-run: instead of the written code, the graph runs operator by operator.
+torch's Inductor writes the kernels and the order of their launches for compute capability 9.0. None of it is built or
+run: in place of the written code, the graph runs operator by operator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.fx import GraphModule
 from torch.overrides import _pop_mode_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 
-_LAUNCH = re.compile(r"^\s+(?:triton_\w+\.run\(|extern_kernels\.\w+\(|(?:\w+ = )?torch\.ops\.\w+\.\w+\.\w+\()", re.MULTILINE)
+_LAUNCH = re.compile(r"^\s+(?:triton_\w+\.run|extern_kernels\.\w+|(?:\w+ = )?torch\.ops\.\w+\.\w+\.\w+)\(", re.M)
 _INTERFACE = "torch._dynamo.device_interface.CudaInterface"
 _ATTENTION = re.compile(r"torch\.ops\.rerank\.variable_length\.default\(")
 

@@ -1,4 +1,4 @@
-"""The CUDA path without a card: tiny models of every type are opened and run on `cuda`, with tensors that are only shapes.
+"""The CUDA path without a card: tiny models of every type run on `cuda`, with tensors that are only shapes.
 
 No kernel runs, and nothing is said of scores. Checked are devices, dtypes and shapes of every operator; that no tensor
 stays on the host; that rows go to the device in one copy that is not waited for, and only scores come back; that no
@@ -16,13 +16,13 @@ of the CPU on two sequences of eight tokens in bf16, in place of the launches. I
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import os
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ import transformers
 from compiled_code import Code, written_code
 from no_card import is_pinned, no_card
 from operators import Watch, tensors_of
+from rehearsed_models import Rehearsed, rehearsed
 
 import rerank_cli
 from rerank_cli.choices import Quantize
@@ -45,11 +46,9 @@ from rerank_cli.engine import attention
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.engine.session import ModelSession, open_session
-from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.packed_row import TokenRow
-from rerank_cli.models.prompts import profiles
-from rehearsed_models import Rehearsed, rehearsed
 
+KERNEL_OPTIONS = ("scale", "window_size", "enable_gqa")
 EAGER = ("fp16", "bf16")
 WIDTHS = {"max_length": 96, "batch_tokens": 1024}
 
@@ -98,8 +97,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", default=ways, choices=ways)
     args = parser.parse_args()
     if not torch.backends.cuda.is_built():
-        parser.error(f"torch {torch.__version__} is built without CUDA (expected a CUDA build). Fix: make gpu-rehearsal")
-    print(f"  {'model':<20}{'way':<14}{'rows':<8}{'operators':>10}{'attention':>11}{'waits':>7}{'float8':>8}{'launches':>10}{'host':>10}")
+        parser.error(f"torch {torch.__version__} has no CUDA (expected a CUDA build). Fix: make gpu-rehearsal")
+    counted = f"{'operators':>10}{'attention':>11}{'waits':>7}{'float8':>8}{'launches':>10}{'host':>10}"
+    print(f"  {'model':<20}{'way':<14}{'rows':<8}{counted}")
     return args
 
 
@@ -164,7 +164,7 @@ def run_watched(line: Line, session: ModelSession, mode: Any, model: Rehearsed) 
         line.faults.append(f"{watch.fetched} copies to the host (expected {line.rows}, one a row)")
     expected = model.layers if model.kernel else 0
     if line.attention != expected:
-        line.faults.append(f"the variable-length attention is called {line.attention} times a row (expected {expected})")
+        line.faults.append(f"variable-length attention {line.attention} times a row (expected {expected})")
     if line.float8 and not watch.calls["_scaled_mm"]:
         line.faults.append("no float8 product was called")
 
@@ -180,24 +180,26 @@ def run_compiled(line: Line, session: ModelSession, code: Code) -> None:
     if code.graphs != 1:
         line.faults.append(f"{code.graphs} graphs (expected 1)")
     if code.attention != line.layers:
-        line.faults.append(f"the variable-length attention is called {code.attention} times (expected {line.layers})")
+        line.faults.append(f"variable-length attention {code.attention} times a row (expected {line.layers})")
 
 
 def pairs(queries: int = 3, passages: int = 20) -> PairTexts:
     random = np.random.default_rng(1)
-    words = "the panda is a bear of china that eats bamboo and sleeps".split()
-    texts = [(f"what is panda {n % queries}", " ".join(random.choice(words, random.integers(1, 70))))
-             for n in range(queries * passages)]  # fmt: skip
-    first, second = zip(*texts, strict=True)
-    return PairTexts(first, second, [n % queries for n in range(len(texts))])
+    words = ["panda", "bear", "china", "eats", "bamboo", "sleeps"]
+    asked = [f"what is panda {number % queries}" for number in range(queries * passages)]
+    found = [" ".join(random.choice(words, random.integers(1, 70))) for _ in asked]
+    return PairTexts(asked, found, [number % queries for number in range(len(asked))])
 
 
 def host_time(model: Rehearsed, turns: int = 15) -> float:
     """Milliseconds of one thread for a row of two short sequences, through the operators of the CUDA path."""
     torch.set_num_threads(1)
 
-    def nothing(query: torch.Tensor, *_: Any, scale: Any = None, window_size: Any = None, enable_gqa: bool = False) -> Any:
+    def nothing(query: torch.Tensor, *_: Any, **_options: Any) -> torch.Tensor:
         return torch.empty_like(query)
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in KERNEL_OPTIONS]
+    nothing.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
 
     with (
         patch("rerank_cli.models.inputs.has_kernel", lambda _: True),
@@ -232,8 +234,11 @@ def shown(line: Line) -> str:
 
 def report(lines: list[Line]) -> None:
     bad = sum(bool(line.faults) for line in lines)
-    print(f"\n{len(lines)} ways, {bad} with faults; rows of at most {WIDTHS['batch_tokens']} tokens, models of few layers")
-    print("operators: those that start a kernel, a row; launches: kernels of the compiled code, a row\n")
+    print(f"\n{len(lines)} ways, {bad} with faults; rows of at most {WIDTHS['batch_tokens']} tokens. A row has so many")
+    print(
+        "operators (that start a kernel; if compiled, all of the graph), calls of the variable-length attention, waits"
+    )
+    print("by stock code of padded models, float8 layers, launches by compiled code, and milliseconds of the host\n")
     found = {
         "benchmark": "gpu_rehearsal", "date": f"{datetime.now(UTC):%Y-%m-%d}", "device": "none, shapes only",
         "lines": [asdict(line) for line in lines], "failed": bad,

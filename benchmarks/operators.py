@@ -24,6 +24,7 @@ WAITS = {
 }  # fmt: skip
 # They allocate or describe, and start no kernel.
 NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_pin_memory", "device"}
+NO_WORK = {"detach", "alias", "lift_fresh"}
 ATTENTION = "variable_length"
 
 
@@ -88,7 +89,7 @@ class Watch(TorchDispatchMode):
         on_device = any(tensor.device.type == self._device for tensor in outputs)
         if on_device and "cpu" in on and self._device != "cpu" and name not in {"_to_copy", "copy_"}:
             self._fault(f"{name} takes a tensor of the host")
-        if not on_device and any(tensor.dim() for tensor in outputs) and name not in NO_KERNEL | {"detach", "alias", "lift_fresh"}:
+        if not on_device and any(tensor.dim() for tensor in outputs) and name not in NO_KERNEL | NO_WORK:
             self._fault(f"{name} computes on the host")
         if on_device and name not in NO_KERNEL and not _is_view(func):
             self.kernels += 1
@@ -128,15 +129,14 @@ def _waits_for_shape(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def _is_view(func: Any) -> bool:
     """Whether the operator returns its argument under another shape, by its schema."""
     returns = [found.alias_info for found in func._schema.returns]
-    return bool(returns) and all(alias is not None and not alias.is_write for alias in returns) or (
-        name_of(func) in {"_reshape_alias", "_unsafe_view", "lift_fresh"}
-    )
+    viewed = bool(returns) and all(alias is not None and not alias.is_write for alias in returns)
+    return viewed or name_of(func) in {"_reshape_alias", "_unsafe_view", "lift_fresh"}
 
 
 def tensors_of(thing: object, seen: set[int] | None = None) -> Iterator[tuple[str, Tensor]]:
     """Every tensor that an object holds, in attributes, modules and containers, with the path to it."""
     seen = set() if seen is None else seen
-    if id(thing) in seen or isinstance(thing, (str, bytes, int, float, type)) or callable(getattr(thing, "cache_info", 0)):
+    if id(thing) in seen or isinstance(thing, (str, bytes, int, float, type)) or hasattr(thing, "cache_info"):
         return
     seen.add(id(thing))
     if isinstance(thing, Tensor):

@@ -6,9 +6,9 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers as tf
@@ -22,12 +22,14 @@ from rerank_cli.models.prompts import profiles
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "models")]
 
-import tiny
-from jina import make_jina
-from test_modular import write
-from test_seq2seq import KINDS, written
+import tiny  # noqa: E402
+from jina import make_jina  # noqa: E402
+from test_modular import write  # noqa: E402
+from test_seq2seq import KINDS, written  # noqa: E402
 
 _WIDER = {48: 64, 96: 128}
+# As deep as published ones: bge-reranker-v2-m3 and Qwen3-Reranker-0.6B.
+_DEEP = {"xlm-roberta-24": ("xlm-roberta", 24), "qwen3-28": ("qwen3", 28)}
 _LAYERED = {"layerwise": "minicpm-layerwise", "lightweight": "gemma2-lightweight"}
 
 
@@ -47,7 +49,7 @@ class Rehearsed:
     compiles: bool
     quantizes: bool
     lists: bool = False
-    options: FamilyOptions = FamilyOptions()
+    options: FamilyOptions = field(default_factory=FamilyOptions)
 
 
 def rehearsed(scratch: Path, names: Sequence[str] | None) -> Iterator[Rehearsed]:
@@ -59,14 +61,14 @@ def rehearsed(scratch: Path, names: Sequence[str] | None) -> Iterator[Rehearsed]
         folder, options = scratch / name, FamilyOptions()
         torch.manual_seed(1)
         writers[name](folder)
-        if name in tiny.decoders():
+        if _DEEP.get(name, (name,))[0] in tiny.decoders():
             options = FamilyOptions(profile=profiles.BGE)
         if name == "layerwise":
             options = FamilyOptions(cutoff_layers=(4, 6))
         if name == "lightweight":
             options = FamilyOptions(cutoff_layers=(6,), compress_layers=(2,), compress_ratio=2)
         session = open_session(ModelOptions(str(folder), device="cpu", dtype="fp32", family=options))
-        packs, lists, layers = session.facts.packed, session.facts.listwise, _layers(folder, session)
+        packs, lists, layers = session.facts.packed, session.facts.listwise, _layers(folder)
         kernel = packs and not lists and name != "gemma2"  # whose attention has a softcap
         compiles = kernel and name not in _LAYERED
         quantizes = name != "gpt2"  # which has no linear layers, but convolutions of width 1
@@ -74,21 +76,29 @@ def rehearsed(scratch: Path, names: Sequence[str] | None) -> Iterator[Rehearsed]
         shutil.rmtree(folder)
 
 
-def _layers(folder: Path, session: Any) -> int:
-    config = json.loads((folder / "config.json").read_text())
-    return int(next(config[name] for name in ("num_hidden_layers", "n_layers", "n_layer", "num_layers") if name in config))
+def _layers(folder: Path) -> int:
+    config, names = json.loads((folder / "config.json").read_text()), ("num_hidden_layers", "n_layers", "n_layer")
+    return int(next(config[name] for name in (*names, "num_layers") if name in config))
 
 
 def _writers() -> dict[str, Callable[[Path], object]]:
     """By name: a function that writes the checkpoint into a folder."""
-    tiny.SMALL.update(hidden_size=64, intermediate_size=128)
+    tiny.SMALL.update(hidden_size=64, intermediate_size=128, num_hidden_layers=3)
     encoders = {name: (lambda folder, name=name: _encoder(folder, name)) for name in tiny.configs()}
     decoders = {name: (lambda folder, name=name: _decoder(folder, name)) for name in tiny.decoders()}
     layered = {name: (lambda folder, of=of: _layered(folder, of)) for name, of in _LAYERED.items()}
     others: dict[str, Callable[[Path], object]] = {"modular": _modular, "listwise": _listwise}
-    for kind, published in KINDS.items():
-        others[kind] = lambda folder, kind=kind, name=published: written(folder, kind)
-    return encoders | decoders | layered | others
+    for kind in KINDS:
+        others[kind] = lambda folder, kind=kind: written(folder, kind)
+    deep = {"xlm-roberta-24": lambda folder: _deep(folder, "xlm-roberta-24", _encoder),
+            "qwen3-28": lambda folder: _deep(folder, "qwen3-28", _decoder)}  # fmt: skip
+    return encoders | decoders | layered | others | deep
+
+
+def _deep(folder: Path, name: str, write_shallow: Callable[[Path, str], None]) -> None:
+    of, layers = _DEEP[name]
+    with patch.dict(tiny.SMALL, num_hidden_layers=layers):
+        write_shallow(folder, of)
 
 
 def _listwise(folder: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers as tf
 from test_packed_rows import pairs
 
 from rerank_cli.choices import Quantize
@@ -15,7 +16,7 @@ from rerank_cli.engine.session import open_session
 from rerank_cli.errors import UsageError
 from rerank_cli.models.encoders.cpu_blocks import InPlaceIntegerLayer
 from rerank_cli.models.quantization import int8 as quantize_int8
-from rerank_cli.models.quantization.apply import block_linears
+from rerank_cli.models.quantization.apply import block_linears, quantize
 from rerank_cli.models.quantization.fp8 import FLOAT8, Float8Linear, quantize_fp8, to_float8
 from rerank_cli.models.quantization.int8 import Int8Linear
 from rerank_cli.run.verify import kendall_tau
@@ -252,3 +253,10 @@ def test_integers_are_not_multiplied_by_reference_code():
     used = [line.split(",")[5] for line in done.stdout.splitlines() if ",exec,cpu,matmul," in line]
     assert used
     assert not [kernel for kernel in used if kernel.startswith("ref")]
+
+
+@pytest.mark.parametrize("how", [Quantize.INT8, Quantize.FP8])
+def test_a_model_without_linear_layers_to_quantize_is_refused(decoder, how):
+    backbone = tf.AutoModel.from_pretrained(decoder("gpt2"))
+    with pytest.raises(UsageError, match=f"--quantize {how.value}: GPT2Model has no linear layers that it applies to"):
+        quantize(backbone, how)
