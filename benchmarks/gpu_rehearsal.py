@@ -39,6 +39,7 @@ from compiled_code import Code, written_code
 from no_card import is_pinned, no_card
 from operators import Watch, tensors_of
 from rehearsed_models import Rehearsed, rehearsed
+from torch import Tensor
 
 import rerank_cli
 from rerank_cli.choices import Quantize
@@ -149,17 +150,15 @@ def look_at(line: Line, session: ModelSession, model: Rehearsed) -> None:
 
 def run_watched(line: Line, session: ModelSession, mode: Any, model: Rehearsed) -> None:
     prepared = session.prepare(pairs())
-    watch = Watch(is_pinned=is_pinned, check=attention.flash_attention)
-    with mode, watch:
-        session.score(prepared)
-    line.rows = session.work.rows
+    watch = Watch(is_pinned=is_pinned, check=call_kernel)
+    try:
+        with mode, watch:
+            session.score(prepared)
+    finally:
+        line.rows = session.work.rows
+        note_faults(line, watch, model)
     line.operators = round(watch.kernels / line.rows, 1)
     line.attention = round(watch.calls["variable_length"] / line.rows, 1)
-    for fault, count in watch.faults.items():
-        if model.packs or ", transformers/" not in fault:
-            line.faults.append(f"{count} times: {fault}")
-        else:  # a padded model is stock code
-            line.waits += count / line.rows
     if watch.fetched != line.rows:
         line.faults.append(f"{watch.fetched} copies to the host (expected {line.rows}, one a row)")
     expected = model.layers if model.kernel else 0
@@ -167,6 +166,26 @@ def run_watched(line: Line, session: ModelSession, mode: Any, model: Rehearsed) 
         line.faults.append(f"variable-length attention {line.attention} times a row (expected {expected})")
     if line.float8 and not watch.calls["_scaled_mm"]:
         line.faults.append("no float8 product was called")
+
+
+def note_faults(line: Line, watch: Watch, model: Rehearsed) -> None:
+    for fault, count in watch.faults.items():
+        if model.packs or ", transformers/" not in fault:
+            line.faults.append(f"{count} times: {fault}")
+        else:  # a padded model is stock code
+            line.waits += count / max(1, line.rows)
+
+
+def call_kernel(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, key_offsets: Tensor, *more: Any) -> None:
+    """torch's own operator, as a card would be given it, after what its kernel demands and shapes alone do not."""
+    for name, found in {"offsets": offsets, "offsets of keys": key_offsets}.items():
+        if found.dtype != torch.int32 or found.dim() != 1 or not found.is_contiguous():
+            raise ValueError(f"{name}: {found.dtype} {tuple(found.shape)} (expected contiguous int32 of one dimension)")
+    if len(offsets) != len(key_offsets):
+        raise ValueError(f"offsets of {len(offsets) - 1} sequences and of {len(key_offsets) - 1} for their keys")
+    if len({states.dtype for states in (q, k, v)}) > 1 or q.dtype not in (torch.float16, torch.bfloat16):
+        raise ValueError(f"attention in {q.dtype}, {k.dtype} and {v.dtype} (expected one half precision)")
+    attention.flash_attention(q, k, v, offsets, key_offsets, *more)
 
 
 def run_compiled(line: Line, session: ModelSession, code: Code) -> None:
