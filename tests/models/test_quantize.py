@@ -64,7 +64,7 @@ def test_a_float8_linear_multiplies_what_its_float8_numbers_stand_for(linear):
     states = torch.randn(1, 37, 64, dtype=torch.bfloat16) * torch.logspace(-3, 3, 37)[:, None].bfloat16()
     small, scale = to_float8(states[0])
     quantized = Float8Linear(linear)
-    weight = quantized.weight.float() * quantized.weight_scale.T
+    weight = quantized.weight.view(FLOAT8).float() * quantized.weight_scale.T
     expected = (small.float() * scale) @ weight.T + linear.bias.float()
     found = quantized(states)
     assert found.shape == (1, 37, 48)
@@ -260,3 +260,12 @@ def test_a_model_without_linear_layers_to_quantize_is_refused(decoder, how):
     backbone = tf.AutoModel.from_pretrained(decoder("gpt2"))
     with pytest.raises(UsageError, match=f"--quantize {how.value}: GPT2Model has no linear layers that it applies to"):
         quantize(backbone, how)
+
+
+def test_stock_code_that_asks_for_the_dtype_of_a_weight_keeps_its_states():
+    config = tf.T5Config(d_model=64, d_ff=128, feed_forward_proj="gated-gelu")
+    block = tf.models.t5.modeling_t5.T5DenseGatedActDense(config).bfloat16().eval()
+    states = torch.randn(1, 5, 64, dtype=torch.bfloat16)
+    exact = block(states)
+    block.wo = Float8Linear(block.wo)
+    torch.testing.assert_close(block(states), exact, atol=0.1 * exact.detach().abs().max().item(), rtol=0)

@@ -41,12 +41,13 @@ class Float8Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight, scale = to_float8(linear.weight.detach().float())
-        self.register_buffer("weight", weight)
+        # As bytes: stock T5 casts its states to the dtype of a weight, unless that is int8.
+        self.register_buffer("weight", weight.view(torch.int8))
         self.register_buffer("weight_scale", _with_room(scale).T)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().to(torch.bfloat16))
 
     def forward(self, states: Tensor) -> Tensor:
-        found = _product(states.reshape(-1, self.in_features), self.weight, self.weight_scale, self.bias)
+        found = _product(states.reshape(-1, self.in_features), self.weight.view(FLOAT8), self.weight_scale, self.bias)
         return found.view(*states.shape[:-1], self.out_features)
 
 
