@@ -18,7 +18,7 @@ from rerank_cli.models.families import CrossEncoder
 log = logging.getLogger(__name__)
 
 FEWEST, MOST = 16_384, 131_072
-_BUSY = 20e12  # floating-point operations per row: about 25 ms on a large GPU, ten times the kernel launch time
+_BUSY = 20e12  # floating-point operations per row: about 25 ms on a large GPU, where the host takes 12 for XLM-R-large
 _SHARE = 0.5  # of the free memory
 
 
