@@ -134,7 +134,7 @@ def test_a_profile_of_ones_own_asks_in_its_own_words(given, asked_otherwise, tmp
     [
         ("a.toml", 'qery = "{query}"', "unknown setting 'qery' (expected name, prefix, query"),
         ("a.toml", None, "No such file or directory"),
-        ("nobody", None, "no such profile (expected a TOML or JSON file, or bge, monot5, mt5,"),
+        ("nobody", None, "no such profile (expected a TOML or JSON file, or bge, ctxl, monot5, mt5,"),
     ],
 )
 def test_a_profile_that_cannot_be_used_is_exit_2_and_told_why(given, tmp_path, name, content, part):

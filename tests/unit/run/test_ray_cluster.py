@@ -39,7 +39,9 @@ SETTINGS = {
 def cluster():
     """A head without CPUs, which is the node of the jobs; every node of a test is removed after it."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp", prefix="ray") as folder:
-        for name, value in SETTINGS.items():
+        # Ray notes the cluster's address in its usual folder, whatever `temp_dir`, and fails where Ray has never run.
+        (Path(folder) / "ray").mkdir()
+        for name, value in (SETTINGS | {"RAY_TMPDIR": folder}).items():
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 
