@@ -242,7 +242,7 @@ def test_a_torch_without_integer_products_is_told_of_in_one_line(monkeypatch):
 
 
 def test_integers_are_not_multiplied_by_reference_code():
-    """With VNNI oneDNN has only reference code for signed states: a thousand times as slow, and right."""
+    """With VNNI and without AMX oneDNN took reference code for signed states: right, but very slow."""
     program = (
         "import torch; from rerank_cli.models.quantization.int8 import Int8Linear;"
         "Int8Linear(torch.nn.Linear(64, 48))(torch.ones(300, 64))"
