@@ -3,9 +3,9 @@
 oneDNN multiplies integers several times as fast as fp32 if the processor has instructions for it (AMX, VNNI). The scale
 of a token depends on that token only, so a pair's score does not depend on the other pairs of its row. VNNI multiplies
 unsigned by signed integers, so states are stored with 128 added: for signed ones oneDNN took its reference code on a
-processor without AMX, hundreds of times as slow. Processors without VNNI add two products in 16 bits, which overflow unless weights have
-at most 7 bits: there they are limited to ±63. Source of the scheme: Dettmers et al., "LLM.int8()" (2022), section 2.1,
-vector-wise quantization; of the ranges: oneDNN's guide to int8 inference.
+processor without AMX, hundreds of times as slow. Processors without VNNI add two products in 16 bits, which overflow
+unless weights have at most 7 bits: there they are limited to ±63. Source of the scheme: Dettmers et al., "LLM.int8()"
+(2022), section 2.1, vector-wise quantization; of the ranges: oneDNN's guide to int8 inference.
 """
 
 from __future__ import annotations
