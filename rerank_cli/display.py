@@ -25,6 +25,12 @@ def shown(text: str, limit: int = 80) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in cut)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 pair`, `2,000 pairs`; `1 query`, `2 queries`."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def kind(value: Any) -> str:
     """The JSON name of a value's type, with an article."""
     if value is None:

@@ -13,7 +13,7 @@ from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag, moved
 from rerank_cli.cli.flags.judged import judgements
 from rerank_cli.cli.terminal.streams import say
-from rerank_cli.display import without_secrets
+from rerank_cli.display import counted, without_secrets
 from rerank_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def evaluate(
         tuning = tuned(asked, normalize or Normalize.MINMAX, folds, say)
         fields, text = tuning.as_json(), _tuning(tuning)
         if save:
-            say(f"{output}: {save(tuning):,} queries, mixed with weight {tuning.best:g}")
+            say(f"{output}: {counted(save(tuning), 'query')}, mixed with weight {tuning.best:g}")
             fields["output"] = output
     else:
         found = worked_out(asked, say)

@@ -7,6 +7,7 @@ import typer
 from rerank_cli.cli.flags import common, declare
 from rerank_cli.cli.flags.declare import flag
 from rerank_cli.cli.terminal.streams import claim_stdout, say, write
+from rerank_cli.display import counted
 from rerank_cli.errors import UsageError
 
 
@@ -53,7 +54,7 @@ def report(
     found = findings(options)
     if page:
         size = write_page(page, found)
-        say(f"{page}: {size / 1e6:.2f} MB, {found.queries:,} queries")
+        say(f"{page}: {size / 1e6:.2f} MB, {counted(found.queries, 'query')}")
     if stdout:
         from rerank_cli.reports.terminal import text_of
 

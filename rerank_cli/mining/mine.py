@@ -14,7 +14,7 @@ from itertools import islice
 from typing import BinaryIO
 
 from rerank_cli.choices import TrainFormat
-from rerank_cli.display import shown
+from rerank_cli.display import counted, shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.formats.corpus.texts import DocumentTexts, query_texts
@@ -62,12 +62,13 @@ class MiningCounts:
     probabilities: bool = False
 
     def line(self) -> str:
-        done = f"{self.used:,} of {self.queries:,} queries, {self.positives:,} positives, {self.negatives:,} negatives"
+        found = f"{counted(self.positives, 'positive')}, {counted(self.negatives, 'negative')}"
+        done = f"{self.used:,} of {counted(self.queries, 'query')}, {found}"
         parts = [done, *(f"{count:,} {reason}" for reason, count in sorted(self.skipped.items()))]
         if self.short:
             parts.append(f"{self.short:,} with fewer negatives than asked for")
         if self.lost_positives:
-            parts.append(f"{self.lost_positives:,} positives left out because they have no text or no score")
+            parts.append(f"{counted(self.lost_positives, 'positive')} left out for want of a text or of a score")
         return ", ".join(parts)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from rerank_cli.display import shown
+from rerank_cli.display import counted, shown
 from rerank_cli.errors import InputError
 from rerank_cli.evaluation.measures import Measure, measure, parse_measures
 from rerank_cli.formats import InputOptions, open_source
@@ -138,10 +138,11 @@ def _notes(found: Findings, options: ReportOptions) -> list[str]:
         judged, missing = quality.judged_queries, quality.judged_queries - quality.found
         notes.append(f"{missing:,} of {judged:,} judged queries are not in the output; means leave them out.")
     if quality and quality.found < found.queries:
-        notes.append(f"{found.queries - quality.found:,} queries have no judgements; means leave them out.")
+        notes.append(f"Means leave out {counted(found.queries - quality.found, 'query')} without judgements.")
     if quality and quality.compared < quality.found:
         why = "their first-stage order is unknown" if options.inputs else "the output does not have all candidates"
-        notes.append(f"nDCG before is unknown for {quality.found - quality.compared:,} queries: {why} (--input FILE).")
+        unknown = counted(quality.found - quality.compared, "query")
+        notes.append(f"nDCG before is unknown for {unknown}: {why} (--input FILE).")
     if not found.ranks.total:
         notes.append("First-stage ranks are unknown: the output has no index and no first-stage scores (--input FILE).")
     if found.rejected:

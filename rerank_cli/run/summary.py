@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import orjson
 
 from rerank_cli import __version__
-from rerank_cli.display import without_secrets
+from rerank_cli.display import counted, without_secrets
 from rerank_cli.engine.contract import ModelFacts, Work
 from rerank_cli.evaluation.evaluate import Evaluation
-from rerank_cli.run.figures.statistics import RunStatistics, counted
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.scoring.cache import CacheUse
 from rerank_cli.run.scoring.cascade_quality import CascadeUse
 from rerank_cli.run.verify import Verdict

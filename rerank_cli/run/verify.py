@@ -8,11 +8,11 @@ from itertools import accumulate
 
 import numpy as np
 
+from rerank_cli.display import counted
 from rerank_cli.engine.contract import Model
 from rerank_cli.engine.results import Logits, deepest
 from rerank_cli.errors import ModelError
 from rerank_cli.records import Request
-from rerank_cli.run.figures.statistics import counted
 from rerank_cli.run.stages import Scored, pair_texts
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5, "int8": 1.0, "fp8": 2.0}

@@ -21,7 +21,7 @@ from typing import BinaryIO, cast
 
 import orjson
 
-from rerank_cli.display import shown
+from rerank_cli.display import counted, shown
 from rerank_cli.errors import BadRecord, InputError, RefusedError
 from rerank_cli.formats.corpus.joining import Side
 from rerank_cli.formats.options import Bm25, ById, InputOptions
@@ -82,7 +82,8 @@ def make_run(
     if stage.temporary:
         atexit.register(Path(path).unlink, missing_ok=True)
     where = "" if stage.temporary else f": {shown(path, 300)}"
-    notify(f"BM25 over {documents:,} documents for {count:,} queries in {time.monotonic() - begun:,.0f} s{where}")
+    what = f"{counted(documents, 'document')} for {counted(count, 'query')}"
+    notify(f"BM25 over {what} in {time.monotonic() - begun:,.0f} s{where}")
 
 
 def _retrieve(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
-from rerank_cli.display import shown
+from rerank_cli.display import counted, shown
 from rerank_cli.errors import BadRecord, InputError
 from rerank_cli.formats.corpus.documents import DocumentSource, Found
 from rerank_cli.formats.reading.grouping import Grouping
@@ -76,7 +76,8 @@ class RunRecords:
 
     def describe(self, kind: str, how: str) -> str:
         queries, documents = (side.documents.count for side in (self._queries, self._corpus))
-        return f"{kind or 'an empty run'}{how}, {queries:,} queries and {documents:,} documents by id"
+        texts = f"{counted(queries, 'query')} and {counted(documents, 'document')} by id"
+        return f"{kind or 'an empty run'}{how}, {texts}"
 
     def look(self, rows: Iterator[Row | Rejection]) -> Iterator[Row | Rejection]:
         """Reads the first row, which opens the first file. A run without any row is an empty input."""

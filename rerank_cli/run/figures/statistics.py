@@ -154,8 +154,3 @@ class RunStatistics:
     def scoring(self) -> float:
         """Seconds since the model was loaded."""
         return 0.0 if self.scoring_since is None else time.monotonic() - self.scoring_since
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 pair`, `2,000 pairs`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rerank_cli.display import counted
 from rerank_cli.engine.contract import ModelFacts
-from rerank_cli.run.figures.statistics import RunStatistics, counted
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.folders.inputs import Item
 from rerank_cli.run.folders.state import Failure, Record
 from rerank_cli.run.summary import versions

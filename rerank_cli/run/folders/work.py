@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rerank_cli.display import counted
 from rerank_cli.errors import HeldError, InputError, RefusedError, RerankError
 from rerank_cli.run.figures.progress import snapshot
-from rerank_cli.run.figures.statistics import RunStatistics, counted
+from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.folders.begin import begin, folder_settings
 from rerank_cli.run.folders.checks import run_config
 from rerank_cli.run.folders.done import Finished

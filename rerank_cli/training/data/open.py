@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from rerank_cli.display import shown
+from rerank_cli.display import counted, shown
 from rerank_cli.errors import InputError
 from rerank_cli.formats import ErrorsFile, InputOptions
 from rerank_cli.formats.corpus.files import corpus_files
@@ -99,9 +99,8 @@ def open_data(
                 others = dict.fromkeys((*store.files, options.qrels))
                 digests |= {path: thread.submit(_digest, path) for path in others if path not in digests}
                 if store.unjudged:
-                    remarks.append(
-                        f"{store.unjudged:,} queries of the run are left out: no document is judged relevant"
-                    )
+                    queries = counted(store.unjudged, "query")
+                    remarks.append(f"{queries} of the run left out: no document is judged relevant")
             else:
                 store = FileGroups(given, _fields(options), rules, folder, reject)
             stack.callback(store.close)

@@ -36,14 +36,14 @@ def test_means_are_those_of_ir_measures_on_the_same_files(found):
 def test_queries_that_means_leave_out_are_told(found):
     notes = " ".join(found(ANSWERS, qrels=QRELS).notes)
     assert "1 of 4 judged queries are not in the output" in notes
-    assert "1 queries have no judgements" in notes
+    assert "Means leave out 1 query without judgements" in notes
 
 
 def test_before_is_not_known_of_an_output_that_was_cut_unless_the_input_is_there(found):
     cut = [answer("a", [2, 0])]
     unknown = found(cut, qrels="a 0 d2 1\n")
     assert (unknown.quality.mean_before(NDCG), unknown.quality.mean_after(NDCG)) == (None, 1.0)
-    assert "nDCG before is unknown for 1 queries" in " ".join(unknown.notes)
+    assert "nDCG before is unknown for 1 query:" in " ".join(unknown.notes)
     assert found(cut, [request("a")], qrels="a 0 d2 1\n").quality.mean_before(NDCG) == 0.5
 
 

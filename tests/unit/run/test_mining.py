@@ -138,9 +138,9 @@ def test_training_objects_of_flagembedding(files):
     rows, counts = written(files, "whole")
     assert rows == [{"query": "query 1", "pos": ["T text 0"], "neg": ["T text 1", "T text 2"]}]
     assert counts.line() == (
-        "1 of 3 queries, 1 positives, 2 negatives, 1 whose positives have no text (--corpus FILE), "
+        "1 of 3 queries, 1 positive, 2 negatives, 1 whose positives have no text (--corpus FILE), "
         "1 without a judged positive, 1 with fewer negatives than asked for, "
-        "2 positives left out because they have no text or no score"
+        "2 positives left out for want of a text or of a score"
     )
 
 

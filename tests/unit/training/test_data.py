@@ -317,7 +317,7 @@ def _by_id(folder: Path, bad=None, min_relevance=1, **rules):
 
 def test_a_run_with_judgements_needs_no_file_in_between(beir):
     data = _by_id(beir)
-    assert data.remarks == ["1 queries of the run are left out: no document is judged relevant"]
+    assert data.remarks == ["1 query of the run left out: no document is judged relevant"]
     assert {Path(path).name for path in data.groups.files} == {"run.trec", "queries.jsonl", "corpus.jsonl", "qrels.tsv"}
     for batch in batches(data):
         for group in batch:
@@ -334,7 +334,7 @@ def test_a_run_with_judgements_needs_no_file_in_between(beir):
 
 def test_a_run_without_a_judged_query_is_no_empty_file(beir):
     (beir / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nother\td1\t1\n")
-    with pytest.raises(InputError, match=r"to train on \(got 6 queries of the run are left out: no document is"):
+    with pytest.raises(InputError, match=r"to train on \(got 6 queries of the run left out: no document is"):
         _by_id(beir)
 
 
