@@ -451,6 +451,8 @@ def test_two_processes_compute_the_same_losses_as_one(groups, tmp_path):
     assert (tmp_path / "two.log").read_bytes() == (tmp_path / "two" / "training_log.jsonl").read_bytes()
     for name in ("step", "pairs", "tokens", "lr"):
         assert [line[name] for line in two] == [line[name] for line in one]
+    dry = two_processes("-m", "--", "rerank_cli", *flags, "-o", tmp_path / "dry", "--dry-run")
+    assert dry.stdout.decode().count(" groups, 5 steps, ") == 1
 
 
 @pytest.mark.skipif("RERANK_KILLS" not in os.environ, reason="RERANK_KILLS=20 kills a run so often")

@@ -102,7 +102,8 @@ class Job:
         if config.dry_run:
             from rerank_cli.training.run.estimate import estimate
 
-            self.summary.estimate = estimate(learner, data.groups, held_out, self.steps)
+            found = estimate(learner, data.groups, held_out, self.steps)  # by all, whose gradients are one
+            self.summary.estimate = found if self.processes.leads else None
             return
         if saved:
             self._load(learner, saved)
