@@ -10,12 +10,16 @@ matter are started afresh.
 """
 
 import gc
+import importlib
 import json
 import os
+import pkgutil
+import runpy
 import select
 import signal
 import socket
 import sys
+import tempfile
 
 _LIMIT = 1 << 20
 
@@ -25,10 +29,18 @@ def run(path, args):
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         folder = os.getcwd()  # noqa: PTH109, importing pathlib takes longer than everything else here
+        pid_to = os.environ.pop("RERANK_TESTS_PID_TO", None)
         order = {"args": ["rerank", *args], "env": dict(os.environ), "cwd": folder}
         socket.send_fds(connection, [json.dumps(order).encode()], [0, 1, 2])
         connection.shutdown(socket.SHUT_WR)
-        return int(connection.makefile().read())
+        answers = connection.makefile()
+        pid = answers.readline()
+        if pid_to:
+            os.write(int(pid_to), pid.encode())
+            os.close(int(pid_to))
+        for descriptor in (0, 1, 2):  # a pipe must end with the command
+            os.close(descriptor)
+        return int(answers.readline())
 
 
 def serve(listener):
@@ -47,7 +59,10 @@ def serve(listener):
     while more := connection.recv(_LIMIT):
         message += more
     if child := os.fork():
-        connection.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.sendall(f"{child}\n".encode())
+        connection.sendall(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
         os._exit(0)
     connection.close()
     for number, descriptor in enumerate(descriptors):
@@ -57,6 +72,11 @@ def serve(listener):
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
+    tempfile.tempdir = None  # of the server's environment
+    if folder := order["env"].get("PYTHONPATH"):
+        sys.path.insert(0, folder)
+        if os.path.exists(f"{folder}/sitecustomize.py"):  # noqa: PTH110
+            runpy.run_path(f"{folder}/sitecustomize.py")
     sys.argv = order["args"]
 
 
@@ -65,15 +85,20 @@ def import_all():
     from rerank_cli.cli.terminal.streams import prepare_environment
 
     prepare_environment()
-    import ir_measures  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
+    import pandas  # noqa: F401 - pyarrow does when it writes
+    import peft.tuners.lora  # noqa: F401
     import scipy.stats  # noqa: F401
     import transformers.models.auto.modeling_auto
     import transformers.models.bert.modeling_bert  # noqa: F401
+    import typer._adapters  # noqa: F401
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-    import rerank_cli.cli.main
-    import rerank_cli.engine.session  # noqa: F401
+    import rerank_cli
 
+    for module in pkgutil.walk_packages(rerank_cli.__path__, "rerank_cli."):
+        if not module.name.startswith(("rerank_cli.api.", "rerank_cli.__main__")):  # adapters to libraries
+            importlib.import_module(module.name)
+    get_checkpoint_conversion_mapping("bert")  # compiles the patterns of all types
     gc.freeze()  # a collection in a child would copy every page
 
 
@@ -81,7 +106,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "run":
         code = run(sys.argv[2], sys.argv[3:])
         if code < 0:
-            signal.signal(-code, signal.SIG_DFL)
+            if -code != signal.SIGKILL:
+                signal.signal(-code, signal.SIG_DFL)
             os.kill(os.getpid(), -code)
         sys.exit(code)
     with socket.socket(socket.AF_UNIX) as waiting:

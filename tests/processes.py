@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 RERANK = str(Path(sys.executable).with_name("rerank"))
 TINY = str(Path(__file__).parent / "models" / "parity" / "bert")
+PID_TO = "RERANK_TESTS_PID_TO"  # to the fork server's client: the file descriptor that gets the command's process id
 TIMEOUT = 180  # seconds; a busy machine is no failure
 
 
@@ -53,3 +55,19 @@ def forked_command():
     with server.stdout:
         assert server.stdout.readline() == b"ready\n"
     return sys.executable, "-S", script, "run", path
+
+
+class Forked(subprocess.Popen):
+    """A command at work that the fork server runs: `command_pid` is its process, which the signals go to."""
+
+    def __init__(self, args, *, env, **settings):
+        told, tells = os.pipe()
+        with open(told) as answer:
+            super().__init__([*forked_command(), *args], env={**env, PID_TO: str(tells)}, pass_fds=[tells], **settings)
+            os.close(tells)
+            said = answer.readline()
+        self.command_pid = int(said) if said else self.pid  # a plain command, outside Linux
+
+    def send_signal(self, sig):
+        with suppress(ProcessLookupError):
+            os.kill(self.command_pid, sig)

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from processes import RERANK, TIMEOUT, TINY, environment, foreground, forked_command
+from processes import RERANK, TIMEOUT, TINY, Forked, environment, foreground, forked_command
 
 PANDA = "The giant panda is a bear that lives in China and eats bamboo."
 
@@ -49,9 +49,14 @@ def _line(record):
     return (record if isinstance(record, bytes) else record.encode()) + b"\n"
 
 
-def rerank(*args, stdin=b"", env=None, cwd=None, stdout=subprocess.PIPE, afresh=False):
+# Variables that are read when they are needed; others may have been read when the fork server imported.
+_LATE = ("RERANK_", "TMPDIR", "XDG_STATE_HOME", "SLURM_", "JOB_")
+
+
+def rerank(*args, stdin=b"", env=None, cwd=None, stdout=subprocess.PIPE, afresh=None):
     """Run to the end with `stdin` piped in: by the fork server where that changes nothing, else in a new process."""
-    afresh = afresh or any(not name.startswith("RERANK_") for name in env or ())
+    if afresh is None:
+        afresh = any(not name.startswith(_LATE) for name in env or ())
     ended = subprocess.run(
         [*([RERANK] if afresh else forked_command()), *map(str, args)],
         input=stdin,
@@ -71,16 +76,17 @@ def run_tiny(*args, **settings):
 
 
 @contextmanager
-def started(*args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=None):
-    """A process in the middle of its work, with the signals of a foreground job; killed when the block is left."""
-    process = subprocess.Popen(
-        [RERANK, *map(str, args)],
-        stdin=stdin,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        env=environment(env),
-        preexec_fn=foreground,
-    )
+def started(*args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=None, afresh=False):
+    """A process in the middle of its work, with the signals of a foreground job; killed when the block is left.
+
+    The fork server runs it, unless its start matters: then it is one of its own, `afresh`.
+    """
+    words = list(map(str, args))
+    settings = {"stdin": stdin, "stdout": stdout, "stderr": subprocess.PIPE, "env": environment(env)}
+    if afresh:
+        process = subprocess.Popen([RERANK, *words], preexec_fn=foreground, **settings)
+    else:
+        process = Forked(words, **settings)
     try:
         yield process
     finally:

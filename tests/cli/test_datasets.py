@@ -30,7 +30,7 @@ def sets(tmp_path):
     }  # fmt: skip
 
     def run(*args, **settings):
-        return rerank(*args, env=env, cwd=tmp_path, **settings)
+        return rerank(*args, env=env, cwd=tmp_path, afresh=False, **settings)
 
     run.env = env
     return run

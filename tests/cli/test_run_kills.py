@@ -11,10 +11,10 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     rng = random.Random(3)
-    words = "the giant panda is a bear that lives in china " * 20
+    words = "the giant panda is a bear that lives in china " * 6
     records = (
         {"id": i, "query": f"panda {i}", "documents": [f"{i} {j} {words}" for j in range(rng.randint(1, 20))]}
-        for i in range(300)
+        for i in range(150)
     )
     return write_lines(tmp_path_factory.mktemp("kills") / "in.jsonl", records)
 
@@ -30,7 +30,7 @@ def whole(given, tmp_path_factory):
 def test_a_killed_run_loses_and_doubles_nothing(given, whole, tmp_path):
     output, checkpoint = tmp_path / "out.jsonl", tmp_path / "out.jsonl.checkpoint"
     command = ["run", given, "-m", TINY, "-q", "--chunk-pairs", "40", "--commit-interval", "0", "-o", output]
-    with started(*command) as process:
+    with started(*command, afresh=True) as process:
         until(lambda: process.poll() is not None or checkpoint.exists())
         process.kill()
         process.wait()
@@ -49,4 +49,4 @@ def test_a_second_run_of_the_same_output_is_refused_while_the_first_is_at_it(lon
         until(lambda: (tmp_path / "out.jsonl.lock").read_text())
         ended = rerank("run", long_file, "-m", TINY, "-q", "-o", output)
         assert ended.code == 6
-        assert f"being written by process {process.pid} on " in ended.err
+        assert f"being written by process {process.command_pid} on " in ended.err

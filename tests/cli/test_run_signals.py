@@ -51,7 +51,8 @@ def test_a_second_interrupt_quits_at_once_though_the_output_takes_no_more(tmp_pa
     documents = [f"{i} {'panda ' * 150}" for i in range(200)]  # one answer is more than a pipe holds
     record = json.dumps({"query": "q", "documents": documents}).encode() + b"\n"
     (tmp_path / "in.jsonl").write_bytes(record * 100)
-    with started("run", tmp_path / "in.jsonl", "-m", TINY, "--progress", "off", "--chunk-pairs", "200") as process:
+    flags = ["--progress", "off", "--chunk-pairs", "200"]
+    with started("run", tmp_path / "in.jsonl", "-m", TINY, *flags, afresh=True) as process:
         assert select.select([process.stdout], [], [], 120)[0]
         process.send_signal(signal.SIGINT)
         stderr_until(process, "again to quit at once")
@@ -71,7 +72,7 @@ def test_an_interrupt_ends_a_run_whose_input_has_fallen_silent():
 
 
 def test_an_interrupt_before_the_first_record_ends_the_run_without_a_word():
-    with started("run", "-m", TINY, stdin=subprocess.PIPE) as process:
+    with started("run", "-m", TINY, stdin=subprocess.PIPE, afresh=True) as process:
         until(lambda: has_claimed_stdout(process))
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=SOON) == -signal.SIGINT

@@ -140,8 +140,8 @@ def test_a_killed_run_of_csv_goes_on_and_writes_the_same_bytes(tmp_path, name):
     with given.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["query_id", "query", "docid", "text"])
-        for query in range(300):
-            passages = ((n, f'{n},\n"{query}" ' + "the giant panda is a bear " * 20) for n in range(rng.randint(1, 20)))
+        for query in range(120):
+            passages = ((n, f'{n},\n"{query}" ' + "the giant panda is a bear " * 12) for n in range(rng.randint(1, 20)))
             writer.writerows((query, f"panda {query}", n, text) for n, text in passages)
     flags = ["-m", TINY, "-q", "--chunk-pairs", "40"] + (["--format", "pairs"] if name == "out.csv" else [])
     whole, output = tmp_path / f"whole-{name}", tmp_path / name

@@ -21,7 +21,7 @@ def test_of_a_run_at_work_and_after_it_was_stopped_and_at_its_end(requests_file,
         until((tmp_path / "out.jsonl.checkpoint").exists)
         running = rerank("status", output)
         assert running.code == 0
-        assert f"running: process {process.pid} on " in running.out.decode()
+        assert f"running: process {process.command_pid} on " in running.out.decode()
         process.terminate()
         process.wait()
     text = rerank("status", output).out.decode()

@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 from kill_jobs import JOBS, make_inputs
 from victims import STAGES, BrokenError, Trial, attempt, drawn, undisturbed
 

@@ -7,10 +7,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from processes import RERANK, TIMEOUT, TINY, environment, foreground, forked_command
+from processes import RERANK, TIMEOUT, TINY, Forked, environment, foreground, forked_command
 
 
-def requests(path, count=120):
+def requests(path, count=80):
     """Requests of one to twenty documents."""
     rng = random.Random(11)
     words = "the giant panda is a bear that lives in china " * 6
@@ -41,10 +41,17 @@ def one_thread(extra=None):
 
 
 @contextmanager
-def begun(words, **settings):
-    """A process at work, with the signals of a foreground job; killed when the block is left."""
+def begun(words, *, afresh=False, **settings):
+    """A process at work, with the signals of a foreground job; killed when the block is left.
+
+    The fork server runs it, unless its start matters (`afresh`) or it has settings of its own.
+    """
+    afresh = afresh or bool(settings)
     settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
-    process = subprocess.Popen(words, env=one_thread(), preexec_fn=foreground, **settings)
+    if afresh:
+        process = subprocess.Popen(words, env=one_thread(), preexec_fn=foreground, **settings)
+    else:
+        process = Forked(words[1:], env=one_thread(), **settings)
     try:
         yield process
     finally:

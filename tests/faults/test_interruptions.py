@@ -18,7 +18,7 @@ STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 @pytest.mark.parametrize("number", STOPPING)
 @pytest.mark.parametrize("after", [0.0, 0.5, 1.0])
 def test_a_signal_while_the_model_is_loaded_ends_the_run_at_once_and_leaves_no_lock(given, tmp_path, number, after):
-    with begun(command(given, tmp_path / "out.jsonl")) as process:
+    with begun(command(given, tmp_path / "out.jsonl"), afresh=True) as process:
         until((tmp_path / "out.jsonl.lock").exists)
         time.sleep(after)
         process.send_signal(number)
@@ -29,7 +29,7 @@ def test_a_signal_while_the_model_is_loaded_ends_the_run_at_once_and_leaves_no_l
 
 
 def test_usr1_at_any_moment_of_the_start_ends_nothing(given, whole, tmp_path):
-    with begun(command(given, tmp_path / "out.jsonl")) as process:
+    with begun(command(given, tmp_path / "out.jsonl"), afresh=True) as process:
         time.sleep(0.2)
         while process.poll() is None:
             process.send_signal(signal.SIGUSR1)

@@ -8,7 +8,6 @@ import os
 import random
 import shlex
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from pathlib import Path
 
 from evidence import Place, after_a_kill, after_the_end, lost_and_doubled
 from kill_jobs import Inputs, Job
+from processes import RERANK, TINY, Forked, environment
 
 from rerank_cli.errors import RefusedError
 
-RERANK = str(Path(sys.executable).with_name("rerank"))
-TINY = str(Path(__file__).parents[1] / "models" / "parity" / "bert")
 PATIENCE = 180  # seconds for one process; a busy machine is no failure
 # Imports and model load; scoring before a first commit; scoring after one; after the last one.
 STAGES = ("starting", "uncommitted", "middle", "publishing")
@@ -68,14 +66,13 @@ class Trial:
 
 
 class Running:
-    """One process of a job."""
+    """One process of a job: one of its own if its start matters, `afresh`, else by the fork server."""
 
-    def __init__(self, command, job, inputs, place, log):
+    def __init__(self, command, job, inputs, place, log, *, afresh):
         self._place, self._log, self._records = place, log, inputs.records
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("RERANK_", "HF_"))}
         with open(inputs.paths[0] if job.piped else os.devnull, "rb") as stdin, open(log, "wb") as stderr:
-            streams = {"stdin": stdin, "stdout": subprocess.DEVNULL, "stderr": stderr}
-            self._process = subprocess.Popen(command, env={**environment, "HF_HUB_OFFLINE": "1"}, **streams)
+            settings = {"stdin": stdin, "stdout": subprocess.DEVNULL, "stderr": stderr, "env": environment()}
+            self._process = subprocess.Popen(command, **settings) if afresh else Forked(command[1:], **settings)
 
     def ended(self, seconds=0.0):
         """Has it ended, or will it within so many seconds?"""
@@ -137,7 +134,7 @@ def undisturbed(job, inputs, folder):
     folder.mkdir(parents=True)
     place, log = Place(folder, job.output, job.errors), folder.with_suffix(".log")
     command = job.command(RERANK, TINY, inputs, folder, interval=0)
-    running = Running(command, job, inputs, place, log)
+    running = Running(command, job, inputs, place, log, afresh=True)
     start = running.until(running.at_work)
     score = running.until(lambda: running.all_committed() or place.final.exists())
     publish = max(running.until(place.final.exists), 0.003)
@@ -166,14 +163,15 @@ def attempt(bench, interval, moments, budget, folder):
     command = job.command(RERANK, TINY, inputs, place.folder, interval)
     processes, kills, findings, committed = [], [], [], 0
 
-    def started():
-        processes.append(Running(command, job, inputs, place, folder / f"{len(processes) + 1}.log"))
+    def started(*, afresh=False):
+        log = folder / f"{len(processes) + 1}.log"
+        processes.append(Running(command, job, inputs, place, log, afresh=afresh))
         return processes[-1]
 
     for number, moment in enumerate(moments):
         if number and not budget.acquire(blocking=False):
             break
-        if not _struck(started(), moment, bench, committed / inputs.records):
+        if not _struck(started(afresh=moment.phase == "start"), moment, bench, committed / inputs.records):
             budget.release()
             break
         saved, findings = after_a_kill(place, bench.whole, committed)
