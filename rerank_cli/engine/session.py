@@ -30,6 +30,7 @@ from rerank_cli.models.encoders.cpu_blocks import work_in_place
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
 from rerank_cli.models.inputs import Frame, Placement
 from rerank_cli.models.quantization.apply import quantize
+from rerank_cli.models.quantization.int8 import remarks as remarks_of_int8
 from rerank_cli.models.reading.choosing import is_guess
 from rerank_cli.models.reading.rules import read_pairs
 from rerank_cli.models.registry import half_precision, identify
@@ -150,7 +151,8 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
         compiled=isinstance(model, CompiledModel),
         scores=scores_of(reading),
         by_files=reading.by_files,
-        remarks=remarks_of(options, reading, limits, model.max_positions),
+        remarks=remarks_of(options, reading, limits, model.max_positions)
+        + (remarks_of_int8() if options.quantize is Quantize.INT8 else ()),
         listwise=reading.lists is not None,
     )
     passage_rule = PassageRule(options.long_documents, options.stride)

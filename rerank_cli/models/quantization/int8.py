@@ -10,6 +10,7 @@ unless weights have at most 7 bits: there they are limited to ±63. Source of th
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,25 +23,41 @@ TOKENS = 256  # at a time, so that the passes over them stay within the caches
 ZERO = 128  # what a state of zero is stored as
 
 
+def has_vnni() -> bool:
+    """Whether the processor has AVX-512 VNNI; torch does not tell of VNNI without AVX-512."""
+    return torch.cpu._is_vnni_supported()
+
+
+def remarks() -> tuple[str, ...]:
+    """A line for people if `--quantize int8` is likely to gain nothing on this processor, which has no VNNI."""
+    if has_vnni() or platform.machine().lower() not in {"x86_64", "amd64"}:
+        return ()
+    measured = "int8 was slower than fp32 on a processor without AVX-512 VNNI, as this one is"
+    return (f"{measured}; rerank bench --dtypes int8 compares them here",)
+
+
 def quantize_int8(linears: Iterable[tuple[nn.Module, str, nn.Linear]]) -> int:
     """Replace the linear layers; returns their number."""
-    most = 127 if torch.cpu._is_vnni_supported() else 63
     found = list(linears)
     for owner, name, linear in found:
-        setattr(owner, name, Int8Linear(linear, most))
+        setattr(owner, name, Int8Linear(linear))
     return len(found)
 
 
 class Int8Linear(nn.Module):
-    """Replaces a linear layer: states [..., K] to [..., N] in their own dtype, fp32 or bf16. Weights are in ±`most`."""
+    """Replaces a linear layer: states [..., K] to [..., N] in their own dtype, fp32 or bf16.
+
+    Weights are in ±`most`, which by default is what this processor multiplies without overflow.
+    """
 
     weight: Tensor
     weight_scale: Tensor
     weight_zero: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, most: int = 127) -> None:
+    def __init__(self, linear: nn.Linear, most: int | None = None) -> None:
         super().__init__()
+        most = most or (127 if has_vnni() else 63)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach().float()
         scale = torch.linalg.vector_norm(weight, torch.inf, dim=1).clamp_(min=1e-12).div_(most)
