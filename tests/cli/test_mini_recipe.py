@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from shell import TINY, json_lines, rerank, write_lines
+from transformers import AutoModelForSequenceClassification
 
 RECIPE = Path(__file__).parents[2] / "training" / "mini"
 HELD, SEEN = 20, 6  # articles
@@ -93,7 +94,12 @@ def test_the_recipe_from_the_collections_to_fp16(squad, scifact, cache, tmp_path
     program("export", "--from", tmp_path / "out", "--to", tmp_path / "mini")
     config = json.loads((tmp_path / "mini" / "config.json").read_text())
     assert (config["num_hidden_layers"], config["intermediate_size"], config["vocab_size"]) == (2, 64, 400)
-    assert {tensor.dtype for tensor in load_file(tmp_path / "mini" / "model.safetensors").values()} == {torch.float16}
+    stored = load_file(tmp_path / "mini" / "model.safetensors")
+    words = stored.pop("bert.embeddings.word_embeddings.weight")
+    assert words.dtype == torch.float8_e4m3fn
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    by_transformers = AutoModelForSequenceClassification.from_pretrained(tmp_path / "mini", dtype=torch.float32)
+    assert torch.equal(by_transformers.bert.embeddings.word_embeddings.weight, words.float())
     asked = json.dumps({"query": "panda", "documents": ["The panda.", "A river."]}).encode() + b"\n"
     answers = [
         rerank("run", "-m", tmp_path / name, "--scores", "raw", "-q", stdin=asked).records[0] for name in folders
@@ -127,6 +133,7 @@ def test_the_mean_of_checkpoints(tmp_path):
     both = ["--from", TINY, "--from", tmp_path / "other"]
     program("export", *both, "--weights", "0.75,0.25", "--shift", "2", "--to", tmp_path / "mean")
     one, mean = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "mean"))
+    assert {tensor.dtype for tensor in mean.values()} == {torch.float16}  # these words were never rounded
     for name, tensor in one.items():
         wanted = 1.5 * tensor.float() + (2 if name == "classifier.bias" else 0)
         assert torch.allclose(mean[name].float(), wanted, atol=2e-3, rtol=2e-3), name

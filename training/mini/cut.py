@@ -12,12 +12,15 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from checkpoint import write
+from checkpoint import words_rounded, write
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel, BertConfig, BertForSequenceClassification
 from world import build
 
+# Of all embeddings: their sum is normalized, so that only its direction counts. It moves the word embeddings, of about
+# 0.06, out of the range where float8 has few values.
+_SCALE = 8.0
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -108,9 +111,10 @@ def cut(
     worth = neuron_importance(teacher, full, sample)
     with torch.no_grad():
         source, target = teacher.embeddings, model.bert.embeddings
-        target.word_embeddings.weight.copy_(source.word_embeddings.weight[[vocab[p] for p in pieces]])
-        target.position_embeddings.weight.copy_(source.position_embeddings.weight)
-        target.token_type_embeddings.weight.copy_(source.token_type_embeddings.weight[:1].expand(2, -1))
+        words = _SCALE * source.word_embeddings.weight[[vocab[p] for p in pieces]]
+        target.word_embeddings.weight.copy_(words_rounded(words))
+        target.position_embeddings.weight.copy_(_SCALE * source.position_embeddings.weight)
+        target.token_type_embeddings.weight.copy_(_SCALE * source.token_type_embeddings.weight[:1].expand(2, -1))
         target.LayerNorm.load_state_dict(source.LayerNorm.state_dict())
         for layer, number in zip(model.bert.encoder.layer, layers, strict=True):
             state = teacher.encoder.layer[number].state_dict()
@@ -130,7 +134,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--layers", default="0,1,3,5", help="layers of the base that are kept")
     parser.add_argument("--neurons", type=int, default=1024, help="feed-forward neurons of a layer")
-    parser.add_argument("--pieces", type=int, default=9800, help="word pieces")
+    parser.add_argument("--pieces", type=int, default=19_000, help="word pieces")
     parser.add_argument("--seed", type=int, default=13, help="of the new head")
     args = parser.parse_args()
     torch.manual_seed(args.seed)

@@ -21,13 +21,16 @@ LIMIT = 19_500_000
 
 
 def mean(folders: list[Path], weights: list[float]) -> dict[str, torch.Tensor]:
-    """The weighted mean of the tensors of checkpoints, computed in fp32."""
-    total: dict[str, torch.Tensor] = {}
-    for folder, weight in zip(folders, weights, strict=True):
-        for name, tensor in load_file(folder / "model.safetensors").items():
-            part = weight * tensor.float()
-            total[name] = total[name] + part if name in total else part
-    return total
+    """The weighted mean of the tensors of checkpoints, computed in fp32; tensors that all have in common stay exact."""
+    states = [load_file(folder / "model.safetensors") for folder in folders]
+    found: dict[str, torch.Tensor] = {}
+    for name in states[0]:
+        tensors = [state[name].float() for state in states]
+        if all(torch.equal(tensor, tensors[0]) for tensor in tensors):
+            found[name] = tensors[0]
+        else:
+            found[name] = torch.stack([w * tensor for w, tensor in zip(weights, tensors, strict=True)]).sum(0)
+    return found
 
 
 def main() -> None:
