@@ -19,7 +19,7 @@ def test_what_is_mined_can_be_scored_by_a_teacher(files, tmp_path):
     train = tmp_path / "train.jsonl"
     mined = rerank("mine", output, "--input", given, "--qrels", qrels, "--range", "2-10", "-o", train)
     assert (mined.code, mined.out, is_one_line(mined.err)) == (0, b"", True)
-    assert "1 of 1 queries, 1 positives, 1 negatives" in mined.err
+    assert "1 of 1 query, 1 positive, 1 negative," in mined.err
     scored = run_tiny(train, "--scores", "sigmoid")
     (row,) = scored.records
     assert {"query": "a query", "pos": ["text 1"], "neg": ["text 2"]}.items() <= row.items()
