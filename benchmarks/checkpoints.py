@@ -28,7 +28,7 @@ from data import minilm, scifact_requests
 from rerank_cli.choices import OutputFormat, ProgressMode
 from rerank_cli.engine.contract import RowNotes, Session, StopRequested, never
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import Prepared
+from rerank_cli.engine.rows.prepare import Prepared
 from rerank_cli.engine.session import open_session
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run.job import run

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from rerank_cli.engine.attention import PACKED, register
 from rerank_cli.engine.device import keep_freed_blocks
-from rerank_cli.engine.plan import pack_causal
+from rerank_cli.engine.rows.plan import pack_causal
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.answer_head import AnswerHead
 from rerank_cli.models.decoders.causal import PackedDecoder

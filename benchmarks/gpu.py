@@ -30,7 +30,7 @@ from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaFo
 import rerank_cli
 from rerank_cli.choices import Quantize
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import ModelSession, open_session
 from rerank_cli.errors import RerankError
 from rerank_cli.run.verify import kendall_tau

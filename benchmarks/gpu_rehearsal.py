@@ -45,7 +45,7 @@ import rerank_cli
 from rerank_cli.choices import Quantize
 from rerank_cli.engine import attention
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts, Prepared
+from rerank_cli.engine.rows.prepare import PairTexts, Prepared
 from rerank_cli.engine.session import ModelSession, open_session
 from rerank_cli.models.packed_row import TokenRow
 

@@ -23,8 +23,8 @@ import orjson
 from rerank_cli.choices import OutputFormat, ProgressMode
 from rerank_cli.engine.contract import ModelFacts, Sizes, Work
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts, Prepared
-from rerank_cli.engine.windows import Windows
+from rerank_cli.engine.rows.prepare import PairTexts, Prepared
+from rerank_cli.engine.rows.windows import Windows
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run.job import run
 from rerank_cli.run.options import RunConfig

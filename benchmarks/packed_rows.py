@@ -27,7 +27,7 @@ from data import scifact_pairs, squad_pairs
 from safetensors.torch import save_file
 
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import ModelSession, open_session
 
 _VOCABULARY = 250_048

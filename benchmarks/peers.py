@@ -63,7 +63,7 @@ class Rerank:
         return matmul_peak(torch.device(facts.device), DTYPES[facts.dtype])
 
     def _prepared(self, pairs: Pairs) -> Any:
-        from rerank_cli.engine.prepare import PairTexts
+        from rerank_cli.engine.rows.prepare import PairTexts
 
         queries, passages = zip(*pairs, strict=True)
         return self._session.prepare(PairTexts(queries, passages, [0] * len(pairs)))

@@ -30,7 +30,7 @@ from memory import InstantSession, generate
 
 from rerank_cli.choices import OutputFormat, ProgressMode
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import Prepared
+from rerank_cli.engine.rows.prepare import Prepared
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run.job import run
 from rerank_cli.run.options import RunConfig

@@ -20,7 +20,7 @@ from pathlib import Path
 from data import read_corpus, scifact_pairs
 from tokenizers import Tokenizer
 
-from rerank_cli.engine.prepare import PairTexts, PairTokenizer, prepare
+from rerank_cli.engine.rows.prepare import PairTexts, PairTokenizer, prepare
 from rerank_cli.models.prompts.pairs import Limits, PairRule
 from rerank_cli.models.prompts.tokens import load_tokenizer
 

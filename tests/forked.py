@@ -22,6 +22,7 @@ import sys
 import tempfile
 
 _LIMIT = 1 << 20
+PID_TO = "RERANK_TESTS_PID_TO"  # a variable of the client: the file descriptor that gets the process id of the command
 
 
 def run(path, args):
@@ -29,7 +30,7 @@ def run(path, args):
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         folder = os.getcwd()  # noqa: PTH109, importing pathlib takes longer than everything else here
-        pid_to = os.environ.pop("RERANK_TESTS_PID_TO", None)
+        pid_to = os.environ.pop(PID_TO, None)
         order = {"args": ["rerank", *args], "env": dict(os.environ), "cwd": folder}
         socket.send_fds(connection, [json.dumps(order).encode()], [0, 1, 2])
         connection.shutdown(socket.SHUT_WR)

@@ -10,9 +10,10 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from forked import PID_TO
+
 RERANK = str(Path(sys.executable).with_name("rerank"))
 TINY = str(Path(__file__).parent / "models" / "parity" / "bert")
-PID_TO = "RERANK_TESTS_PID_TO"  # to the fork server's client: the file descriptor that gets the command's process id
 TIMEOUT = 180  # seconds; a busy machine is no failure
 
 

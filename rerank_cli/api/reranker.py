@@ -32,8 +32,8 @@ from rerank_cli.records import Candidate, Json, Position, Ranking, Request, Shap
 
 if TYPE_CHECKING:
     from rerank_cli.engine.contract import ModelFacts
-    from rerank_cli.engine.prepare import PairTexts, Prepared
     from rerank_cli.engine.results import PairScores
+    from rerank_cli.engine.rows.prepare import PairTexts, Prepared
     from rerank_cli.engine.session import ModelSession
     from rerank_cli.run.stages import Scored, Slice
 

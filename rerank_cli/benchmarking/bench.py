@@ -24,7 +24,7 @@ from rerank_cli.benchmarking.row_size_search import Trials, choose_texts, plan_t
 from rerank_cli.benchmarking.sample_run import BenchSession, SampleRun, run_sample
 from rerank_cli.engine.contract import ModelFacts, Session
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.formats import InputOptions, input_files, open_source
 from rerank_cli.records import Request

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from rerank_cli.choices import Quantize
 from rerank_cli.engine.contract import Session
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts, Prepared
 from rerank_cli.engine.results import Logits
+from rerank_cli.engine.rows.prepare import PairTexts, Prepared
 from rerank_cli.errors import RerankError, UsageError
 from rerank_cli.run.comparison import Difference, difference, timed
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rerank_cli.benchmarking.analysis import Advice, advise
 from rerank_cli.benchmarking.sample_run import BenchSession
-from rerank_cli.engine.prepare import PairTexts, Prepared
+from rerank_cli.engine.rows.prepare import PairTexts, Prepared
 from rerank_cli.records import Request
 from rerank_cli.run.stages import pair_texts
 

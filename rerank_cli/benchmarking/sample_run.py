@@ -16,7 +16,7 @@ from rerank_cli.benchmarking.analysis import Times
 from rerank_cli.benchmarking.input_sample import InputSample
 from rerank_cli.choices import OnError, OutputFormat
 from rerank_cli.engine.contract import RowNotes, Session, Work, never
-from rerank_cli.engine.prepare import PairTexts, PlannedRow, Prepared
+from rerank_cli.engine.rows.prepare import PairTexts, PlannedRow, Prepared
 from rerank_cli.formats import AnswerOptions, OutputOptions, open_sink
 from rerank_cli.run.chunks import ChunkCutter, InputHash
 from rerank_cli.run.committer import Committer

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_cli.choices import Quantize
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import PairTexts, Prepared
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import PairTexts, Prepared
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import Prepared
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import Prepared
 
 Logits = npt.NDArray[np.float32]
 

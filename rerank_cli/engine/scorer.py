@@ -15,7 +15,7 @@ import torch
 
 from rerank_cli.engine.contract import RowNotes, StopRequested, Work, never
 from rerank_cli.engine.pending import Pending, RowWorkers, fetch
-from rerank_cli.engine.prepare import PlannedRow, Prepared
+from rerank_cli.engine.rows.prepare import PlannedRow, Prepared
 from rerank_cli.errors import ModelError
 from rerank_cli.models.families import CrossEncoder
 from rerank_cli.models.packed_row import TokenRow

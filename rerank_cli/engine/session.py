@@ -17,13 +17,13 @@ from rerank_cli.engine.attention import register
 from rerank_cli.engine.contract import ModelFacts, RowNotes, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, keep_freed_blocks, sizes_for
 from rerank_cli.engine.limits import find, limits_of, refuse_for_lists, remarks_of, scores_of
-from rerank_cli.engine.lists import ListTokenizer, prepare_lists
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.pending import RowWorkers, is_thread_safe
-from rerank_cli.engine.prepare import PairTexts, PairTokenizer, Prepared, prepare
 from rerank_cli.engine.row_size import rows_for
+from rerank_cli.engine.rows.lists import ListTokenizer, prepare_lists
+from rerank_cli.engine.rows.prepare import PairTexts, PairTokenizer, Prepared, prepare
+from rerank_cli.engine.rows.windows import PassageRule
 from rerank_cli.engine.scorer import Scorer
-from rerank_cli.engine.windows import PassageRule
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.compiled import CompiledModel, compiled
 from rerank_cli.models.encoders.cpu_blocks import work_in_place

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_cli.engine.limits import TokenizerOnly
-from rerank_cli.engine.prepare import PairTokenizer, tokenize_pairs
+from rerank_cli.engine.rows.prepare import PairTokenizer, tokenize_pairs
 from rerank_cli.formats import Source
 from rerank_cli.records import Rejection, Request
 from rerank_cli.run.chunks import ChunkCutter, InputHash

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rerank_cli.engine.limits import TokenizerOnly
-from rerank_cli.engine.prepare import PairTokenizer, tokenize_pairs
+from rerank_cli.engine.rows.prepare import PairTokenizer, tokenize_pairs
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.models.known import BIDIRECTIONAL, ENCODER, MODULAR, SEQ2SEQ
 from rerank_cli.models.prompts.pairs import Ids, PairTemplate

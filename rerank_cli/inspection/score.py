@@ -9,8 +9,8 @@ import numpy as np
 
 from rerank_cli.choices import ScoreKind
 from rerank_cli.engine.contract import Session
-from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import deepest
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.errors import BadRecord, ModelError
 from rerank_cli.ranking import sigmoid
 

@@ -29,7 +29,7 @@ class KnownModel:
 
 
 KNOWN: tuple[KnownModel, ...] = (
-    KnownModel("mini", ENCODER, "10 M", 512, "CC-BY-SA-4.0", "built in, English, for a first look and for tests"),
+    KnownModel("mini", ENCODER, "14 M", 512, "CC-BY-SA-4.0", "built in, English, for a first look and for tests"),
     KnownModel("BAAI/bge-reranker-v2-m3", ENCODER, "568 M", 8192, "Apache-2.0", "the default; 100+ languages"),
     KnownModel("BAAI/bge-reranker-large", ENCODER, "560 M", 512, "MIT", "English and Chinese"),
     KnownModel("BAAI/bge-reranker-base", ENCODER, "278 M", 512, "MIT", "English and Chinese"),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rerank_cli.engine.contract import Session, never
-from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.results import Logits, by_pair, deepest
+from rerank_cli.engine.rows.prepare import Prepared
 from rerank_cli.run.verify import kendall_tau
 
 

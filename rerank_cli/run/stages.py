@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from rerank_cli.choices import ScoreKind
 from rerank_cli.engine.contract import ModelFacts
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores, concatenate, deepest
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.ranking import PLAIN, Fusion, arrange
 from rerank_cli.records import Outcome, Ranking, Rejection, Request
 from rerank_cli.run.chunks import Chunk

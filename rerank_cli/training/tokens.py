@@ -9,8 +9,8 @@ import numpy as np
 
 from rerank_cli.engine.limits import choose_limits
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import PairTexts, PairTokenizer, prepare
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import PairTexts, PairTokenizer, prepare
 from rerank_cli.errors import UsageError
 from rerank_cli.models.known import LIGHTWEIGHT
 from rerank_cli.models.packed_row import TokenRow

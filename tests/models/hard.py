@@ -6,7 +6,7 @@ import numpy as np
 from test_prompts import PASSAGES, QUERIES
 
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.models.options import FamilyOptions
 

@@ -10,7 +10,7 @@ import transformers as tf
 from test_decoders import TOLERANCE, logits_of, ours, texts
 
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError
 from rerank_cli.models.options import FamilyOptions

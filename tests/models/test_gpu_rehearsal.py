@@ -8,7 +8,7 @@ import torch
 from jina import make_jina
 
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.models.encoders.pooling import pooled
 from rerank_cli.models.options import FamilyOptions

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 from rerank_cli.choices import LongDocuments, OutputFormat, ProgressMode, Quantize
 from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions

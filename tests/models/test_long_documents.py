@@ -6,7 +6,7 @@ from tiny import PARITY
 
 from rerank_cli.choices import LongDocuments
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 
 

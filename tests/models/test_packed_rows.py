@@ -10,7 +10,7 @@ from tiny import PACKED, PADDED
 
 from rerank_cli.engine import attention
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.models.inputs import Packing
 from rerank_cli.models.packed_row import Run

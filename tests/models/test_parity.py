@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from rerank_cli.choices import LayerHeads
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.run.verify import kendall_tau

@@ -14,7 +14,7 @@ from test_prompts import TEXT
 from rerank_cli.choices import LongDocuments
 from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.prompts import profiles

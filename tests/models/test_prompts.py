@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from rerank_cli.choices import TruncationRule
 from rerank_cli.engine.limits import open_tokenizer
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts, PairTokenizer, prepare
+from rerank_cli.engine.rows.prepare import PairTexts, PairTokenizer, prepare
 from rerank_cli.errors import UsageError
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles

@@ -11,7 +11,7 @@ from test_packed_rows import pairs
 from rerank_cli.choices import Quantize
 from rerank_cli.engine.device import choose_dtype
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import UsageError
 from rerank_cli.models.encoders.cpu_blocks import InPlaceIntegerLayer

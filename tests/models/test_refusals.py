@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny import PARITY
 
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.options import FamilyOptions

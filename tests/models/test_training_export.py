@@ -14,7 +14,7 @@ from tiny import PARITY
 
 from rerank_cli.choices import LayerHeads
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError
 from rerank_cli.models.adapters import LoraSettings

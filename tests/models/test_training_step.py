@@ -13,7 +13,7 @@ from varlen import stand_in
 from rerank_cli.choices import Loss, Schedule
 from rerank_cli.engine import attention
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models import inputs

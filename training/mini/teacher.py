@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--scifact", type=Path, required=True, help="SciFact folder in BEIR's layout")
     parser.add_argument("--base", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--paragraphs", type=int, default=30, help="at most so many of each SQuAD article")
+    parser.add_argument("--paragraphs", type=int, default=40, help="at most so many of each SQuAD article")
     parser.add_argument("--seed", type=int, default=13)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()

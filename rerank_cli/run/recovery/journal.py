@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from rerank_cli.engine.plan import Index
 from rerank_cli.engine.results import Logits
+from rerank_cli.engine.rows.plan import Index
 from rerank_cli.run.recovery.fingerprint import Fingerprint
 from rerank_cli.storage.files import replace_file, writing
 

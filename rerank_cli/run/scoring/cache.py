@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.fingerprint import Fingerprint, score_settings
 from rerank_cli.run.scoring.cache_file import CacheFile

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores, deepest
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.records import Request
 from rerank_cli.run.chunks import Chunk
 from rerank_cli.run.scoring.cascade_quality import Agreement

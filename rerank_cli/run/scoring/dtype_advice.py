@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from rerank_cli.display import counted
 from rerank_cli.engine.contract import Session, StopRequested
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.spare_memory import give_back, spare_memory
 from rerank_cli.run.comparison import Difference, difference, timed
 from rerank_cli.run.figures.statistics import RunStatistics

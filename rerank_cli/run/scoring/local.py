@@ -8,9 +8,9 @@ from functools import partial
 from typing import TypeAlias
 
 from rerank_cli.engine.contract import RowNotes, Session, StopRequested
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.results import Logits, PairScores, by_pair
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import Prepared
 from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.journal import Journal
 from rerank_cli.run.stages import Slice

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from rerank_cli.engine.prepare import PairTokenizer
-from rerank_cli.engine.windows import PassageRule
+from rerank_cli.engine.rows.prepare import PairTokenizer
+from rerank_cli.engine.rows.windows import PassageRule
 from rerank_cli.models.prompts.pairs import PairRule
 from rerank_cli.models.prompts.tokens import TextTokenizer
 

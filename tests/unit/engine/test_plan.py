@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.engine.plan import plan_rows
+from rerank_cli.engine.rows.plan import plan_rows
 
 lengths = st.lists(st.integers(1, 600), min_size=1, max_size=80).map(lambda found: np.array(found, dtype=np.int64))
 

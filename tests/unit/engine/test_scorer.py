@@ -6,7 +6,7 @@ from fakes import FakeModel, logit, reader
 
 from rerank_cli.engine import scorer
 from rerank_cli.engine.contract import StopRequested
-from rerank_cli.engine.prepare import PairTexts, prepare
+from rerank_cli.engine.rows.prepare import PairTexts, prepare
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.errors import ModelError
 from rerank_cli.models.prompts.pairs import Limits

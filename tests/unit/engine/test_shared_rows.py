@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.engine.plan import pack_causal, plan_shared
+from rerank_cli.engine.rows.plan import pack_causal, plan_shared
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.prompts.pairs import PairTemplate
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.choices import LongDocuments
-from rerank_cli.engine.prepare import PairTexts, prepare
+from rerank_cli.engine.rows.prepare import PairTexts, prepare
+from rerank_cli.engine.rows.windows import PassageRule
 from rerank_cli.engine.scorer import Scorer
-from rerank_cli.engine.windows import PassageRule
 from rerank_cli.models.prompts.pairs import Limits
 
 POOLED = [LongDocuments.MAX, LongDocuments.MEAN_TOP3]

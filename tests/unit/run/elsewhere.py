@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from rerank_cli.engine.contract import ModelFacts, Sizes, StopRequested, Work
-from rerank_cli.engine.prepare import Prepared
-from rerank_cli.engine.windows import Windows
+from rerank_cli.engine.rows.prepare import Prepared
+from rerank_cli.engine.rows.windows import Windows
 from rerank_cli.errors import BadRecord, ModelError
 from rerank_cli.run.scoring.workers.pool import Workers
 from rerank_cli.run.scoring.workers.transport import Place

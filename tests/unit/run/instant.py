@@ -8,8 +8,8 @@ import pytest
 from rerank_cli.choices import OutputFormat, ProgressMode
 from rerank_cli.engine.contract import ModelFacts, Sizes, Work
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import Prepared
-from rerank_cli.engine.windows import Windows
+from rerank_cli.engine.rows.prepare import Prepared
+from rerank_cli.engine.rows.windows import Windows
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
 from rerank_cli.run.job import run
 from rerank_cli.run.options import RunConfig

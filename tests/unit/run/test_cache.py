@@ -10,8 +10,8 @@ from instant import InstantSession, config, go, kill, names
 
 from rerank_cli.choices import OnError, ScoreKind
 from rerank_cli.engine.contract import ModelFacts
-from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.errors import OutputError, RefusedError, UsageError
 from rerank_cli.formats import AnswerOptions
 from rerank_cli.run.options import Cascade

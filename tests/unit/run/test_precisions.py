@@ -12,7 +12,7 @@ from rerank_cli.benchmarking.precisions import Precisions, Row, compare, is_hope
 from rerank_cli.benchmarking.report import as_dict, lines
 from rerank_cli.choices import Quantize
 from rerank_cli.engine.options import ModelOptions
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import UsageError
 from rerank_cli.run.comparison import Difference

@@ -11,8 +11,8 @@ from rerank_cli.benchmarking.input_sample import InputSample, take_sample
 from rerank_cli.benchmarking.row_size_search import choose_texts, plan_trials, try_sizes
 from rerank_cli.benchmarking.sample_run import run_sample
 from rerank_cli.engine.contract import ModelFacts, Work
-from rerank_cli.engine.prepare import PairTexts, Prepared
-from rerank_cli.engine.windows import Windows
+from rerank_cli.engine.rows.prepare import PairTexts, Prepared
+from rerank_cli.engine.rows.windows import Windows
 from rerank_cli.formats import InputOptions, open_source
 from rerank_cli.records import Candidate, Position, Request
 

@@ -3,8 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import PairScores
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.errors import InputError
 from rerank_cli.records import Position, Rejection
 from rerank_cli.run.chunks import Chunk, InputPosition

@@ -15,7 +15,7 @@ from elsewhere import ROW, RowSession, at_work, failing
 from instant import Killed, config, go
 
 from rerank_cli.choices import Resume
-from rerank_cli.engine.prepare import PairTexts
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.errors import BadRecord, ModelError
 from rerank_cli.run.job import run
 from rerank_cli.run.recovery.journal import Journal

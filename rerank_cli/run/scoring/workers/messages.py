@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from rerank_cli.engine.contract import ModelFacts, Sizes, Work
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import Logits, PairScores
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.run.recovery.journal import CarriedNotes
 
 

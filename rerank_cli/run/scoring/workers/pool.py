@@ -16,8 +16,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rerank_cli.engine.contract import ModelFacts, Sizes, StopRequested, Work
-from rerank_cli.engine.prepare import PairTexts
 from rerank_cli.engine.results import Logits
+from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.errors import ModelError
 from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.journal import Journal

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Reversible
 from dataclasses import dataclass, field
 
-from rerank_cli.engine.plan import Index
 from rerank_cli.engine.results import Logits, PairScores
+from rerank_cli.engine.rows.plan import Index
 from rerank_cli.run.recovery.journal import CarriedNotes, Journal, SliceNotes
 from rerank_cli.run.scoring.local import ScoredSlice
 from rerank_cli.run.stages import Slice

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from rerank_cli.engine.contract import Session, StopRequested
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import Prepared
 from rerank_cli.engine.results import Logits, by_pair
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import Prepared
 from rerank_cli.run.figures.statistics import RunStatistics
 from rerank_cli.run.recovery.journal import CarriedNotes
 from rerank_cli.run.scoring.local import CountedNotes

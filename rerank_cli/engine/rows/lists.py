@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rerank_cli.engine.plan import Index
-from rerank_cli.engine.prepare import PairTexts, PlannedRow, Prepared
-from rerank_cli.engine.windows import Windows
+from rerank_cli.engine.rows.plan import Index
+from rerank_cli.engine.rows.prepare import PairTexts, PlannedRow, Prepared
+from rerank_cli.engine.rows.windows import Windows
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.prompts.lists import ListRule, prompt_of
 from rerank_cli.models.prompts.pairs import Ids, Limits

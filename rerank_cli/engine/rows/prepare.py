@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rerank_cli.engine.plan import Index, pack, pack_causal, plan_rows, plan_shared, row_budget
-from rerank_cli.engine.windows import PassageRule, Windows
+from rerank_cli.engine.rows.plan import Index, pack, pack_causal, plan_rows, plan_shared, row_budget
+from rerank_cli.engine.rows.windows import PassageRule, Windows
 from rerank_cli.errors import UsageError
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.prompts.pairs import Fit, Ids, Limits, PairRule, PairTemplate, fit_lengths

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rerank_cli.choices import LongDocuments
-from rerank_cli.engine.plan import Index
+from rerank_cli.engine.rows.plan import Index
 
 Scores = npt.NDArray[np.float32]
 
