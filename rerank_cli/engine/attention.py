@@ -1,9 +1,9 @@
 """The attention function for packed rows, registered with transformers under our own name.
 
 Each sequence of a row attends only to itself and to the prefix that it shares with others, if any. CUDA in half
-precision uses torch's variable-length flash kernel, everything else scaled-dot-product attention over runs of segments
-of equal length. Works for any stock model that passes extra keyword arguments on to its attention function, and under
-autograd.
+precision uses torch's variable-length flash kernel, everything else attention over runs of segments of equal length: by
+torch's scaled-dot-product attention, or in bf16 on a CPU by products where they are faster. Works for any stock model
+that passes extra keyword arguments on to its attention function, and under autograd.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from rerank_cli.engine import attention_products
 from rerank_cli.models.inputs import Packing
 from rerank_cli.models.packed_row import Run
 
@@ -68,6 +69,8 @@ def packed_attention(
         mask, plain_causal = _mask(run, packing.causal, reach, one_query, query.device)
         if softcap is not None:
             context = _softcapped(q, k, v, mask, scaling, softcap, plain_causal, dropout)
+        elif mask is None and not plain_causal and attention_products.suits(q, k):
+            context = attention_products.attend(q, k, v, scaling)
         else:
             context = scaled_dot_product_attention(
                 q, k, v, mask, dropout, plain_causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]

@@ -10,20 +10,15 @@ import time
 import torch
 
 from rerank_cli.engine.pending import RowWorkers
+from rerank_cli.models.instructions import has_bf16
 
 _SIDE, _ROUNDS = 768, 5
 _LEAST_GAIN = 1.3  # a model gains less than its products
 
 
-def has_bf16_instructions() -> bool:
-    """Whether torch says that the processor multiplies bf16; False where this torch does not say."""
-    named = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in named)
-
-
 def is_bf16_fast() -> bool:
     """Whether it has such instructions, and a product in bf16 takes clearly less time; measured in some 20 ms."""
-    if not has_bf16_instructions():
+    if not has_bf16():
         return False
     worker = RowWorkers(1)  # one thread, as rows are scored
     best = {dtype: float(worker.start(_fastest, dtype).wait()) for dtype in (torch.float32, torch.bfloat16)}

@@ -26,7 +26,7 @@ from rerank_cli.engine.rows.windows import PassageRule
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.compiled import CompiledModel, compiled
-from rerank_cli.models.encoders.cpu_blocks import work_in_place
+from rerank_cli.models.encoders.cpu.replace import replace_layers
 from rerank_cli.models.families import CrossEncoder, Recipe, load_model
 from rerank_cli.models.inputs import Frame, Placement
 from rerank_cli.models.quantization.apply import quantize
@@ -123,7 +123,7 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     model = load(dtype)
     exact = dtype == torch.float32 and options.quantize is Quantize.NONE
     if device.type == "cpu" and model.packed and dtype != torch.float16 and options.quantize is not Quantize.FP8:
-        work_in_place(model.backbone, for_integers=options.quantize is Quantize.INT8)
+        replace_layers(model.backbone, for_integers=options.quantize is Quantize.INT8)
     quantize(model.backbone, options.quantize)
     limits = limits_of(options, model.max_positions, reading)
     sizes = sizes_for(device, model.parameters)

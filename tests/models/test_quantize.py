@@ -14,11 +14,12 @@ from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import UsageError
-from rerank_cli.models.encoders.cpu_blocks import InPlaceIntegerLayer
+from rerank_cli.models.encoders.cpu.integers import InPlaceIntegerLayer
+from rerank_cli.models.instructions import has_vnni
 from rerank_cli.models.quantization import int8 as quantize_int8
 from rerank_cli.models.quantization.apply import block_linears, quantize
 from rerank_cli.models.quantization.fp8 import FLOAT8, Float8Linear, quantize_fp8, to_float8
-from rerank_cli.models.quantization.int8 import Int8Linear, has_vnni
+from rerank_cli.models.quantization.int8 import Int8Linear
 from rerank_cli.run.verify import kendall_tau
 
 pytestmark = pytest.mark.slow
@@ -97,7 +98,7 @@ def test_scales_lie_in_memory_that_goes_on_to_the_end_of_a_tile(linear, monkeypa
 
 
 def test_linears_of_the_blocks_are_quantized_but_for_a_trimmed_last_one_and_odd_widths(checkpoint, monkeypatch):
-    monkeypatch.setattr("rerank_cli.engine.session.work_in_place", lambda *_, **__: 0)  # as on CUDA
+    monkeypatch.setattr("rerank_cli.engine.session.replace_layers", lambda *_, **__: 0)  # as on CUDA
     model = open_session(ModelOptions(str(checkpoint("xlm-roberta")), device="cpu", dtype="bf16"))._scorer.model
     blocks = model.backbone.encoder.layer
     blocks[0].output.dense = torch.nn.Linear(96, 47)
@@ -108,7 +109,7 @@ def test_linears_of_the_blocks_are_quantized_but_for_a_trimmed_last_one_and_odd_
 
 @pytest.mark.parametrize("family", ["xlm-roberta", "modernbert-cls", "distilbert", "deberta-v2"])
 def test_a_quantized_model_ranks_nearly_as_the_exact_one(checkpoint, family, monkeypatch):
-    monkeypatch.setattr("rerank_cli.engine.session.work_in_place", lambda *_, **__: 0)  # as on CUDA
+    monkeypatch.setattr("rerank_cli.engine.session.replace_layers", lambda *_, **__: 0)  # as on CUDA
     texts = pairs(60)
     session = open_session(ModelOptions(str(checkpoint(family)), device="cpu", dtype="bf16"))
     prepared = session.prepare(PairTexts(*zip(*texts, strict=True), [0] * len(texts)))

@@ -1,4 +1,4 @@
 """Encoders with a classification head, and encoders saved as sentence-transformers modules.
 
-Entry points: `classifier.load_encoder`, `modular.load_modular`; `cpu_blocks` speeds up BERT-like layers on a CPU.
+Entry points: `classifier.load_encoder`, `modular.load_modular`; `cpu` computes BERT-like layers faster on a CPU.
 """

@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from rerank_cli.errors import UsageError
+from rerank_cli.models.instructions import has_vnni
 
 TOKENS = 256  # at a time, so that the passes over them stay within the caches
 ZERO = 128  # what a state of zero is stored as
-
-
-def has_vnni() -> bool:
-    """Whether the processor has AVX-512 VNNI; torch does not tell of VNNI without AVX-512."""
-    return torch.cpu._is_vnni_supported()
 
 
 def remarks() -> tuple[str, ...]:
@@ -69,30 +65,33 @@ class Int8Linear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         rows = states.reshape(-1, self.in_features)
-        found = rows.new_empty((len(rows), self.out_features))
+        if len(rows) <= TOKENS:
+            found = self._product(rows).to(states.dtype)
+        else:
+            found = rows.new_empty((len(rows), self.out_features))
+            for part, out in zip(torch.split(rows, TOKENS), torch.split(found, TOKENS), strict=True):
+                out.copy_(self._product(part))
+        return found.view(*states.shape[:-1], self.out_features)
+
+    def _product(self, rows: Tensor) -> Tensor:
+        """fp32 [m, N] of states [m, K]."""
+        numbers, scale = to_uint8(rows)
         weight = (self.weight, self.weight_scale, self.weight_zero)
         rest: Any = (None, 1.0, 0, torch.float32, "none", [], "")  # the bias is added after the token's scale
-        for part, out in zip(torch.split(rows, TOKENS), torch.split(found, TOKENS), strict=True):
-            numbers, scale = to_uint8(part.float())
-            product = torch.ops.onednn.qlinear_pointwise(numbers, 1.0, ZERO, *weight, *rest)
-            scaled = out if out.dtype == product.dtype else product
-            if self.bias is None:
-                torch.mul(product, scale, out=scaled)
-            else:
-                torch.addcmul(self.bias, product, scale, out=scaled)
-            if scaled is not out:
-                out.copy_(scaled)
-        return found.view(*states.shape[:-1], self.out_features)
+        product = cast("Tensor", torch.ops.onednn.qlinear_pointwise(numbers, 1.0, ZERO, *weight, *rest))
+        return product.mul_(scale) if self.bias is None else torch.addcmul(self.bias, product, scale, out=product)
 
 
 def to_uint8(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Each fp32 row of [m, K] scaled to ±127, rounded and moved by `ZERO`, and the factors that undo it: fp32 [m, 1].
+    """Each row of [m, K] scaled to ±127, rounded and moved by `ZERO`, and the factors that undo it: fp32 [m, 1].
 
     A row of zeros stays zero; a row that contains inf or NaN has such a factor, which shows in the score.
     """
-    largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())  # 10 times a norm's speed
+    exact = rows.float()
+    largest = torch.maximum(exact.amax(1, keepdim=True), exact.amin(1, keepdim=True).neg_())  # 10 times a norm's speed
     scale = largest.clamp_(min=1e-12).div_(ZERO - 1)
-    signed = rows.div(scale).round_().to(torch.int8)  # twice the speed of a conversion to unsigned integers
+    scaled = torch.mul(exact, scale.reciprocal(), out=exact if exact is not rows else None)
+    signed = scaled.round_().to(torch.int8)  # twice the speed of a conversion to unsigned integers
     return signed.view(torch.uint8).bitwise_xor_(ZERO), scale
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from processes import TINY
 
@@ -19,6 +20,7 @@ from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.session import open_session
 from rerank_cli.engine.spare_memory import spare_memory
 from rerank_cli.formats import AnswerOptions, InputOptions, OutputOptions
+from rerank_cli.models.instructions import has_bf16
 from rerank_cli.run import job
 from rerank_cli.run.comparison import Difference, difference
 from rerank_cli.run.folders.job import run_folder
@@ -95,18 +97,18 @@ def test_spare_memory_is_that_of_the_machine_within_the_limit_of_the_container(t
 
 def test_bf16_is_not_fast_without_instructions_for_it(monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(fast_bf16.torch.cpu, name, lambda: False, raising=False)
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
     assert not fast_bf16.is_bf16_fast()
-    monkeypatch.delattr(fast_bf16.torch.cpu, "_is_avx512_bf16_supported")
-    monkeypatch.setattr(fast_bf16.torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert fast_bf16.has_bf16_instructions()
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert has_bf16()
 
 
 def test_instructions_that_are_not_faster_do_not_count(monkeypatch):
-    monkeypatch.setattr(fast_bf16, "has_bf16_instructions", lambda: True)
+    monkeypatch.setattr(fast_bf16, "has_bf16", lambda: True)
     for seconds, fast in ((0.5, True), (0.9, False), (1.5, False)):
-        found = {fast_bf16.torch.float32: 1.0, fast_bf16.torch.bfloat16: seconds}
-        monkeypatch.setattr(fast_bf16, "_fastest", lambda dtype, found=found: fast_bf16.torch.tensor(found[dtype]))
+        found = {torch.float32: 1.0, torch.bfloat16: seconds}
+        monkeypatch.setattr(fast_bf16, "_fastest", lambda dtype, found=found: torch.tensor(found[dtype]))
         assert fast_bf16.is_bf16_fast() is fast
 
 
