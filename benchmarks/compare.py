@@ -4,7 +4,8 @@ Same weights, same text, one run: each system in a process of its own, rounds in
 included on all sides. `scoring` is one call with all pairs; `job` is a whole job from JSONL to JSONL, start of the
 process and load of the model included. Beside the speeds stand the largest difference from our scores (of fp32, unless
 --dtype says otherwise) and Kendall's τ of the rankings, per query and averaged; fp32 systems must agree within 1e-4.
-Below stands the share of the machine's own matrix-multiply peak, measured around every round. A table for people, then
+Below stands, for ours, the share of the machine's own matrix-multiply peak in that precision, measured around every
+round. A table for people, then
 one JSON line.
 
     python benchmarks/compare.py --scifact DIR
@@ -185,12 +186,13 @@ def scoring(args: argparse.Namespace, pairs: Pairs, scratch: Path) -> dict[str, 
     path.write_text(json.dumps(pairs))
     peers, failed = started(args, scratch)
     seconds: Seconds = {system: [] for system in peers}
-    scores, peaks = {}, []
+    scores = {}
+    peaks: dict[str, list[float]] = {system: [] for system in peers if SYSTEMS[system].ours}
     done, nominal = peers[OURS].ask({"costs": str(path)})
     for number in range(args.rounds + 1):
-        before = peers[OURS].ask({"peak": ""})
         for system, peer in list(peers.items()):
             try:
+                before = peer.ask({"peak": ""}) if number and system in peaks else 0.0
                 answer = peer.ask({"pairs": str(path)})
             except PeerError as error:
                 if system == OURS:
@@ -198,28 +200,30 @@ def scoring(args: argparse.Namespace, pairs: Pairs, scratch: Path) -> dict[str, 
                 failed[system] = str(error)
                 peers.pop(system).close()
                 del seconds[system]
+                peaks.pop(system, None)
                 continue
             scores[system] = np.array(answer["scores"])
             if number:
                 seconds[system].append(answer["seconds"])
-            if system == OURS and number:
-                peaks.append(max(before, peer.ask({"peak": ""})))
+            if number and system in peaks:
+                peaks[system].append(max(before, peer.ask({"peak": ""})))
     for peer in peers.values():
         peer.close()
-    each = list(zip(seconds[OURS], peaks, strict=True))
     queries = [query for query, _ in pairs]
     gaps = {name: difference(queries, scores[name], scores[OURS]) for name in peers if name != OURS}
     shares = {
-        "peak_gflops": round(statistics.median(peaks) / 1e9, 1),
-        "share_of_peak": round(statistics.median(done / spent / peak for spent, peak in each), 4),
-        "share_of_peak_plain_model": round(statistics.median(nominal / spent / peak for spent, peak in each), 4),
+        "peak_gflops": {system: round(statistics.median(found) / 1e9, 1) for system, found in peaks.items()},
+        "share_of_peak": share_of_peak(done, seconds, peaks),
+        "share_of_peak_plain_model": share_of_peak(nominal, seconds, peaks),
     }
     show("scoring", args, pairs, seconds, gaps)
     for system, why in failed.items():
         print(f"  {system}: {why}")
-    done_share, plain_share = shares["share_of_peak"], shares["share_of_peak_plain_model"]
-    print(f"  {done_share:.1%} of the machine's peak, {shares['peak_gflops']:,} GFLOP/s, by the work done,")
-    print(f"  {plain_share:.1%} by that of the plain model\n")
+    for system, peak in shares["peak_gflops"].items():
+        done_share, plain_share = (shares[name][system] for name in ("share_of_peak", "share_of_peak_plain_model"))
+        print(f"  {system}: {done_share:.1%} of this machine's {peak:,} GFLOP/s by the work done,", end=" ")
+        print(f"{plain_share:.1%} by that of the plain model")
+    print()
     return (
         figures(pairs, seconds)
         | shares
@@ -230,6 +234,14 @@ def scoring(args: argparse.Namespace, pairs: Pairs, scratch: Path) -> dict[str, 
             "versions": {name: peer.versions for name, peer in peers.items()},
         }
     )
+
+
+def share_of_peak(operations: int, seconds: Seconds, peaks: dict[str, list[float]]) -> dict[str, float]:
+    """The median over the rounds, each with the peak measured around it."""
+    return {
+        system: round(statistics.median(operations / s / p for s, p in zip(seconds[system], found, strict=True)), 4)
+        for system, found in peaks.items()
+    }
 
 
 def jobs(args: argparse.Namespace, pairs: Pairs, scratch: Path) -> dict[str, Any]:

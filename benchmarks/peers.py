@@ -56,11 +56,10 @@ class Rerank:
     def peak(self) -> float:
         import torch
 
-        from rerank_cli.engine.device import DTYPES
-        from rerank_cli.engine.profiling.peak import matmul_peak
+        from rerank_cli.engine.profiling.peak import matmul_peak, precision_of
 
         facts = self._session.facts
-        return matmul_peak(torch.device(facts.device), DTYPES[facts.dtype])
+        return matmul_peak(torch.device(facts.device), precision_of(facts))
 
     def _prepared(self, pairs: Pairs) -> Any:
         from rerank_cli.engine.rows.prepare import PairTexts
@@ -172,18 +171,22 @@ def rerankers(args: argparse.Namespace) -> Score:
 
 @dataclass(frozen=True)
 class System:
-    """How it is made; its precision, where that is not `--dtype`'s; whether it runs in the environment of the peers."""
+    """How it is made; its precision, where that is not `--dtype`'s; whether it needs the environment of the peers.
+
+    `ours` can also tell the costs of pairs and the machine's peak.
+    """
 
     make: Callable[[argparse.Namespace], Score]
     precision: str | None = None
     elsewhere: bool = False
+    ours: bool = False
 
 
 SYSTEMS = {
-    "rerank": System(Rerank),
-    "rerank-bf16": System(Rerank, "bf16"),
-    "rerank-int8": System(partial(Rerank, quantize="int8"), "int8"),
-    "rerank-int8-bf16": System(partial(Rerank, quantize="int8", dtype="bf16"), "int8"),
+    "rerank": System(Rerank, ours=True),
+    "rerank-bf16": System(Rerank, "bf16", ours=True),
+    "rerank-int8": System(partial(Rerank, quantize="int8"), "int8", ours=True),
+    "rerank-int8-bf16": System(partial(Rerank, quantize="int8", dtype="bf16"), "int8", ours=True),
     "sentence-transformers": System(cross_encoder),
     "sentence-transformers-bf16": System(cross_encoder, "bf16"),
     "onnx": System(onnx, "fp32", elsewhere=True),

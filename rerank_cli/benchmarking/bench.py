@@ -125,12 +125,12 @@ def bench(config: BenchConfig, open_model: Callable[[ModelOptions], BenchSession
 
         import torch  # open_model has imported it already, after it has found the model
 
-        from rerank_cli.engine.device import DTYPES
         from rerank_cli.engine.profiling.machine import machine_of
-        from rerank_cli.engine.profiling.peak import Peak, matmul_peak
+        from rerank_cli.engine.profiling.peak import Peak, matmul_peak, precision_of
 
         device, facts = torch.device(session.facts.device), session.facts
-        measure_peak = partial(matmul_peak, device, DTYPES[facts.dtype], seconds=_PEAK * config.seconds)
+        precision = precision_of(facts)
+        measure_peak = partial(matmul_peak, device, precision, seconds=_PEAK * config.seconds)
         machine = machine_of(device)
         config.notify(f"measuring the matrix-multiply rate of {machine.name}")
         before = measure_peak()
@@ -148,7 +148,7 @@ def bench(config: BenchConfig, open_model: Callable[[ModelOptions], BenchSession
             sample=sample,
             load=loaded - loading,
             first_score=scored - begun,
-            peak=Peak(before, measure_peak()),
+            peak=Peak(before, measure_peak(), precision),
             passed=passed,
             limit=limit_of(passed.times, facts.device),
             trials=trials,

@@ -134,7 +134,7 @@ def _speed(report: Report) -> Iterator[str]:
     yield _named("speed", f"{passed.pairs / times.wall:,.1f} pairs/s, {passed.tokens / times.wall:,.0f} tokens/s")
     yield _named("padding", f"{passed.padding:.1%} of the computed tokens")
     rates = f"{_flops(peak.before)} before, {_flops(peak.after)} after"
-    yield _named("peak", f"{rates}: the fastest matrix product in {report.model.dtype} on this device")
+    yield _named("peak", f"{rates}: the fastest matrix product in {peak.precision} on this device")
     if report.mfu is None or report.mfu_nominal is None:
         yield _named("MFU", "not counted for this type of model")
     else:

@@ -16,7 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from rerank_cli.choices import Quantize
+from rerank_cli.engine.contract import ModelFacts
+from rerank_cli.engine.device import DTYPES
 from rerank_cli.engine.pending import RowWorkers
+from rerank_cli.models.instructions import has_bf16
+from rerank_cli.models.quantization.int8 import SEVEN_BITS, multiply, packed
 
 _SMALLEST, _LARGEST = 1024, 8192
 _LONG_ENOUGH = 0.01  # seconds
@@ -25,10 +30,14 @@ _FINALISTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Operations per second, 2·m·k·n per product, measured before and after the work that is compared with them."""
+    """Operations per second, 2·m·k·n per product, measured before and after the work that is compared with them.
+
+    `precision` is that of the numbers multiplied: fp32, fp16, bf16 or int8.
+    """
 
     before: float
     after: float
+    precision: str
 
     @property
     def best(self) -> float:
@@ -43,8 +52,14 @@ class _Product:
     run: Callable[[], object]
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """FLOP/s of the fastest product. Runs each product twice, then the fastest few, for about `seconds`."""
+def precision_of(facts: ModelFacts) -> str:
+    """The precision of a model's products that its peak is measured in; with float8, that of its other products."""
+    return facts.quantize if facts.quantize == Quantize.INT8.value else facts.dtype
+
+
+def matmul_peak(device: torch.device, precision: str, seconds: float = 2.0) -> float:
+    """Operations per second of the fastest product. Runs each twice, then the fastest few, for about `seconds`."""
+    dtype = torch.int8 if precision == Quantize.INT8.value else DTYPES[precision]
     threads = torch.get_num_threads()
     with ExitStack() as stack, torch.inference_mode():
         torch.set_num_threads(threads)  # before and after: row workers change torch's global setting
@@ -97,16 +112,22 @@ def _side_by_side(product: _Product, workers: RowWorkers) -> _Product:
 def _ways(rows: int, inner: int, outer: int, device: torch.device, dtype: torch.dtype) -> Iterator[_Product]:
     """[rows, inner] times [inner, outer] in each way that a model may use."""
     operations = 2 * rows * inner * outer
+    if dtype == torch.int8:
+        numbers = torch.randint(256, (rows, inner), dtype=torch.uint8)
+        integers = packed(torch.randint(-SEVEN_BITS, SEVEN_BITS + 1, (outer, inner), dtype=torch.int8))
+        scale, zero = torch.ones(outer), torch.zeros(outer, dtype=torch.int32)
+        yield _Product(operations, lambda: multiply(numbers, integers, scale, zero))
+        return
     states = torch.randn(rows, inner, device=device, dtype=dtype)
     weight = torch.randn(outer, inner, device=device, dtype=dtype)
     turned = weight.t().contiguous()
     yield _Product(operations, lambda: linear(states, weight))
     yield _Product(operations, lambda: states @ turned)
-    # oneDNN packs weights ahead of time on CPUs with AVX.
-    packs = device.type == "cpu" and dtype == torch.float32 and torch._C._has_mkldnn
-    if packs and torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-        yield _Product(operations, lambda: torch.ops.mkldnn._linear_pointwise(states, packed, None, "none", [], ""))
+    # oneDNN packs weights ahead of time on CPUs with AVX, in bf16 on those with instructions for it.
+    packs = device.type == "cpu" and torch._C._has_mkldnn and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    if packs and (dtype == torch.float32 or (dtype == torch.bfloat16 and has_bf16())):
+        ahead = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        yield _Product(operations, lambda: torch.ops.mkldnn._linear_pointwise(states, ahead, None, "none", [], ""))
 
 
 def _rate(product: _Product, device: torch.device) -> float:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rerank_cli.errors import UsageError
 from rerank_cli.models.instructions import has_vnni
 
+SEVEN_BITS, EIGHT_BITS = 63, 127
 TOKENS = 256  # at a time, so that the passes over them stay within the caches
 ZERO = 128  # what a state of zero is stored as
 
@@ -53,12 +54,12 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear, most: int | None = None) -> None:
         super().__init__()
-        most = most or (127 if has_vnni() else 63)
+        most = most or largest_weight()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach().float()
         scale = torch.linalg.vector_norm(weight, torch.inf, dim=1).clamp_(min=1e-12).div_(most)
         numbers = weight.div(scale[:, None]).round_().to(torch.int8)
-        self.register_buffer("weight", torch.ops.onednn.qlinear_prepack(numbers, [TOKENS, self.in_features]))
+        self.register_buffer("weight", packed(numbers))
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero", torch.zeros(self.out_features, dtype=torch.int32))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
@@ -76,10 +77,24 @@ class Int8Linear(nn.Module):
     def _product(self, rows: Tensor) -> Tensor:
         """fp32 [m, N] of states [m, K]."""
         numbers, scale = to_uint8(rows)
-        weight = (self.weight, self.weight_scale, self.weight_zero)
-        rest: Any = (None, 1.0, 0, torch.float32, "none", [], "")  # the bias is added after the token's scale
-        product = cast("Tensor", torch.ops.onednn.qlinear_pointwise(numbers, 1.0, ZERO, *weight, *rest))
+        product = multiply(numbers, self.weight, self.weight_scale, self.weight_zero)
         return product.mul_(scale) if self.bias is None else torch.addcmul(self.bias, product, scale, out=product)
+
+
+def largest_weight() -> int:
+    """The largest number that this processor multiplies with 8 bits without overflow."""
+    return EIGHT_BITS if has_vnni() else SEVEN_BITS
+
+
+def packed(weight: Tensor) -> Tensor:
+    """int8 [N, K] in the order in which oneDNN's kernel reads it."""
+    return cast("Tensor", torch.ops.onednn.qlinear_prepack(weight, [TOKENS, weight.shape[1]]))
+
+
+def multiply(numbers: Tensor, weight: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """fp32 [m, N] of uint8 [m, K], which stand for 128 less, and a packed weight with its scales and zeros [N]."""
+    rest: Any = (None, 1.0, 0, torch.float32, "none", [], "")  # a bias is added after the token's scale
+    return cast("Tensor", torch.ops.onednn.qlinear_pointwise(numbers, 1.0, ZERO, weight, scale, zero, *rest))
 
 
 def to_uint8(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +120,7 @@ def refuse_without_int8(device: torch.device) -> None:
     for parameter in ones.parameters():
         nn.init.ones_(parameter)
     try:
-        right = bool(torch.allclose(Int8Linear(ones, 63)(torch.ones(32, 32)), torch.full((32, 32), 33.0)))
+        right = bool(torch.allclose(Int8Linear(ones, SEVEN_BITS)(torch.ones(32, 32)), torch.full((32, 32), 33.0)))
     except (AttributeError, RuntimeError) as error:  # torch without oneDNN, or without a kernel for this processor
         raise UsageError(f"--quantize int8: not available here ({str(error).splitlines()[0][:200]})") from error
     if not right:
