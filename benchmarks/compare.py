@@ -82,6 +82,7 @@ def main() -> None:
     pairs = TEXTS[args.text](where, args.queries, args.depth)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
+        args.size = Path(args.model).name if args.model else args.size
         args.model = args.model or str(checkpoint(args.size, scratch / "model", args.tokenizer))
         found: dict[str, Any] = {}
         if "scoring" in args.modes:
