@@ -18,8 +18,9 @@ def states(count, heads, length, size, seed=5):
 
 @pytest.mark.parametrize(("count", "heads", "length", "size"), [(1, 12, 64, 32), (3, 4, 100, 64), (2, 5, 700, 16)])
 @pytest.mark.parametrize("scaling", [None, 0.4])
-def test_it_is_the_attention_of_the_same_states(count, heads, length, size, scaling, monkeypatch):
-    monkeypatch.setattr(attention_products, "_CACHED", 3 * length * length * 2)  # three heads at a time
+@pytest.mark.parametrize("share", [3, 0.3])  # three heads at a time, or three tenths of the queries of one
+def test_it_is_the_attention_of_the_same_states(count, heads, length, size, scaling, share, monkeypatch):
+    monkeypatch.setattr(attention_products, "_CACHED", int(share * length * length * 2))
     query, key, value = states(count, heads, length, size)
     with torch.inference_mode():
         found = attend(query, key, value, scaling)
@@ -50,6 +51,7 @@ def test_it_is_used_for_whole_bf16_sequences_of_some_length_on_processors_where_
         assert not suits(query.float(), key.float())
         assert not suits(query[:, :, :63], key[:, :, :63])
         assert not suits(query[:, :, :1], key)
+        assert not suits(*(part.repeat_interleave(65, dim=2) for part in (query, key)))  # 4,160 tokens
         assert not suits(query, key[:, :1])
     assert not suits(query, key)  # it has no gradient
 
