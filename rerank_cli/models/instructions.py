@@ -24,4 +24,4 @@ def has_bf16() -> bool:
 
 
 def _reported(name: str) -> bool:
-    return bool(getattr(torch.cpu, name, bool)())
+    return hasattr(torch.cpu, name) and bool(getattr(torch.cpu, name)())

@@ -52,7 +52,6 @@ class FusedLayer(nn.Module):
         for part in (layer.attention.output, layer.intermediate, layer.output):
             part.dense = FusedLinear(part.dense)
         self.layer = layer
-        self._gelu = has_exact_gelu(layer)
 
     def forward(self, hidden_states: Tensor, *_: Any, packing: Packing, **__: Any) -> Tensor:
         layer, states = cast("Any", self.layer), hidden_states[0]
@@ -60,5 +59,5 @@ class FusedLayer(nn.Module):
         context = attend(attention, [getattr(attention, name)(states) for name in ("query", "key", "value")], packing)
         states = after.LayerNorm(after.dense.added(context, states))
         dense = layer.intermediate.dense
-        inner = dense.gelu(states) if self._gelu else layer.intermediate.intermediate_act_fn(dense(states))
+        inner = dense.gelu(states) if has_exact_gelu(layer) else layer.intermediate.intermediate_act_fn(dense(states))
         return cast("Tensor", output.LayerNorm(output.dense.added(inner, states))[None])

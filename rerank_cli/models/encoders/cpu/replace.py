@@ -20,12 +20,13 @@ def replace_layers(backbone: nn.Module, *, for_integers: bool = False) -> int:
     layers = getattr(getattr(backbone, "encoder", None), "layer", None)
     if not isinstance(layers, nn.ModuleList):
         return 0
+    fuses = has_bf16() and torch._C._has_mkldnn
     chosen = [number for number, layer in enumerate(layers) if type(layer).__name__ in BERT_LAYERS]
     for number in chosen:
         layer = layers[number]
         if for_integers:
             layers[number] = InPlaceIntegerLayer(layer)
-        elif next(layer.parameters()).dtype == torch.bfloat16 and has_bf16():
+        elif next(layer.parameters()).dtype == torch.bfloat16 and fuses:
             layers[number] = FusedLayer(layer)
         else:
             layers[number] = InPlaceLayer(layer)
