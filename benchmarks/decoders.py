@@ -24,11 +24,11 @@ import torch
 import transformers as tf
 from transformers import PreTrainedModel
 
-from rerank_cli.engine.attention import PACKED, register
 from rerank_cli.engine.device import keep_freed_blocks
 from rerank_cli.engine.rows.plan import pack_causal
 from rerank_cli.engine.scorer import Scorer
 from rerank_cli.models.answer_head import AnswerHead
+from rerank_cli.models.attention.packed import PACKED, register
 from rerank_cli.models.decoders.causal import PackedDecoder
 from rerank_cli.models.decoders.layered import Cutoffs, LayeredDecoder
 from rerank_cli.models.packed_row import TokenRow

@@ -43,10 +43,10 @@ from torch import Tensor
 
 import rerank_cli
 from rerank_cli.choices import Quantize
-from rerank_cli.engine import attention
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.rows.prepare import PairTexts, Prepared
 from rerank_cli.engine.session import ModelSession, open_session
+from rerank_cli.models.attention import packed as attention
 from rerank_cli.models.packed_row import TokenRow
 
 KERNEL_OPTIONS = ("scale", "window_size", "enable_gqa")
@@ -222,15 +222,15 @@ def host_time(model: Rehearsed, turns: int = 15) -> float:
 
     with (
         patch("rerank_cli.models.inputs.has_kernel", lambda _: True),
-        patch("rerank_cli.engine.session.work_in_place", lambda *_, **__: None),
+        patch("rerank_cli.engine.session.replace_layers", lambda *_, **__: None),
         patch("torch.nn.attention.varlen.varlen_attn", nothing),
     ):
-        attention._kernel_parameters.cache_clear()
+        attention.kernel_parameters.cache_clear()
         options = ModelOptions(str(model.folder), device="cpu", dtype="bf16", family=model.options)
         session = open_session(options)
         few = session.prepare(PairTexts(["panda"] * 2, ["a bear", "a bear of china"], [0, 0]))
         found = min(seconds_of(session, few) for _ in range(turns))
-    attention._kernel_parameters.cache_clear()
+    attention.kernel_parameters.cache_clear()
     return round(1e3 * found, 2)
 
 

@@ -156,7 +156,7 @@ def compared(model: str, dtype: str, pairs: list[tuple[str, str]], rounds: int) 
     """Pairs a CPU second of both, their ratio, and the largest difference of two scores."""
     options = ModelOptions(model, device="cpu", dtype=dtype, max_length=512, threads=1)
     sessions: dict[str, ModelSession] = {"packed": open_session(options)}
-    with patch("rerank_cli.engine.session.register", lambda: None):  # no attention for packed rows: padded batches
+    with patch("rerank_cli.engine.session.PACKED", None):  # no attention for packed rows: padded batches
         sessions["padded"] = open_session(options)
     assert [session.facts.packed for session in sessions.values()] == [True, False]
     queries, passages = zip(*pairs, strict=True)

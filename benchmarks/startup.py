@@ -1,5 +1,7 @@
 """How long `rerank --help` takes beside a Python that does nothing, and how soon `mini` gives a first score.
 
+Beside it stand the imports of torch, which every score needs, and of transformers' BERT, which `mini` does without.
+
 Medians of interleaved rounds, from the start of a process to its first line, or to its end where it prints none. What
 else is installed counts: transformers imports some libraries where they are there. A table, then one JSON line.
 """
@@ -16,6 +18,8 @@ import orjson
 COMMANDS = {
     "bare python": ["-c", "pass"],
     "rerank --help": ["-m", "rerank_cli", "--help"],
+    "import torch": ["-c", "import torch; print()"],
+    "transformers' BERT": ["-c", "import torch; from transformers import BertForSequenceClassification; print()"],
     "rerank score -m mini": ["-m", "rerank_cli", "score", "what is a panda?", "hi", "A bear of China.", "-m", "mini"],
 }
 ROUNDS = 11

@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -93,8 +93,7 @@ class Reranker:
         checkpoint = find(options)  # before torch is imported, which takes seconds
         from rerank_cli.engine.session import open_session
 
-        with _restored_logging():
-            self._session: ModelSession | None = open_session(options, checkpoint)
+        self._session: ModelSession | None = open_session(options, checkpoint)
         for remark in self._session.facts.remarks:
             log.info("%s: %s", options.name, remark)
         self._options, self._process = options, os.getpid()
@@ -250,20 +249,6 @@ def _current(device: str) -> AbstractContextManager[Any]:
     import torch
 
     return torch.cuda.device(device) if device.startswith("cuda:") else nullcontext()
-
-
-@contextmanager
-def _restored_logging() -> Iterator[None]:
-    """Restore what loading sets for the whole process: the verbosity and the progress bars of transformers."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _documents(ranking: Ranking, kind: str) -> list[RankedDocument]:

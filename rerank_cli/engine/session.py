@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers.utils import logging
 
 from rerank_cli.choices import Quantize
-from rerank_cli.engine.attention import register
 from rerank_cli.engine.contract import ModelFacts, RowNotes, Sizes, Work, never
 from rerank_cli.engine.device import choose_device, choose_dtype, dtype_name, keep_freed_blocks, sizes_for
 from rerank_cli.engine.limits import find, limits_of, refuse_for_lists, remarks_of, scores_of
@@ -24,6 +22,7 @@ from rerank_cli.engine.rows.lists import ListTokenizer, prepare_lists
 from rerank_cli.engine.rows.prepare import PairTexts, PairTokenizer, Prepared, prepare
 from rerank_cli.engine.rows.windows import PassageRule
 from rerank_cli.engine.scorer import Scorer
+from rerank_cli.models.attention.packed import PACKED
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.compiled import CompiledModel, compiled
 from rerank_cli.models.encoders.cpu.replace import replace_layers
@@ -107,12 +106,9 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     if reading.lists is not None:
         refuse_for_lists(options)
     recipe = Recipe(checkpoint, family, options.family, reading)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    attention = register()
 
     def load(precision: torch.dtype) -> CrossEncoder:
-        return load_model(recipe, Placement(device, precision, attention))
+        return load_model(recipe, Placement(device, precision, PACKED))
 
     def load_plain() -> CrossEncoder:
         try:
@@ -132,7 +128,7 @@ def open_session(options: ModelOptions, checkpoint: Checkpoint | None = None) ->
     if device.type == "cuda" and options.batch_tokens is None and reading.lists is None:
         batch_tokens = rows_for(model, device, dtype, longest)
     if options.compile:
-        model = compiled(model, Frame(batch_tokens, longest), Placement(device, dtype, attention))
+        model = compiled(model, Frame(batch_tokens, longest), Placement(device, dtype, PACKED))
     facts = ModelFacts(
         name=checkpoint.name,
         revision=checkpoint.revision,

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.loading import TensorFiles
 from rerank_cli.models.reading.answers import Answers
 from rerank_cli.models.reading.labels import Label, score_of
+from rerank_cli.models.tensors import TensorFiles
 
 _HEAD = "lm_head.weight"
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight")

@@ -94,6 +94,11 @@ def load_model(recipe: Recipe, placement: Placement) -> CrossEncoder:
         from rerank_cli.models.encoders.modular import load_modular
 
         return load_modular(checkpoint, placement, reading.skip)
+    if placement.attention is not None:
+        from rerank_cli.models.encoders.bert.load import load_bert
+
+        if found := load_bert(checkpoint, placement, reading.label):
+            return found
     from rerank_cli.models.encoders.classifier import load_encoder
 
     return load_encoder(checkpoint, placement, reading.label)

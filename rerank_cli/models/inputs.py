@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -53,8 +54,9 @@ class Packing:
     `offsets` is int32 [s + 1] on the model's device; `longest` is an upper bound of the segment lengths, `longest_keys`
     of the lengths including the shared prefix. `score_at` int64 [n] are the tokens that scores are read from, and
     `scored_offsets` int32 [s + 1] the offsets of a row of only those tokens. If `causal`, a token attends to no later
-    token. `kernel` is whether this device has the variable-length kernel; `keys` are for that kernel only, and None if
-    nothing is shared. `runs` hold the same segments for attention without the kernel, and are empty in a framed row.
+    token. `kernel` is whether this device has the variable-length kernel, and `windows` whether that takes a sliding
+    window; `keys` are for that kernel only, and None if nothing is shared. `runs` hold the same segments for attention
+    without the kernel, and are empty in a framed row.
     """
 
     runs: tuple[Run, ...]
@@ -66,6 +68,7 @@ class Packing:
     causal: bool = False
     keys: Keys | None = None
     kernel: bool = False
+    windows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ def model_inputs(
         causal=causal,
         keys=Keys(tensors["keys"].long(), tensors["key_offsets"]) if "keys" in tensors else None,
         kernel=kernel,
+        windows=kernel and "window_size" in kernel_parameters(),
     )
     return ModelInputs(tensors["ids"][None], tensors["positions"][None], tensors["types"][None], packing)
 
@@ -131,6 +135,14 @@ def model_inputs(
 def has_kernel(device: torch.device) -> bool:
     """Whether torch's variable-length attention runs on the device: its flash kernel needs Ampere or later."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@cache
+def kernel_parameters() -> frozenset[str]:
+    """What torch's variable-length attention takes: windows, scales and shared heads came one after the other."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _offsets(lengths: Index) -> Index:

@@ -14,6 +14,8 @@ SEQ2SEQ = "encoder-decoder"
 LAYERWISE = "layerwise"
 LIGHTWEIGHT = "lightweight"
 LISTWISE = "listwise"
+# Types of one layout, with the names of their classes: scored without transformers' classes, where nothing is unusual.
+BERT_TYPES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
 
 
 @dataclass(frozen=True, slots=True)

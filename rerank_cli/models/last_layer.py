@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rerank_cli.models.attention.packed import packed_attention
 from rerank_cli.models.inputs import Packing
 
 Rotary = tuple[Tensor, Tensor] | None
@@ -127,11 +127,10 @@ def _attend(
         key = _rotate(key, cos, sin)
         if packing.causal:  # an encoder's query is at position zero, where the rotation changes nothing
             query = _rotate(query, cos[:, packing.score_at], sin[:, packing.score_at])
-    attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
     if attention.training:
         options["dropout"] = _dropout(attention)
-    context, _ = attend(attention, query, key, value, None, packing=packing, one_query=True, **options)
-    return cast("Tensor", context).flatten(2)
+    context, _ = packed_attention(attention, query, key, value, None, packing=packing, one_query=True, **options)
+    return context.flatten(2)
 
 
 def _dropout(attention: Any) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.known import (
+    BERT_TYPES,
     BIDIRECTIONAL,
     CLASSIFIER,
     DECODER,
@@ -26,8 +29,6 @@ _AFTER_POOLING = {"Dense", "LayerNorm", "Normalize", "Dropout"}
 
 def identify(checkpoint: Checkpoint) -> str:
     """The family that scores this checkpoint. Raises ModelError, one line with the reason, if none can."""
-    from transformers.models.auto import modeling_auto as known
-
     config, where = checkpoint.config, checkpoint.name
     architectures = [str(name) for name in config.get("architectures") or []]
     named = ", ".join(architectures) or "none"
@@ -36,7 +37,6 @@ def identify(checkpoint: Checkpoint) -> str:
         return LAYERWISE
     if "CostWiseGemmaForCausalLM" in architectures or model_type == "cost_wise_gemma":
         return LIGHTWEIGHT
-    language_model = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
     causal = is_causal(checkpoint)
     kinds = [module.kind for module in checkpoint.modules]
     if checkpoint.own_type == LLAMA_BIDIRECTIONAL:
@@ -54,7 +54,7 @@ def identify(checkpoint: Checkpoint) -> str:
     if causal and config.get("is_causal") is False:
         raise ModelError(f"{where}: type {model_type} without the causal mask is not supported (is_causal false)")
     if any(name.endswith("ForSequenceClassification") for name in architectures):
-        if model_type not in known.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        if model_type not in BERT_TYPES and model_type not in _stock().MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
             if "auto_map" in config:
                 raise ModelError(
                     f"{where}: model type {model_type!r} needs code from the checkpoint, which is never run"
@@ -64,6 +64,7 @@ def identify(checkpoint: Checkpoint) -> str:
         return CLASSIFIER if causal else ENCODER
     if any(part in checkpoint.name.lower().replace("_", "") for part in _LISTWISE):
         raise ModelError(f"{where}: writes a permutation of a list of passages, and gives no score for a pair")
+    language_model = _stock().MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
     if causal and any(name == language_model or name.endswith("ForCausalLM") for name in architectures):
         _refuse_other_modules(checkpoint, kinds, ["Transformer", LOGIT_SCORE])
         return DECODER
@@ -80,11 +81,18 @@ def identify(checkpoint: Checkpoint) -> str:
 
 def is_causal(checkpoint: Checkpoint) -> bool:
     """Whether the model is of a causal type. Encoders such as BERT are listed as both masked and causal models."""
-    from transformers.models.auto import modeling_auto as known
-
     model_type = str(checkpoint.config.get("model_type", ""))
-    listed = model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return listed and model_type not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if model_type in BERT_TYPES:
+        return False
+    listed = model_type in _stock().MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return listed and model_type not in _stock().MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _stock() -> Any:
+    """The types that transformers knows, by kind. Not imported for types that are known here: it takes a second."""
+    from transformers.models.auto import modeling_auto
+
+    return modeling_auto
 
 
 def _refuse_other_modules(checkpoint: Checkpoint, kinds: list[str], expected: list[str]) -> None:

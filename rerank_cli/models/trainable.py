@@ -254,8 +254,8 @@ def _encoder(recipe: Recipe, placement: Placement, part: TrainedPart) -> Trainab
 
 
 def _modular(recipe: Recipe, placement: Placement, part: TrainedPart) -> Trainable:
-    from rerank_cli.models.encoders.classifier import PackedEncoder, PaddedEncoder
     from rerank_cli.models.encoders.modular import Whole, module_head
+    from rerank_cli.models.encoders.scoring import PackedEncoder, PaddedEncoder
     from rerank_cli.models.stated import pooling_modes
 
     checkpoint = recipe.checkpoint

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from transformers.utils import logging
 
-from rerank_cli.engine.attention import register
 from rerank_cli.engine.device import choose_device, keep_freed_blocks
 from rerank_cli.engine.limits import find
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.errors import UsageError
+from rerank_cli.models.attention.packed import PACKED
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.families import Recipe
 from rerank_cli.models.inputs import Placement
@@ -55,11 +54,9 @@ def open_model(
     family = identify(checkpoint)
     text_tokenizer, reading = read_pairs(family, checkpoint, options.family)
     recipe = Recipe(checkpoint, family, options.family, reading)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     half = _products(options.dtype, device)
     weights = half if part.lora is not None and half is not None and device.type == "cuda" else torch.float32
-    placement = Placement(device, weights, register() if packed else None, on_host)
+    placement = Placement(device, weights, PACKED if packed else None, on_host)
     trainable = load_trainable(recipe, placement, replace(part, autocast=half))
     model = trainable.model
 

@@ -5,8 +5,8 @@ import torch
 from test_packed_rows import ours, pairs
 from torch.nn.functional import scaled_dot_product_attention
 
-from rerank_cli.engine import attention_products
-from rerank_cli.engine.attention_products import attend, suits
+from rerank_cli.models.attention import products as by_products
+from rerank_cli.models.attention.products import attend, suits
 
 
 def states(count, heads, length, size, seed=5):
@@ -20,7 +20,7 @@ def states(count, heads, length, size, seed=5):
 @pytest.mark.parametrize("scaling", [None, 0.4])
 @pytest.mark.parametrize("share", [3, 0.3])  # three heads at a time, or three tenths of the queries of one
 def test_it_is_the_attention_of_the_same_states(count, heads, length, size, scaling, share, monkeypatch):
-    monkeypatch.setattr(attention_products, "_CACHED", int(share * length * length * 2))
+    monkeypatch.setattr(by_products, "_CACHED", int(share * length * length * 2))
     query, key, value = states(count, heads, length, size)
     with torch.inference_mode():
         found = attend(query, key, value, scaling)
@@ -40,12 +40,12 @@ def test_it_is_the_attention_of_the_same_states(count, heads, length, size, scal
 def test_it_is_used_for_whole_bf16_sequences_of_some_length_on_processors_where_it_is_faster(monkeypatch):
     query, key, _ = states(1, 2, 64, 8)
     for bf16, amx, expected in ((True, False, True), (True, True, False), (False, False, False)):
-        monkeypatch.setattr(attention_products, "has_bf16", lambda bf16=bf16: bf16)
-        monkeypatch.setattr(attention_products, "has_amx", lambda amx=amx: amx)
+        monkeypatch.setattr(by_products, "has_bf16", lambda bf16=bf16: bf16)
+        monkeypatch.setattr(by_products, "has_amx", lambda amx=amx: amx)
         with torch.inference_mode():
             assert suits(query, key) is expected
-    monkeypatch.setattr(attention_products, "has_bf16", lambda: True)
-    monkeypatch.setattr(attention_products, "has_amx", lambda: False)
+    monkeypatch.setattr(by_products, "has_bf16", lambda: True)
+    monkeypatch.setattr(by_products, "has_amx", lambda: False)
     with torch.inference_mode():
         assert suits(query, key)
         assert not suits(query.float(), key.float())
@@ -61,8 +61,8 @@ def test_scores_in_bf16_are_as_near_the_exact_ones_as_with_torchs_kernel(checkpo
     _, _, exact = ours(folder, pairs())
     errors, scores = [], []
     for used in (True, False):
-        monkeypatch.setattr(attention_products, "has_bf16", lambda used=used: used)
-        monkeypatch.setattr(attention_products, "has_amx", lambda: False)
+        monkeypatch.setattr(by_products, "has_bf16", lambda used=used: used)
+        monkeypatch.setattr(by_products, "has_amx", lambda: False)
         scores.append(ours(folder, pairs(), dtype="bf16")[2])
         errors.append(abs(scores[-1] - exact).mean())
     assert (scores[0] != scores[1]).any()

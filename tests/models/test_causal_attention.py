@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rerank_cli.engine import attention
 from rerank_cli.models import inputs as feeding
+from rerank_cli.models.attention import packed as attention
 from rerank_cli.models.inputs import model_inputs
 from rerank_cli.models.packed_row import TokenRow
 
@@ -118,8 +118,8 @@ def test_the_variable_length_kernel_is_called_with_the_layout_it_documents(
 
     kernel = {"2.10": of_2_10, "2.11": of_2_11, "2.12": of_2_12}[version]
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    attention._kernel_parameters.cache_clear()
-    monkeypatch.setattr(attention, "_kernel_parameters", attention._kernel_parameters.__wrapped__)
+    attention.kernel_parameters.cache_clear()
+    monkeypatch.setattr(attention, "kernel_parameters", attention.kernel_parameters.__wrapped__)
     asked = query[:, packing.score_at] if one_query else query
     reach = None if window is None else window - 1
     scaling = 0.2

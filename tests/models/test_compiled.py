@@ -9,12 +9,12 @@ import torch
 from test_packed_rows import pairs
 from varlen import stand_in
 
-from rerank_cli.engine import attention
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.models import compiled as compiling
 from rerank_cli.models import inputs as feeding
+from rerank_cli.models.attention import packed as attention
 from rerank_cli.models.compiled import CompiledModel, compiled
 from rerank_cli.models.inputs import Frame, Placement
 from rerank_cli.models.options import FamilyOptions
@@ -34,9 +34,9 @@ def kernel(monkeypatch):
     monkeypatch.setattr(compiling, "has_kernel", lambda _: True)
     monkeypatch.setattr(attention, "_kernel_accepts", lambda _: True)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", stand_in)
-    attention._kernel_parameters.cache_clear()
+    attention.kernel_parameters.cache_clear()
     yield
-    attention._kernel_parameters.cache_clear()
+    attention.kernel_parameters.cache_clear()
     torch.compiler.reset()
 
 

@@ -8,10 +8,10 @@ import torch
 import transformers as tf
 from tiny import PACKED, PADDED
 
-from rerank_cli.engine import attention
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
+from rerank_cli.models.attention import packed as attention
 from rerank_cli.models.inputs import Packing
 from rerank_cli.models.packed_row import Run
 
@@ -169,7 +169,7 @@ def test_the_variable_length_kernel_is_called_with_the_layout_it_documents(monke
         return out
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    monkeypatch.setattr(attention, "_kernel_parameters", attention._kernel_parameters.__wrapped__)
+    monkeypatch.setattr(attention, "kernel_parameters", attention.kernel_parameters.__wrapped__)
     expected = reference_attention(query, key, value, packing)
     asked = query[:, packing.score_at] if one_query else query
     context = attention._variable_length(asked, key, value, packing, 8**-0.5, None, one_query)

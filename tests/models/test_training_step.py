@@ -11,13 +11,13 @@ from tiny import PARITY
 from varlen import stand_in
 
 from rerank_cli.choices import Loss, Schedule
-from rerank_cli.engine import attention
 from rerank_cli.engine.options import ModelOptions
 from rerank_cli.engine.rows.prepare import PairTexts
 from rerank_cli.engine.session import open_session
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models import inputs
 from rerank_cli.models.adapters import LoraSettings
+from rerank_cli.models.attention import packed as attention
 from rerank_cli.models.options import FamilyOptions
 from rerank_cli.models.prompts import profiles
 from rerank_cli.models.trainable import TrainedPart, freeze, freeze_without_gradient
@@ -246,7 +246,7 @@ def test_the_variable_length_kernel_has_gradients(decoder, monkeypatch):
     expected = gradients(trainer_of(decoder("gemma")))
     monkeypatch.setattr(inputs, "has_kernel", lambda _device: True)
     monkeypatch.setattr(attention, "_kernel_accepts", lambda _states: True)
-    monkeypatch.setattr(attention, "_kernel_parameters", lambda: frozenset(("scale", "window_size", "enable_gqa")))
+    monkeypatch.setattr(attention, "kernel_parameters", lambda: frozenset(("scale", "window_size", "enable_gqa")))
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", stand_in)
     assert_same(gradients(trainer_of(decoder("gemma"))), expected)
 

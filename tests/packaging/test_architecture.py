@@ -1,6 +1,7 @@
 """What docs/architecture.md names exists: each module, and each name that follows a module."""
 
 import ast
+import pkgutil
 import re
 from pathlib import Path
 
@@ -44,3 +45,15 @@ def test_every_file_that_a_page_names_exists():
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_every_name_that_a_benchmark_replaces_exists():
+    """`unittest.mock.patch` takes names as strings, which nothing else checks."""
+    names = [
+        name
+        for script in (ROOT / "benchmarks").glob("*.py")
+        for name in re.findall(r'"(rerank_cli(?:\.\w+)+)"', script.read_text("utf-8"))
+    ]
+    assert len(names) >= 5
+    for name in names:
+        pkgutil.resolve_name(name)

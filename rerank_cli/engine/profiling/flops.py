@@ -6,7 +6,7 @@ appendix B). Attention costs 4·d for each query and key that attend to each oth
 together. Pairs that a mask hides (later tokens in a causal model, tokens outside a window) are not counted, unlike in
 PaLM. Filler, embedding look-ups, norms, activations and softmax are not matrix products and not counted.
 
-Weights are those of the stock class, built from the configuration on the meta device, so it does not matter how the
+Weights are those of the model's class, built from the configuration on the meta device, so it does not matter how the
 model stores them. Model types that are not listed, and padded models, are not counted.
 """
 
@@ -23,7 +23,10 @@ from torch import nn
 from rerank_cli.models.compiled import CompiledModel
 from rerank_cli.models.decoders.causal import PackedDecoder
 from rerank_cli.models.decoders.layered import Compression, LayeredDecoder, compress
-from rerank_cli.models.encoders.classifier import PackedEncoder
+from rerank_cli.models.encoders.bert.encoder import BertEncoder
+from rerank_cli.models.encoders.bert.load import without_weights
+from rerank_cli.models.encoders.bert.shape import BertShape
+from rerank_cli.models.encoders.scoring import PackedEncoder
 from rerank_cli.models.families import CrossEncoder
 from rerank_cli.models.packed_row import TokenRow
 
@@ -110,8 +113,6 @@ def _causal_keys(count: Any, reach: int | None) -> Any:
 
 def costs_of(model: CrossEncoder) -> Costs | None:
     """Costs of a loaded model, None for a type that is not counted."""
-    from transformers import AutoModel
-
     if isinstance(model, CompiledModel):
         model = model.plain
     if not isinstance(model, PackedEncoder | PackedDecoder | LayeredDecoder) or not model.packed:
@@ -119,8 +120,7 @@ def costs_of(model: CrossEncoder) -> Costs | None:
     parts, config = cast("Any", model), cast("Any", model.backbone.config)
     if config.model_type not in _DENSE:
         return None
-    with torch.device("meta"):
-        stock: nn.Module = AutoModel.from_config(copy.deepcopy(config))
+    stock = _without_weights(config)
     blocks = next(m for m in stock.modules() if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers)
     inside = {id(module) for module in blocks.modules()}
     outside = [
@@ -143,6 +143,16 @@ def costs_of(model: CrossEncoder) -> Costs | None:
         trimmed=bool(getattr(parts, "_trimmed", False)),
         compression=getattr(parts, "compression", Compression()),
     )
+
+
+def _without_weights(config: Any) -> nn.Module:
+    if isinstance(config, BertShape):
+        return without_weights(lambda: BertEncoder(config))
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        stock: nn.Module = AutoModel.from_config(copy.deepcopy(config))
+    return stock
 
 
 def _block(block: nn.Module, config: Any) -> Block:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from rerank_cli.models.checkpoint import Checkpoint
-from rerank_cli.models.encoders.classifier import PackedEncoder, PaddedEncoder
 from rerank_cli.models.encoders.modular import Whole
+from rerank_cli.models.encoders.scoring import PackedEncoder, PaddedEncoder
 from rerank_cli.models.inputs import Placement
-from rerank_cli.models.loading import TensorFiles, load_stock
+from rerank_cli.models.loading import load_stock
+from rerank_cli.models.tensors import TensorFiles
 
 _POOLING = ("mean",)
 

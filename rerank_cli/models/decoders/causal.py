@@ -17,10 +17,11 @@ from rerank_cli.models.answer_head import AnswerHead, head_of_answers, head_of_m
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.inputs import Frame, ModelInputs, Placement, model_inputs, padded
 from rerank_cli.models.last_layer import trim_last_layer
-from rerank_cli.models.loading import TensorFiles, load_stock, merge_adapter, packed_or_padded, stock_config
+from rerank_cli.models.loading import load_stock, merge_adapter, packed_or_padded, stock_config
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.reading.answers import Answers
 from rerank_cli.models.reading.labels import Label
+from rerank_cli.models.tensors import TensorFiles
 
 PACKED_AND_TESTED = {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "granite"}
 

@@ -21,8 +21,9 @@ from rerank_cli.models.answer_head import AnswerHead, head_of_tensor
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.causal import positions_of
 from rerank_cli.models.inputs import Packing, model_inputs, to_device
-from rerank_cli.models.loading import TensorFiles, merge_adapter
+from rerank_cli.models.loading import merge_adapter
 from rerank_cli.models.packed_row import TokenRow
+from rerank_cli.models.tensors import TensorFiles
 
 _SETTINGS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads",

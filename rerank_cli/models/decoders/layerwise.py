@@ -20,8 +20,9 @@ from rerank_cli.models.decoders.layered import (
     stock_settings,
 )
 from rerank_cli.models.inputs import Placement
-from rerank_cli.models.loading import TensorFiles, load_stock
+from rerank_cli.models.loading import load_stock
 from rerank_cli.models.options import FamilyOptions
+from rerank_cli.models.tensors import TensorFiles
 
 _DEFAULTS = {"num_hidden_layers": 32, "start_layer": 8, "scale_emb": 1, "scale_depth": 1}
 

@@ -20,10 +20,11 @@ from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.causal import positions_of
 from rerank_cli.models.inputs import Placement, to_device
-from rerank_cli.models.loading import TensorFiles, load_stock
+from rerank_cli.models.loading import load_stock
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.prompts.lists import ListRule
 from rerank_cli.models.prompts.pairs import Ids
+from rerank_cli.models.tensors import TensorFiles
 
 _PROJECTION = ("projector.0.weight", "projector.2.weight")
 _PREFIX, _UNUSED = "model.", "lm_head.weight"  # of the language model that the backbone was

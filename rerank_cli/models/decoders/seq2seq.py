@@ -19,9 +19,10 @@ from rerank_cli.models.answer_head import AnswerHead
 from rerank_cli.models.checkpoint import Checkpoint
 from rerank_cli.models.decoders.causal import positions_of
 from rerank_cli.models.inputs import Placement, padded
-from rerank_cli.models.loading import TensorFiles, load_stock
+from rerank_cli.models.loading import load_stock
 from rerank_cli.models.packed_row import TokenRow
 from rerank_cli.models.reading.answers import Answers
+from rerank_cli.models.tensors import TensorFiles
 
 _TIED = ("shared.weight", "decoder.embed_tokens.weight", "encoder.embed_tokens.weight", "lm_head.weight")
 

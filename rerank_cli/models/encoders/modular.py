@@ -16,12 +16,14 @@ from transformers import AutoModel
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.checkpoint import Checkpoint, Module, one_line
-from rerank_cli.models.encoders.classifier import PackedEncoder, PaddedEncoder, takes_packed_rows
+from rerank_cli.models.encoders.classifier import takes_packed_rows
 from rerank_cli.models.encoders.pooling import pooled
+from rerank_cli.models.encoders.scoring import PackedEncoder, PaddedEncoder
 from rerank_cli.models.inputs import Placement
-from rerank_cli.models.loading import load_stock, packed_or_padded, stock_config, weights_of_module
+from rerank_cli.models.loading import load_stock, packed_or_padded, stock_config
 from rerank_cli.models.registry import is_causal
 from rerank_cli.models.stated import pooling_modes
+from rerank_cli.models.tensors import weights_of_module
 
 
 def load_modular(checkpoint: Checkpoint, placement: Placement, skip: int = 0) -> PackedEncoder | PaddedEncoder:

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.checkpoint import Checkpoint, resolve
-from rerank_cli.models.loading import TensorFiles
+from rerank_cli.models.loading import silent
 from rerank_cli.models.prompts.tokens import load_tokenizer
 from rerank_cli.models.registry import is_causal
+from rerank_cli.models.tensors import TensorFiles
 from rerank_cli.storage.files import writing
 
 _TOKENIZER = (
@@ -76,19 +77,17 @@ def begin(checkpoint: Checkpoint, start_layer: int | None, seed: int, folder: Pa
 def _with_head(checkpoint: Checkpoint, folder: Path, seed: int) -> None:
     """Write it as a classification model with one label, whose new tensors are random."""
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     torch.manual_seed(seed)
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        str(checkpoint.folder),
-        num_labels=1,
-        dtype=torch.float32,
-        trust_remote_code=False,
-        local_files_only=True,
-        output_loading_info=True,
-    )
+    with silent():
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            str(checkpoint.folder),
+            num_labels=1,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     lacking = sorted(name for name in info["missing_keys"] if not _NEW.intersection(name.split(".")))
     if lacking:
         raise ModelError(f"{checkpoint.name}: weights lack {len(lacking)} tensors ({', '.join(lacking[:3])}, …)")

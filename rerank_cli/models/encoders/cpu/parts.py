@@ -8,18 +8,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu
-from transformers.activations import GELUActivation
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rerank_cli.models.attention.packed import packed_attention
 from rerank_cli.models.inputs import Packing
 
 
 def attend(attention: Any, parts: Sequence[Tensor], packing: Packing) -> Tensor:
     """Query, key and value [T, H] to the attention's context, [T, H]."""
     query, key, value = (part.view(1, len(part), -1, attention.attention_head_size).transpose(1, 2) for part in parts)
-    compute = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
-    context, _ = compute(attention, query, key, value, None, packing=packing, scaling=attention.scaling)
-    return cast("Tensor", context.reshape(parts[0].shape))
+    context, _ = packed_attention(attention, query, key, value, None, packing=packing, scaling=attention.scaling)
+    return context.reshape(parts[0].shape)
 
 
 def activated(layer: Any, states: Tensor) -> Tensor:
@@ -33,4 +31,4 @@ def activated(layer: Any, states: Tensor) -> Tensor:
 def has_exact_gelu(layer: Any) -> bool:
     """Whether the layer's activation is GELU by the error function."""
     activation = layer.intermediate.intermediate_act_fn
-    return isinstance(activation, GELUActivation) and activation.act is gelu
+    return getattr(activation, "act", activation) is gelu

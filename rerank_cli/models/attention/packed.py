@@ -8,7 +8,6 @@ that passes extra keyword arguments on to its attention function, and under auto
 
 from __future__ import annotations
 
-import inspect
 from functools import lru_cache
 from typing import Any, cast
 
@@ -16,19 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rerank_cli.engine import attention_products
-from rerank_cli.models.inputs import Packing
+from rerank_cli.models.attention import products
+from rerank_cli.models.inputs import Packing, kernel_parameters
 from rerank_cli.models.packed_row import Run
 
 PACKED = "rerank_packed"
 
 
-def register() -> str:
-    """Register the function with transformers, without a mask function, so that it builds no mask; returns the name."""
+def register() -> None:
+    """Register the function with transformers as `PACKED`, without a mask function, so that it builds no mask."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(PACKED, packed_attention)
-    return PACKED
 
 
 def packed_attention(
@@ -57,7 +55,7 @@ def packed_attention(
     flash = packing.kernel and softcap is None and not dropout and _kernel_accepts(query)
     # The kernel aligns queries with the end of their keys, so it cannot center a window on a first token.
     around_first = one_query and not packing.causal
-    if flash and (reach is None or (not around_first and _has_windows())):
+    if flash and (reach is None or (not around_first and packing.windows)):
         return _variable_length(query, key, value, packing, scaling, reach, one_query)[None], None
     parts = []
     for run in packing.runs:
@@ -69,8 +67,8 @@ def packed_attention(
         mask, plain_causal = _mask(run, packing.causal, reach, one_query, query.device)
         if softcap is not None:
             context = _softcapped(q, k, v, mask, scaling, softcap, plain_causal, dropout)
-        elif mask is None and not plain_causal and attention_products.suits(q, k):
-            context = attention_products.attend(q, k, v, scaling)
+        elif mask is None and not plain_causal and products.suits(q, k):
+            context = products.attend(q, k, v, scaling)
         else:
             context = scaled_dot_product_attention(
                 q, k, v, mask, dropout, plain_causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
@@ -116,7 +114,7 @@ def flash_attention(
     """Attention of any torch version by its flash kernel, [Tq, heads, d]."""
     from torch.nn.attention.varlen import varlen_attn
 
-    known = _kernel_parameters()
+    known = kernel_parameters()
     options: dict[str, Any] = {}
     if k.shape[1] != q.shape[1]:
         if "enable_gqa" in known:
@@ -144,18 +142,6 @@ kernel = torch.library.custom_op("rerank::variable_length", flash_attention, mut
 @kernel.register_fake
 def _kernel_shape(q: Tensor, *_: Any) -> Tensor:
     return q.new_empty(q.shape)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _has_windows() -> bool:
-    return "window_size" in _kernel_parameters()
-
-
-@lru_cache(maxsize=1)
-def _kernel_parameters() -> frozenset[str]:
-    from torch.nn.attention.varlen import varlen_attn
-
-    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _split(states: Tensor, start: int, count: int, length: int) -> Tensor:
