@@ -24,15 +24,11 @@ from rerank_cli.models.checkpoint import Checkpoint, one_line
 
 
 def refuse_non_finite(tensors: Iterable[tuple[str, Tensor]], checkpoint: Checkpoint) -> None:
-    """Raise ModelError, which names the tensor, if one holds NaN or infinity: no score of such a model is finite.
-
-    A sum over a tensor is finite only if all values are, and costs one pass over it.
-    """
+    """Raise ModelError, which names the tensor, if one holds NaN or infinity: no score of such a model is finite."""
     floats = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     if not floats:
         return
-    sums = torch.stack([tensor.detach().sum(dtype=torch.float32) for _, tensor in floats])
-    for place in (~sums.isfinite()).nonzero().flatten().tolist():
+    for place in _suspects([tensor for _, tensor in floats]):
         name, tensor = floats[place]
         count = int((~tensor.isfinite()).sum())
         if not count:  # the sum overflowed
@@ -41,6 +37,13 @@ def refuse_non_finite(tensors: Iterable[tuple[str, Tensor]], checkpoint: Checkpo
         what = f"{stored} holds {count:,} values that are NaN or infinite, of {tensor.numel():,}"
         fix = ". Fix: --dtype fp32, if only fp16 cannot hold them" if tensor.dtype == torch.float16 else ""
         raise ModelError(f"{checkpoint.name}: {what}{fix}")
+
+
+def _suspects(tensors: list[Tensor]) -> list[int]:
+    """Indices of the tensors whose sum is not finite. A sum of finite values is finite unless it overflows."""
+    sums = torch.stack([tensor.detach().sum(dtype=torch.float32) for tensor in tensors])
+    found: list[int] = (~sums.isfinite()).nonzero().flatten().tolist()
+    return found
 
 
 def unreadable(what: str, error: Exception) -> ModelError:
