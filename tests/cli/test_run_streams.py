@@ -24,7 +24,7 @@ import sys
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "transformers":
+        if name == "torch":
             sys.meta_path.remove(self)
             print("a stray print of a library")
 
