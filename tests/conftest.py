@@ -1,6 +1,5 @@
 """The order of the files: those with slow tests first, so that at the end no worker waits for another's long file."""
 
-
 import os
 
 
