@@ -12,8 +12,7 @@ demo: $(RUNS)
 	@$(BIN)/rerank run sample_data/scifact.jsonl --model mini --top-n 3 --overwrite -o demo/reranked.jsonl
 	@$(BIN)/python sample_data/show.py sample_data/scifact.jsonl demo/reranked.jsonl sample_data/scifact.qrels
 
-# One worker per core and one more (tests/conftest.py), each with one thread: threads of two processes on the same cores wait
-# for each other.
+# One worker per core, each with one thread: threads of two processes on the same cores wait for each other.
 # Files go to the workers in the order of tests/conftest.py, not those with most tests first, as xdist would have it.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 

@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[3]
 PROGRAM = """
 from pathlib import Path
 from rerank_cli import Reranker, run_file
@@ -28,13 +30,13 @@ run_file("in.jsonl", "out.jsonl", top_n="3")
 """
 
 
-def test_results_have_their_types_and_wrong_keywords_are_errors(tmp_path, request):
+def test_results_have_their_types_and_wrong_keywords_are_errors(tmp_path):
+    """With this project's settings, which are strict, and with what `make check` has kept: mypy alone takes a minute."""
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
-    cache = request.config.cache.mkdir("mypy")
     ended = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--hide-error-context", "--cache-dir", cache, path],
-        cwd=tmp_path,
+        [sys.executable, "-m", "mypy", "--hide-error-context", path],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
