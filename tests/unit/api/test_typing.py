@@ -31,7 +31,7 @@ run_file("in.jsonl", "out.jsonl", top_n="3")
 
 
 def test_results_have_their_types_and_wrong_keywords_are_errors(tmp_path):
-    """With the settings of this project, which are strict, and what `make check` has kept: mypy alone takes a minute."""
+    """With this project's settings, which are strict, and its cache of mypy, which otherwise takes a minute."""
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     ended = subprocess.run(
