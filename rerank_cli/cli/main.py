@@ -113,7 +113,6 @@ def _root(
 
 def main() -> NoReturn:
     """Entry point: every failure becomes one line on stderr and an exit code; with --debug also a traceback."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     stand_in_for_closed()
     try:
         code = app(standalone_mode=False)

@@ -159,6 +159,37 @@ def test_weights_stay_in_the_file_cache_that_all_processes_share(altered):
     assert str(folder / "model.safetensors") in Path("/proc/self/maps").read_text()
 
 
+REFUSED = {
+    "a dropout that is no number": {"hidden_dropout_prob": "0.1"},
+    "a padding token without an embedding": {"pad_token_id": 5000},
+    "classes of one label": {"problem_type": "single_label_classification"},
+}
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize("changes", REFUSED.values(), ids=REFUSED)
+def test_settings_that_transformers_refuses_are_refused_before_scoring(altered, family, changes):
+    with pytest.raises(ModelError) as caught:
+        open_session(ModelOptions(str(altered(of=family, **changes)), device="cpu"))
+    assert "\n" not in str(caught.value)
+
+
+HEADS = {
+    "bert": ["bert.pooler.dense.weight", "classifier.weight"],
+    "xlm-roberta": ["classifier.dense.bias", "classifier.out_proj.weight"],
+}
+
+
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in HEADS.items() for name in names])
+def test_a_tensor_of_the_head_that_is_not_finite_is_named_as_in_the_file(altered, family, name):
+    def spoilt(weights):
+        weights[name].view(-1)[:2] = torch.nan
+        return weights
+
+    with pytest.raises(ModelError, match=f": {re.escape(name)} holds 2 values that are NaN"):
+        open_session(ModelOptions(str(changed(altered(of=family), spoilt)), device="cpu"))
+
+
 def test_transformers_is_not_imported(checkpoint):
     """It takes longer than torch, so that this is half of the time to a first score."""
     program = Path(__file__).with_name("imported.py")

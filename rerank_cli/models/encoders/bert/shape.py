@@ -16,7 +16,10 @@ _USUAL: Mapping[str, Any] = {
     "is_decoder": False,
     "add_cross_attention": False,
     "quantization_config": None,
+    "transformers_weights": None,  # the name of another weight file
+    "configuration_files": None,
 }
+_LARGEST = 1 << 31  # no size is as large
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,17 @@ def shape_of(checkpoint: Checkpoint) -> BertShape | None:
         return None
     stated: dict[str, Any] = {field.name: config.get(field.name) for field in fields(BertShape)}
     sizes = [value for name, value in stated.items() if name not in {"model_type", "pad_token_id", "layer_norm_eps"}]
-    if any(type(size) is not int or size < 1 for size in sizes):
+    if any(type(size) is not int or not 0 < size < _LARGEST for size in sizes):
         return None
     padding, eps = stated["pad_token_id"], stated["layer_norm_eps"]
-    if type(padding) is not int or padding < 0 or type(eps) is not float:
+    padded = min(stated["vocab_size"], _LARGEST if model_type == "bert" else stated["max_position_embeddings"])
+    if type(padding) is not int or not 0 <= padding < padded or type(eps) is not float:
+        return None
+    # What transformers refuses is refused at the start, and not when `--verify` loads its classes at the end.
+    dropouts = (config.get(name, 0.1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"))
+    if any(type(dropout) not in (int, float) for dropout in dropouts):
+        return None
+    if config.get("problem_type") == "single_label_classification":
         return None
     shape = BertShape(**stated)
     return None if shape.hidden_size % shape.num_attention_heads else shape
