@@ -21,6 +21,7 @@ from rerank_cli.errors import OutputError
 from rerank_cli.models.adapters import NAME
 from rerank_cli.models.checkpoint import ADAPTER_BASE, Checkpoint, read_object, weights_mark
 from rerank_cli.models.known import ENCODER, MODULAR
+from rerank_cli.models.loading import silent
 from rerank_cli.models.prompts.profiles import SAVED_PROFILE
 from rerank_cli.models.reading.choosing import OF_FILE
 from rerank_cli.training.setup import OpenModel
@@ -90,7 +91,8 @@ def _write_weights(opened: OpenModel, folder: Path) -> None:
     if rebuild is not None:
         empty = rebuild()
         text = (folder / "config.json").read_bytes()
-        empty.save_pretrained(folder, state_dict=weights)
+        with silent():
+            empty.save_pretrained(folder, state_dict=weights)
         (folder / "config.json").write_bytes(text)  # as it was: older programs cannot read what newer ones write
         (folder / "generation_config.json").unlink(missing_ok=True)
         original = opened.recipe.checkpoint.folder / "generation_config.json"

@@ -1,7 +1,8 @@
 """Sequence-classification cross-encoders: BERT, XLM-R, ELECTRA, ModernBERT, GTE, DeBERTa and others.
 
-Stock transformers classes. They get packed rows if their attention can be replaced, else padded batches. The score is
-the head's logit, or that of one of its labels, computed in fp32. No code from a checkpoint is run.
+Stock transformers classes, of BERT-like types only where `bert.load` leaves a checkpoint to them. They get packed
+rows if their attention can be replaced, else padded batches. The score is the head's logit, or that of one of its
+labels, computed in fp32. No code from a checkpoint is run.
 """
 
 from __future__ import annotations

@@ -91,7 +91,8 @@ def _with_head(checkpoint: Checkpoint, folder: Path, seed: int) -> None:
     lacking = sorted(name for name in info["missing_keys"] if not _NEW.intersection(name.split(".")))
     if lacking:
         raise ModelError(f"{checkpoint.name}: weights lack {len(lacking)} tensors ({', '.join(lacking[:3])}, …)")
-    model.save_pretrained(folder)
+    with silent():
+        model.save_pretrained(folder)
 
 
 def _with_layers(checkpoint: Checkpoint, folder: Path, start_layer: int) -> None:
